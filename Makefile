@@ -1,0 +1,39 @@
+# Every target makes .venv when it is missing. Needs Python 3.10+, and a C++ compiler for the fast kernels.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := $(shell find src -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md LICENSE
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(VENV)/installed
+
+# The built wheel with all extras: what is tested is what users get, never src/.
+$(VENV)/installed: constraints.txt $(SOURCES)
+	@test -x $(BIN)/python || { echo "making $(VENV): once, some minutes (PyTorch is large)"; $(PYTHON) -m venv $(VENV); }
+	@echo "building the wheel"
+	@$(PIP) install --quiet -c constraints.txt scikit-build-core nanobind cmake ninja
+	@rm -rf dist
+	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@$(PIP) uninstall --quiet --yes thinned 2>/dev/null || true
+	@echo "installing it"
+	@$(PIP) install --quiet -c constraints.txt "$$(ls dist/thinned-*.whl)[torch,sklearn,lab,ray,dev]"
+	@touch $@
+
+demo: setup
+	$(BIN)/thinned compare
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/thinned bench
+
+clean:
+	rm -rf build dist $(VENV)

@@ -1,0 +1,168 @@
+"""Files that appear whole or not at all, and `.npz` archives without pickle."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import secrets
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+MAX_NPZ_BYTES = 1 << 34  # 16 GiB unpacked: more than this library writes, less than a zip bomb
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a file that takes the place of `path` only when the block ends well.
+
+    It is written beside its place, synced to disk and renamed, so that a reader (or a crash at any moment)
+    finds the old file or the new one, never a part. On any exception the old file stays and the temporary
+    one is removed.
+
+    Args:
+        path: the file; missing folders are made; a symbolic link is followed.
+        mode: `"wb"`, or `"w"` for UTF-8 text.
+
+    Raises:
+        ValueError: another mode.
+        OSError: the disk is full, the folder is not writable, and the like.
+    """
+    if mode not in ("wb", "w"):
+        raise ValueError(f'mode: expected "wb" or "w", got {mode!r}')
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
+    text = {} if mode == "wb" else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with temporary.open(mode.replace("w", "x"), **text) as file:  # type: ignore[call-overload]
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            except BaseException:
+                with contextlib.suppress(
+                    OSError
+                ):  # on a full disk, closing fails too: the first error counts
+                    file.close()
+                raise
+        temporary.replace(target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut, where the system has a way to."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write `text` in UTF-8, whole or not at all."""
+    with atomic_write(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Write `obj` as JSON, whole or not at all.
+
+    NumPy scalars and arrays become numbers and lists, paths strings; NaN and infinities become null, because
+    JSON has no word for them.
+    """
+    write_text(path, json.dumps(_plain(obj), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def _plain(obj: Any) -> Any:
+    """`obj` in JSON's own types."""
+    if isinstance(obj, (np.generic, np.ndarray)):
+        obj = obj.tolist()
+    if isinstance(obj, float) and not math.isfinite(obj):
+        return None
+    if isinstance(obj, Mapping):
+        return {key: _plain(value) for key, value in obj.items()}
+    if isinstance(obj, (list, tuple)):
+        return [_plain(value) for value in obj]
+    return str(obj) if isinstance(obj, os.PathLike) else obj
+
+
+def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as an uncompressed `.npz`, whole or not at all.
+
+    The same arrays give the same bytes (no time stamps). `numpy.load` reads the file.
+
+    Raises:
+        ValueError: an array of Python objects (they would need pickle), or a name that is no string or empty.
+    """
+    for name, array in arrays.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"arrays: expected names that are non-empty strings, got {name!r}")
+        if np.asarray(array).dtype.hasobject:
+            raise ValueError(f"arrays: {name!r} holds Python objects; convert it to numbers or strings first")
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+
+
+def load_npz(path: str | os.PathLike[str], max_bytes: int = MAX_NPZ_BYTES) -> dict[str, np.ndarray]:
+    """Read every array of an `.npz` file; pickled objects are never loaded.
+
+    Array sizes are checked against the archive's before memory is taken.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no `.npz`, truncated, damaged, with Python objects, or of more than `max_bytes` unpacked.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            total = sum(member.file_size for member in members)
+            if total > max_bytes:
+                raise ValueError(f"unpacks to {total:,} bytes, more than the allowed {max_bytes:,}")
+            return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
+    except zipfile.BadZipFile as error:
+        raise ValueError(
+            f"{path}: expected an .npz archive; the file is truncated, damaged or another kind"
+        ) from error
+    except (ValueError, EOFError, OSError, zlib.error, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: sent to a place before its start
+            raise
+        raise ValueError(f"{path}: cannot be read as an .npz archive: {error}") from error
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array, after its header was checked against the size of its member."""
+    name = member.filename
+    if not name.endswith(".npy"):
+        raise ValueError(f"member {name!r} is no array")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"array {name!r} has the unknown format version {version}")
+        if dtype.hasobject:
+            raise ValueError(f"array {name!r} holds Python objects, and pickle is never loaded")
+        expected, came = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        if expected != came:
+            raise ValueError(f"array {name!r} should have {expected:,} bytes of data and has {came:,}")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)

@@ -1,0 +1,236 @@
+// Bernoulli bits by planes, and dropout fused with them. Compiled once for every level of the
+// instruction set, with THINNED_LEVEL as its namespace; the same results at each.
+//
+// A group is 128 units: the 128 output bits of one Philox4x32-10 call are one bit-plane of their 32-bit
+// numbers U. A 64-bit lane carries one group, so a vector of L lanes decides 128 L units at once.
+// Comparing U < limit from the most significant plane on, half of the open units are decided by each
+// plane: about log2(units) + 1 planes decide them all, and one plane where limit = 2**31 (p = 0.5).
+
+#include "kernel.hpp"
+
+#include <cstring>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define THINNED_BYTES 64
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define THINNED_BYTES 32
+#endif
+
+namespace thinned {
+namespace THINNED_LEVEL {
+namespace {
+
+#ifdef THINNED_BYTES
+typedef uint64_t Lanes __attribute__((vector_size(THINNED_BYTES)));
+#else
+typedef uint64_t Lanes;
+#endif
+
+constexpr int L = sizeof(Lanes) / 8;     // lanes, one group each
+constexpr int PAIR = 2;                  // vectors in flight: hides the latency of the products
+constexpr int STEP = PAIR * L;           // groups decided together
+constexpr int BLOCK = 64;                // groups whose bits wait in a buffer (1 KiB) to be used
+constexpr uint64_t LOW = 0xFFFFFFFFu;
+constexpr uint64_t M0 = 0xD2511F53u, M1 = 0xCD9E8D57u;
+constexpr uint32_t W0 = 0x9E3779B9u, W1 = 0xBB67AE85u;
+
+// 32 x 32 -> 64 bits in every lane; the upper halves of a and b are ignored.
+inline Lanes product(Lanes a, Lanes b) {
+#if defined(__AVX512F__)
+    return (Lanes)_mm512_mul_epu32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (Lanes)_mm256_mul_epu32((__m256i)a, (__m256i)b);
+#else
+    return (a & LOW) * (b & LOW);
+#endif
+}
+
+inline bool any(Lanes a) {
+#if defined(__AVX512F__)
+    return _mm512_test_epi64_mask((__m512i)a, (__m512i)a) != 0;
+#elif defined(__AVX2__)
+    return !_mm256_testz_si256((__m256i)a, (__m256i)a);
+#else
+    return a != 0;
+#endif
+}
+
+inline Lanes all(uint64_t a) { return Lanes{} + a; }
+
+inline Lanes ramp(uint64_t first) {
+    uint64_t lane[L];
+    for (int i = 0; i < L; ++i) lane[i] = first + i;
+    Lanes v;
+    std::memcpy(&v, lane, sizeof v);
+    return v;
+}
+
+struct Schedule {  // the ten round keys
+    uint32_t a[10], b[10];
+    explicit Schedule(Draw draw) {
+        for (int r = 0; r < 10; ++r) a[r] = draw.k0 + r * W0, b[r] = draw.k1 + r * W1;
+    }
+};
+
+// The first two rounds, as far as they depend on the group alone. With counter (g, high, plane, 0):
+//   round 1:  c0 = hi(M1 plane) ^ high ^ a0    c1 = lo(M1 plane)    c2 = hi(M0 g) ^ b0    c3 = lo(M0 g)
+//   round 2:  c0 = hi(M1 c2) ^ c1 ^ a1         c1 = lo(M1 c2)       c2 = hi(M0 c0) ^ c3 ^ b1   c3 = lo(M0 c0)
+// c0, c1 of round 1 are numbers, not vectors: so two of ten rounds cost two xors.
+struct Group {
+    Lanes c0, c1, c2;
+    Group(uint64_t first, const Schedule &key) {
+        const Lanes p0 = product(ramp(first), all(M0));
+        const Lanes p1 = product((p0 >> 32) ^ all(key.b[0]), all(M1));
+        c0 = (p1 >> 32) ^ all(key.a[1]);
+        c1 = p1;
+        c2 = p0 ^ all(key.b[1]);
+    }
+    Group() = default;
+};
+
+struct Bits { Lanes low, high; };  // units 0 ... 63 and 64 ... 127 of every group
+
+// One plane of STEP groups. Only the lower halves of c0 ... c3 mean anything until the end.
+inline void plane_bits(Bits out[PAIR], const Group group[PAIR], uint64_t high, unsigned plane, const Schedule &key) {
+    const uint64_t p1 = M1 * plane, p0 = M0 * (((p1 >> 32) ^ high ^ key.a[0]) & LOW);
+    Lanes c0[PAIR], c1[PAIR], c2[PAIR], c3[PAIR];
+    for (int v = 0; v < PAIR; ++v) {
+        c0[v] = group[v].c0 ^ all(p1 & LOW);
+        c1[v] = group[v].c1;
+        c2[v] = group[v].c2 ^ all(p0 >> 32);
+        c3[v] = all(p0 & LOW);
+    }
+    for (int r = 2; r < 10; ++r) {
+        const Lanes a = all(key.a[r]), b = all(key.b[r]);
+        for (int v = 0; v < PAIR; ++v) {
+            const Lanes q0 = product(c0[v], all(M0)), q1 = product(c2[v], all(M1));
+            c0[v] = (q1 >> 32) ^ c1[v] ^ a;
+            c1[v] = q1;
+            c2[v] = (q0 >> 32) ^ c3[v] ^ b;
+            c3[v] = q0;
+        }
+    }
+    for (int v = 0; v < PAIR; ++v) {
+        out[v].low = (c0[v] & all(LOW)) | (c1[v] << 32);
+        out[v].high = (c2[v] & all(LOW)) | (c3[v] << 32);
+    }
+}
+
+// Kept bits of STEP groups from `first` on (their upper counter word is the same), two words a group.
+inline void decide(uint64_t *out, uint64_t first, Draw draw, const Schedule &key) {
+    Group group[PAIR];
+    Bits below[PAIR], open[PAIR], bits[PAIR];
+    for (int v = 0; v < PAIR; ++v) {
+        group[v] = Group((first & LOW) + v * L, key);
+        below[v] = {all(0), all(0)};
+        open[v] = {all(~0ull), all(~0ull)};
+    }
+    uint32_t rest = (uint32_t)draw.limit;
+    for (unsigned plane = 0; rest != 0; ++plane, rest <<= 1) {
+        plane_bits(bits, group, first >> 32, plane, key);
+        Lanes left = all(0);
+        for (int v = 0; v < PAIR; ++v) {
+            if (rest >> 31) {
+                below[v].low |= open[v].low & ~bits[v].low;
+                below[v].high |= open[v].high & ~bits[v].high;
+                open[v].low &= bits[v].low;
+                open[v].high &= bits[v].high;
+            } else {
+                open[v].low &= ~bits[v].low;
+                open[v].high &= ~bits[v].high;
+            }
+            left |= open[v].low | open[v].high;
+        }
+        if (!any(left)) break;
+    }
+    for (int v = 0; v < PAIR; ++v) {
+        uint64_t low[L], high[L];
+        std::memcpy(low, &below[v].low, sizeof low);
+        std::memcpy(high, &below[v].high, sizeof high);
+        for (int i = 0; i < L; ++i) {
+            out[2 * (v * L + i)] = low[i];
+            out[2 * (v * L + i) + 1] = high[i];
+        }
+    }
+}
+
+// Calls use(i, bits, m) for m <= 64 units at a time: bit j tells whether unit start + i + j is kept.
+template <class Use>
+inline void for_each_word(uint64_t start, int64_t n, Draw draw, Use use) {
+    if (draw.limit > LOW) {
+        for (int64_t i = 0; i < n; i += 64) use(i, ~0ull, n - i < 64 ? (int)(n - i) : 64);
+        return;
+    }
+    const Schedule key(draw);
+    uint64_t word[2 * BLOCK + 1];
+    word[2 * BLOCK] = 0;
+    for (int64_t done = 0; done < n;) {
+        const uint64_t unit = start + done, group = unit / 128;
+        const int offset = unit % 128;
+        const uint64_t same = (LOW - (group & LOW)) + 1;  // groups until the upper counter word moves on
+        int64_t units = (int64_t)(same < BLOCK ? same : BLOCK) * 128 - offset;
+        if (units > n - done) units = n - done;
+        for (int g = 0; g * 128 < units + offset; g += STEP) decide(word + 2 * g, group + g, draw, key);
+        for (int64_t i = 0; i < units; i += 64) {
+            const int64_t bit = offset + i;
+            uint64_t bits = word[bit / 64] >> (bit % 64);
+            if (bit % 64) bits |= word[bit / 64 + 1] << (64 - bit % 64);
+            use(done + i, bits, units - i < 64 ? (int)(units - i) : 64);
+        }
+        done += units;
+    }
+}
+
+// out = kept ? x * scale : 0. Selects, so that NaN in a dropped unit is gone.
+template <class T, class Int>
+inline void select(const T *x, T *out, uint64_t bits, int m, T scale) {
+#ifdef THINNED_BYTES
+    typedef T Reals __attribute__((vector_size(THINNED_BYTES)));
+    typedef Int Ints __attribute__((vector_size(THINNED_BYTES)));
+    constexpr int W = THINNED_BYTES / sizeof(T);
+    if (m == 64) {
+        Ints lane;
+        for (int j = 0; j < W; ++j) lane[j] = (Int)1 << j;
+        for (int i = 0; i < 64; i += W) {
+            Reals y;
+            std::memcpy(&y, x + i, sizeof y);
+            y *= scale;
+            const Ints have = (Ints{} + (Int)((bits >> i) & ((1u << W) - 1))) & lane;
+            y = (Reals)((Ints)y & (have == lane));
+            std::memcpy(out + i, &y, sizeof y);
+        }
+        return;
+    }
+#endif
+    for (int i = 0; i < m; ++i) out[i] = (bits >> i & 1) ? x[i] * scale : (T)0;
+}
+
+void mask(uint8_t *out, uint64_t start, int64_t n, Draw draw) {
+    for_each_word(start, n, draw, [=](int64_t i, uint64_t bits, int m) {
+        if (m == 64) {
+            for (int j = 0; j < 64; j += 8) {  // eight bits to eight bytes: bit k to byte k, then to 0 or 1
+                const uint64_t spread = ((bits >> j & 255) * 0x0101010101010101u) & 0x8040201008040201u;
+                const uint64_t bytes = ((spread + 0x7F7F7F7F7F7F7F7Fu) >> 7) & 0x0101010101010101u;
+                for (int k = 0; k < 8; ++k) out[i + j + k] = (uint8_t)(bytes >> (8 * k));
+            }
+        } else {
+            for (int j = 0; j < m; ++j) out[i + j] = bits >> j & 1;
+        }
+    });
+}
+
+template <class T, class Int>
+void dropout(const T *x, T *out, uint64_t start, int64_t n, Draw draw, T scale) {
+    for_each_word(start, n, draw, [=](int64_t i, uint64_t bits, int m) { select<T, Int>(x + i, out + i, bits, m, scale); });
+}
+
+}  // namespace
+
+#define THINNED_TEXT_(x) #x
+#define THINNED_TEXT(x) THINNED_TEXT_(x)
+extern const Level level = {THINNED_TEXT(THINNED_LEVEL), mask, dropout<float, int32_t>, dropout<double, int64_t>};
+
+}  // namespace THINNED_LEVEL
+}  // namespace thinned

@@ -1,0 +1,38 @@
+"""Networks by hand, in NumPy: each layer's backward pass stands beside its forward pass.
+
+>>> import numpy as np, thinned
+>>> from thinned.scratch import SGD, SoftmaxCrossEntropy, ThreeLayerNet
+>>> net, loss = ThreeLayerNet(64, 256, 256, 10, key=thinned.Key(0), p=0.5), SoftmaxCrossEntropy()
+>>> x, labels = np.zeros((8, 64), np.float32), np.arange(8)
+>>> value = loss.forward(net.forward(x, thinned.Key(1)), labels)  # a key: a training pass
+>>> grad = net.backward(loss.backward())
+>>> SGD(lr=0.1, momentum=0.9).step(net)
+>>> net.predict(x).shape
+(8, 10)
+"""
+
+from thinned.scratch.files import load_params, save_params
+from thinned.scratch.layers import Dropout, GaussianDropout, Layer, Linear, ReLU, Sigmoid, Softmax
+from thinned.scratch.losses import SoftmaxCrossEntropy
+from thinned.scratch.networks import Network, Sequential, ThreeLayerNet, mlp
+from thinned.scratch.optimizers import SGD, Adam, Optimizer
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Dropout",
+    "GaussianDropout",
+    "Layer",
+    "Linear",
+    "Network",
+    "Optimizer",
+    "ReLU",
+    "Sequential",
+    "Sigmoid",
+    "Softmax",
+    "SoftmaxCrossEntropy",
+    "ThreeLayerNet",
+    "load_params",
+    "mlp",
+    "save_params",
+]

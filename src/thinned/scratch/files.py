@@ -1,0 +1,32 @@
+"""Parameters on disk: `.npz`, without pickle, whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from thinned._files import load_npz, save_npz
+from thinned.scratch.layers import Array, floats
+
+
+def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> None:
+    """Write what ``get_params`` gave, as an `.npz` file that ``numpy.load`` reads.
+
+    Raises TypeError where a value is no floating-point array, OSError where the file cannot be written;
+    an earlier file at ``path`` is then still there.
+    """
+    save_npz(path, {name: floats(f"params[{name!r}]", array) for name, array in params.items()})
+
+
+def load_params(path: str | os.PathLike[str]) -> dict[str, Array]:
+    """Read what `save_params` wrote, for ``set_params``; nothing is unpickled.
+
+    Raises FileNotFoundError where there is no file, ValueError where it is truncated, or not of this kind.
+    """
+    params = load_npz(path)
+    for name, array in params.items():
+        if array.dtype.kind != "f":
+            raise ValueError(
+                f"{os.fspath(path)}: expected parameters, but {name!r} holds {array.dtype}, not floats"
+            )
+    return params

@@ -1,0 +1,333 @@
+"""Layers: what each computes, and the chain rule through it.
+
+A pass with a key is a training pass; one without is evaluation. ``backward`` takes the gradient of
+the loss by the output of the last ``forward``, and returns that by its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from thinned import _checks
+from thinned.functional import dropout, gaussian_dropout
+from thinned.key import Key, normals
+
+Array = NDArray[Any]  # of float32 or float64
+BLOCK = 1 << 17  # elements: few enough that several blocks stay in cache, enough that calls cost nothing
+
+
+def floats(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
+    """``value`` as a floating-point array, in ``dtype`` where that is given."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, came {type(value).__name__}")
+    if value.dtype.kind != "f":
+        raise TypeError(
+            f"{name}: expected floating-point numbers, came dtype {value.dtype}; convert them first"
+        )
+    return value if dtype is None else value.astype(dtype, copy=False)
+
+
+def table(name: str, value: Any, columns: int, dtype: DTypeLike | None = None) -> Array:
+    """``value`` as an ``(N, columns)`` floating-point array."""
+    value = floats(name, value, dtype)
+    if value.ndim != 2 or value.shape[1] != columns:
+        raise ValueError(f"{name}: expected shape (N, {columns}), came {value.shape}")
+    return value
+
+
+def same_shape(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """``value`` as a floating-point array of that shape: the gradient by an array that went forward."""
+    value = floats(name, value)
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, as of the last forward pass, came {value.shape}")
+    return value
+
+
+def blocks(array: Array) -> Iterator[slice]:
+    """Slices of rows: a long chain of cheap operations runs on one block after the other, in cache."""
+    rows = max(1, BLOCK * len(array) // max(1, array.size))
+    return (slice(i, i + rows) for i in range(0, len(array), rows))
+
+
+class Layer:
+    """One step of a network; ``params`` and ``grads`` hold arrays under the same names, changed in place."""
+
+    params: dict[str, Array]
+    grads: dict[str, Array]
+
+    def __init__(self) -> None:
+        self.params, self.grads = {}, {}
+        self._saved: Any = None  # what backward needs of the last forward pass
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """The output; ``x`` is left as it is."""
+        raise NotImplementedError
+
+    def backward(self, grad: Array) -> Array:
+        """The gradient by the input, from that by the output; fills ``grads``."""
+        raise NotImplementedError
+
+    def param_grads(self, grad: Array) -> None:
+        """Fill ``grads`` alone: `backward` where nobody wants the gradient by the input."""
+        self.backward(grad)
+
+    def penalty(self) -> float:
+        """What regularisation adds to the loss; its gradient is in ``grads`` already."""
+        return 0.0
+
+    def project(self) -> None:
+        """Put the parameters back into their constraint, after an update."""
+
+    def named_params(self) -> Iterator[tuple[str, Array, Array]]:
+        """Name, parameter and gradient, one parameter after the other."""
+        for name, param in self.params.items():
+            yield name, param, self.grads[name]
+
+    def recall(self) -> Any:
+        """What the last forward pass left; RuntimeError where there was none."""
+        if self._saved is None:
+            raise RuntimeError(f"{type(self).__name__}.backward: call forward first")
+        return self._saved
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class Linear(Layer):
+    """y = x Wᵀ + b, with its regularisation.
+
+    ``x``: (N, n_in) -> (N, n_out); ``weight`` (n_out, n_in), ``bias`` (n_out,). Input of another floating
+    dtype is converted to ``dtype``.
+
+    ``init``: weights are normal with standard deviation √(2/n_in) for ``"he"`` (He, Zhang, Ren and Sun
+    2015, arXiv:1502.01852), √(2/(n_in + n_out)) for ``"xavier"`` (Glorot and Bengio 2010, AISTATS, PMLR
+    9:249-256), or a number; biases are zero.
+
+    ``l1``, ``l2``: the loss gets l1·‖W‖₁ + l2/2·‖W‖², so ``l2`` is torch's ``weight_decay``; ``bias_l1``,
+    ``bias_l2`` for b. ``max_norm``: c such that, after each update, every unit's incoming weights (a row
+    of W) have ‖w‖₂ ≤ c (Srivastava et al. 2014, JMLR 15:1929-1958, section 5.1).
+
+    Raises ValueError or TypeError where a size is not positive, a rate is negative, or ``key`` is no key.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        key: Key,
+        init: str | float = "he",
+        l1: float = 0.0,
+        l2: float = 0.0,
+        bias_l1: float = 0.0,
+        bias_l2: float = 0.0,
+        max_norm: float | None = None,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        super().__init__()
+        self.n_in = _checks.positive_int("n_in", n_in)
+        self.n_out = _checks.positive_int("n_out", n_out)
+        self.l1, self.l2 = _checks.non_negative("l1", l1), _checks.non_negative("l2", l2)
+        self.bias_l1 = _checks.non_negative("bias_l1", bias_l1)
+        self.bias_l2 = _checks.non_negative("bias_l2", bias_l2)
+        self.max_norm = None if max_norm is None else _checks.positive("max_norm", max_norm)
+        self.dtype = float_dtype(dtype)
+        std = _init_std(init, self.n_in, self.n_out)
+        weight = std * normals(_checks.is_key("key", key), self.n_out * self.n_in)
+        self.params = {
+            "weight": weight.reshape(self.n_out, self.n_in).astype(self.dtype),
+            "bias": np.zeros(self.n_out, self.dtype),
+        }
+        self.grads = {name: np.zeros_like(param) for name, param in self.params.items()}
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """(N, n_in) -> (N, n_out)."""
+        x = self._saved = table("x", x, self.n_in, self.dtype)
+        y: Array = x @ self.params["weight"].T
+        y += self.params["bias"]
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x = ∂L/∂y W."""
+        self.param_grads(grad)
+        return floats("grad", grad, self.dtype) @ self.params["weight"]
+
+    def param_grads(self, grad: Array) -> None:
+        """∂L/∂W = (∂L/∂y)ᵀ x + l1·sign W + l2·W, and ∂L/∂b = Σ ∂L/∂y + …, the same for b."""
+        x = self.recall()
+        grad = same_shape("grad", grad, (len(x), self.n_out)).astype(self.dtype, copy=False)
+        np.matmul(grad.T, x, out=self.grads["weight"])
+        np.sum(grad, axis=0, out=self.grads["bias"])
+        for name, l1, l2 in self._rates():
+            param, param_grad = self.params[name], self.grads[name]
+            for rows in blocks(param):
+                if l1:
+                    param_grad[rows] += l1 * np.sign(param[rows])
+                if l2:
+                    param_grad[rows] += l2 * param[rows]
+
+    def penalty(self) -> float:
+        """l1·‖W‖₁ + l2/2·‖W‖², and the same for b."""
+        total = 0.0
+        for name, l1, l2 in self._rates():
+            for rows in blocks(self.params[name]):
+                w = self.params[name][rows]
+                total += l1 * float(np.abs(w).sum()) if l1 else 0.0
+                total += l2 / 2 * float(np.vdot(w, w)) if l2 else 0.0
+        return total
+
+    def project(self) -> None:
+        """w ← w·min(1, c/‖w‖) for each row w of W."""
+        if self.max_norm is None:
+            return
+        weight = self.params["weight"]
+        for rows in blocks(weight):
+            w = weight[rows]
+            norm = np.sqrt(np.einsum("ij,ij->i", w, w))
+            if (norm > self.max_norm).any():
+                w *= (self.max_norm / np.maximum(norm, self.max_norm))[:, None]
+
+    def _rates(self) -> Iterator[tuple[str, float, float]]:
+        """Name, l1 and l2 of the parameters that are regularised."""
+        rates = (("weight", self.l1, self.l2), ("bias", self.bias_l1, self.bias_l2))
+        return (row for row in rates if row[1] or row[2])
+
+    def __repr__(self) -> str:
+        return f"Linear({self.n_in}, {self.n_out})"
+
+
+class ReLU(Layer):
+    """y = max(x, 0), for any shape."""
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """Any shape -> same."""
+        y: Array = np.maximum(floats("x", x), 0)
+        self._saved = y
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x = ∂L/∂y·[x > 0]."""
+        y = self.recall()
+        out: Array = same_shape("grad", grad, y.shape) * (y > 0)
+        return out
+
+
+class Sigmoid(Layer):
+    """y = 1/(1 + e⁻ˣ), the logistic function, for any shape; never overflows."""
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """Any shape -> same."""
+        y: Array = np.exp(np.minimum(floats("x", x), 0))  # e^min(x, 0)/(1 + e^−|x|): exponents are ≤ 0
+        below = np.abs(x)
+        np.negative(below, out=below)
+        np.exp(below, out=below)
+        below += 1
+        y /= below
+        self._saved = y
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x = ∂L/∂y·y·(1 − y)."""
+        y = self.recall()
+        out: Array = 1 - y
+        out *= y
+        out *= same_shape("grad", grad, y.shape)
+        return out
+
+
+class Softmax(Layer):
+    """y_k = e^{x_k} / Σ_j e^{x_j} over the last axis; never overflows.
+
+    Not before `SoftmaxCrossEntropy`, which has its own.
+    """
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """(…, K) -> same."""
+        y: Array = np.exp(floats("x", x) - x.max(axis=-1, keepdims=True))
+        y /= y.sum(axis=-1, keepdims=True)
+        self._saved = y
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x = y·(g − Σ_j g_j y_j), g = ∂L/∂y."""
+        y = self.recall()
+        g = same_shape("grad", grad, y.shape)
+        out: Array = y * (g - (g * y).sum(axis=-1, keepdims=True))
+        return out
+
+
+class _Drop(Layer):
+    """A method that is its own backward pass: linear in x, and the same factors for the same key."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = _checks.probability("p", p)
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """Any shape -> same; a key drops units, no key evaluates."""
+        if key is not None:
+            _checks.is_key("key", key)
+        self._saved = (key,)
+        return self._apply(x, key)
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x = ∂L/∂y times the factors of the forward pass, made again from its key."""
+        (key,) = self.recall()
+        return self._apply(grad, key)
+
+    def _apply(self, x: Array, key: Key | None) -> Array:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.p:g})"
+
+
+class Dropout(_Drop):
+    """Drop each unit with probability p.
+
+    y = r·x/(1 − p), r ~ Bernoulli(1 − p), and y = x in evaluation, with ``rescale="train"``;
+    y = r·x, and y = (1 − p)·x in evaluation, with ``"test"``: the rule of the paper. Keeps nothing for
+    the backward pass but the key.
+
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958.
+    """
+
+    def __init__(self, p: float = 0.5, rescale: str = "train") -> None:
+        super().__init__(p)
+        self.rescale = _checks.one_of("rescale", rescale, ("train", "test"))
+
+    def _apply(self, x: Array, key: Key | None) -> Array:
+        training = key is not None
+        out: Array = dropout(x, self.p, key=key or Key(0), training=training, rescale=self.rescale)
+        return out
+
+
+class GaussianDropout(_Drop):
+    """y = x·z, z ~ N(1, p/(1 − p)), and y = x in evaluation.
+
+    Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 10.
+    """
+
+    def _apply(self, x: Array, key: Key | None) -> Array:
+        out: Array = gaussian_dropout(x, self.p, key=key or Key(0), training=key is not None)
+        return out
+
+
+def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64."""
+    result = np.dtype(dtype)
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"dtype: expected float32 or float64, came {result}")
+    return result
+
+
+def _init_std(init: str | float, n_in: int, n_out: int) -> float:
+    """The standard deviation of the first weights."""
+    if isinstance(init, str):
+        _checks.one_of("init", init, ("he", "xavier"))
+        return float((2.0 / (n_in if init == "he" else n_in + n_out)) ** 0.5)
+    return _checks.non_negative("init", init)

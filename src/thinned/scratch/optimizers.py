@@ -1,0 +1,157 @@
+"""Optimizers: one step down the gradient, in place, in buffers that are made once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from thinned import _checks
+from thinned.scratch.layers import Array, Layer, blocks, floats
+
+
+class Optimizer:
+    """A rule that updates each parameter w from its gradient g and the rule's moments of it.
+
+    ``lr`` may be set between steps. ``t`` counts the steps. A rule names its moments, and says in
+    ``_update`` what a step does to a block of w.
+    """
+
+    moments: tuple[str, ...] = ()
+
+    def __init__(self, lr: float) -> None:
+        self.lr = _checks.non_negative("lr", lr)
+        self.t = 0
+        self._state: dict[str, Array] = {}
+        self._buffer: Array = np.empty(0, np.float32)
+
+    def step(self, net: Layer) -> None:
+        """Update every parameter of ``net`` in place, then put it back into its constraints.
+
+        Raises ValueError, before anything is changed, where the moments are those of another network.
+        """
+        _checks.non_negative("lr", self.lr)
+        params = list(net.named_params())
+        moments = [[self._moment(kind, name, w) for kind in self.moments] for name, w, _ in params]
+        for (_, w, g), ms in zip(params, moments, strict=True):
+            for rows in blocks(w):
+                self._update(w[rows], g[rows], self._like(w[rows]), *(m[rows] for m in ms))
+        self.t += 1
+        net.project()
+
+    def state(self) -> dict[str, Array]:
+        """A copy of what a later run needs to go on: the step count and the moments, not the settings."""
+        return {"t": np.array(self.t), **{name: array.copy() for name, array in self._state.items()}}
+
+    def load(self, state: Mapping[str, Array]) -> None:
+        """Take over what `state` gave. Raises ValueError or TypeError where it is of another rule."""
+        if "t" not in state:
+            raise ValueError("state: expected the step count 't', came none")
+        t = _checks.integer("state['t']", np.asarray(state["t"])[()], 0)
+        new = {}
+        for name in state:
+            if name != "t":
+                if name.split(".")[0] not in self.moments:
+                    raise ValueError(
+                        f"state: {type(self).__name__} has no {name!r}; is it another optimizer's?"
+                    )
+                new[name] = floats(f"state[{name!r}]", state[name]).copy()
+        self.t, self._state = t, new
+
+    def _update(self, w: Array, g: Array, tmp: Array, *moments: Array) -> None:
+        """One step for w; ``tmp`` is room for an array like it."""
+        raise NotImplementedError
+
+    def _moment(self, kind: str, name: str, w: Array) -> Array:
+        """The moment of that kind of parameter ``name``: zeros at the start."""
+        full = f"{kind}.{name}"
+        if self.t == 0 and full not in self._state:
+            self._state[full] = np.zeros_like(w)
+        m = self._state.get(full)
+        if m is None or m.shape != w.shape or m.dtype != w.dtype:
+            came = "none" if m is None else f"{m.shape} {m.dtype}"
+            raise ValueError(
+                f"state[{full!r}]: expected {w.shape} {w.dtype}, came {came}; one optimizer a network"
+            )
+        return m
+
+    def _like(self, w: Array) -> Array:
+        """Room for an array like ``w``, the same at each call."""
+        if self._buffer.size < w.size or self._buffer.dtype != w.dtype:
+            self._buffer = np.empty(w.size, w.dtype)
+        return self._buffer[: w.size].reshape(w.shape)
+
+
+class SGD(Optimizer):
+    """Gradient descent: v ← μ·v + g, w ← w − lr·v; with Nesterov's momentum w ← w − lr·(g + μ·v).
+
+    Source: Sutskever, Martens, Dahl and Hinton 2013, ICML, PMLR 28(3):1139-1147, in the form of
+    torch.optim.SGD, whose w is the paper's look-ahead point θ + μv and whose v is the paper's over −lr.
+    """
+
+    def __init__(self, lr: float, momentum: float = 0.0, nesterov: bool = False) -> None:
+        super().__init__(lr)
+        self.momentum = _fraction("momentum", momentum)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: expected momentum > 0 with it, came momentum = 0")
+        self.moments = ("velocity",) if self.momentum else ()
+
+    def _update(self, w: Array, g: Array, tmp: Array, *moments: Array) -> None:
+        direction = g
+        if moments:
+            (v,) = moments
+            v *= self.momentum
+            v += g
+            direction = v
+            if self.nesterov:
+                direction = np.multiply(v, self.momentum, out=tmp)
+                direction += g
+        w -= np.multiply(direction, self.lr, out=tmp)
+
+
+class Adam(Optimizer):
+    """w ← w − rate·m̂/(√v̂ + ε), with moments m ← β₁·m + (1 − β₁)·g and v ← β₂·v + (1 − β₂)·g².
+
+    m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ) at step t = 1, 2, … The rate is lr/(1 + decay·(t − 1)).
+
+    Source: Kingma and Ba 2015, ICLR, arXiv:1412.6980.
+    """
+
+    moments = ("m", "v")
+
+    def __init__(
+        self, lr: float, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-7, decay: float = 0.0
+    ) -> None:
+        super().__init__(lr)
+        self.beta1, self.beta2 = _fraction("beta1", beta1), _fraction("beta2", beta2)
+        self.eps, self.decay = _checks.positive("eps", eps), _checks.non_negative("decay", decay)
+
+    @property
+    def rate(self) -> float:
+        """The rate of the next step."""
+        return self.lr / (1.0 + self.decay * self.t)
+
+    def _update(self, w: Array, g: Array, tmp: Array, *moments: Array) -> None:
+        m, v = moments
+        m *= self.beta1
+        m += np.multiply(g, 1 - self.beta1, out=tmp)
+        v *= self.beta2
+        np.multiply(g, g, out=tmp)
+        tmp *= 1 - self.beta2
+        v += tmp
+        unbias1, unbias2 = 1 - self.beta1 ** (self.t + 1), (1 - self.beta2 ** (self.t + 1)) ** 0.5
+        np.sqrt(v, out=tmp)  # m̂/(√v̂ + ε) = m/(√v + ε·unbias2)·unbias2/unbias1: the paper's order, section 2
+        tmp += self.eps * unbias2
+        np.divide(m, tmp, out=tmp)
+        tmp *= self.rate * unbias2 / unbias1
+        w -= tmp
+
+
+def _fraction(name: str, value: Any) -> float:
+    """A number in [0, 1)."""
+    value = _checks.number(name, value)
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} must be in [0, 1), got {value:g}")
+    return value

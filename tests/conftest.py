@@ -1,0 +1,23 @@
+"""One set-up for all tests."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Seeds are printed on failure (print_blob), and CI draws the same examples every time.
+settings.register_profile(
+    "thinned",
+    deadline=None,
+    max_examples=60,
+    print_blob=True,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("thinned")
+
+
+@pytest.fixture
+def torch():
+    """The torch module, or a skip."""
+    return pytest.importorskip("torch")
