@@ -85,7 +85,7 @@ def within(came: np.ndarray, expected: np.ndarray, bound: Any) -> None:
 
 
 class Magnitude(Layer):
-    """Bounds a logistic or softmax layer: |y| ≤ 1 + |x|, and back |y_k·(g_k − Σ g_j y_j)| ≤ |g_k| + Σ|g_j|."""
+    """Bounds a logistic or softmax layer: |y| ≤ 1 + |x|, and back |y·(g − Σ g_j y_j)| ≤ |g| + Σ|g_j|."""
 
     def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
         return 1 + np.abs(x)
@@ -243,7 +243,7 @@ def test_backward_is_torchs_autograd(name: str, key: Key | None, torch: Any) -> 
     tensor = torch.tensor(x, requires_grad=True)
     y = torch_forward(torch, layer, tensor, key, params)
     weights = random("weights", *y.shape)
-    penalty = torch_penalty(layer, params)
+    penalty = torch.zeros(()) + torch_penalty(layer, params)
     ((torch.from_numpy(weights.copy()) * y).sum() + penalty).backward()
 
     twin, n = magnitudes(layer), operations(layer)
@@ -258,10 +258,7 @@ def test_backward_is_torchs_autograd(name: str, key: Key | None, torch: Any) -> 
     ):
         within(grad, params[param_name].grad.numpy(), 2 * gamma(n) * slope * size_grad)
     count = sum(p.size for _, p, _ in layer.named_params())
-    assert (
-        abs(layer.penalty() - float(getattr(penalty, "detach", lambda: 0.0)()))
-        <= 2 * gamma(count + 4) * layer.penalty()
-    )
+    assert abs(layer.penalty() - penalty.item()) <= 2 * gamma(count + 4) * layer.penalty()
 
 
 @KEYS
@@ -640,9 +637,9 @@ def test_training_goes_on_from_a_saved_state(make: Callable[[], Any], tmp_path: 
     save_params(tmp_path / "net.npz", half.get_params())
     fresh = mlp((6, 16, 16, 4), key=Key(99), drop=Dropout, input_p=0.2, l2=1e-3, max_norm=2.0)
     fresh.set_params(load_params(tmp_path / "net.npz"))
-    later = make()
-    later.load(optimizer.state())
-    train(1, 5, net=half, optimizer=optimizer, start=5)  # the state was a copy
+    later, state = make(), optimizer.state()
+    train(1, 5, net=half, optimizer=optimizer, start=5)
+    later.load(state)  # it was a copy
     assert_same_params(train(1, 5, net=fresh, optimizer=later, start=5)[0], whole)
     assert_same_params(half, whole)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ __all__ = ["Key", "bernoulli", "choose", "normals", "permutation", "philox4x32",
 GROUP = 128  # units in a group: the bits of one Philox output
 BERNOULLI, FOLD_IN, WORDS = 0, 1, 2  # domains: the last word of the counter
 
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # Philox's multipliers
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # Philox's multipliers
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85  # the key's steps: golden ratio, √3 − 1
 _LOW = 0xFFFFFFFF
 
@@ -51,8 +52,8 @@ class Key:
             data = int.from_bytes(blake2b(data.encode(), digest_size=8).digest(), "little")
         else:
             data = _checks.integer("data", data, 0, 1 << 64)
-        k0, k1, _, _ = philox4x32((data & _LOW, data >> 32, 0, FOLD_IN), self.words)
-        return Key(int(k0) | int(k1) << 32)
+        k0, k1, _, _ = _ten_rounds((data & _LOW, data >> 32, 0, FOLD_IN), self.words)
+        return Key(k0 | k1 << 32)
 
 
 def philox4x32(counter: tuple, key: tuple[int, int]) -> tuple[NDArray[np.uint32], ...]:
@@ -61,18 +62,20 @@ def philox4x32(counter: tuple, key: tuple[int, int]) -> tuple[NDArray[np.uint32]
     ``counter`` is four words, integers or arrays of them that broadcast; ``key`` is two. Returns
     four uint32 arrays of the common shape.
     """
-    c0, c1, c2, c3 = np.broadcast_arrays(*(np.asarray(c, np.uint64) for c in counter))
+    arrays = np.broadcast_arrays(*(np.asarray(c, np.uint64) for c in counter))
+    return tuple(np.asarray(c, np.uint32) for c in _ten_rounds(arrays, key))
+
+
+def _ten_rounds(counter: Any, key: tuple[int, int]) -> Any:
+    """The cipher itself, on four Python integers or on four uint64 arrays."""
+    c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):
-        product0, product1 = _M0 * c0, _M1 * c2  # 32 × 32 → 64 bits
-        c0, c1, c2, c3 = (
-            (product1 >> 32) ^ c1 ^ np.uint64(k0),
-            product1 & _LOW,
-            (product0 >> 32) ^ c3 ^ np.uint64(k1),
-            product0 & _LOW,
-        )
+        product0, product1 = c0 * _M0, c2 * _M1  # 32 × 32 → 64 bits
+        c0, c1 = (product1 >> 32) ^ c1 ^ k0, product1 & _LOW
+        c2, c3 = (product0 >> 32) ^ c3 ^ k1, product0 & _LOW
         k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-    return tuple(c.astype(np.uint32) for c in (c0, c1, c2, c3))
+    return c0, c1, c2, c3
 
 
 def threshold(p: float) -> int:

@@ -1,0 +1,1 @@
+"""The laboratory: data, training runs on disk, comparisons, experiments and reports."""
