@@ -1,0 +1,400 @@
+"""The command `thinned`: compare, reproduce, report, methods, bench."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+try:
+    import typer
+    from typer.core import TyperGroup
+except ImportError:  # the library without its command
+    raise SystemExit('thinned: the command needs more packages; run pip install "thinned[lab]"') from None
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from thinned.lab.compare import Job, Record
+    from thinned.lab.progress import Line, Progress
+    from thinned.lab.report import Page
+    from thinned.lab.runs import Stored
+
+# Defaults that suit the data, chosen on held-out training data of digits and MNIST.
+SMALL = 5_000  # training examples; with fewer, batches of 32 instead of 128, and 5 seeds instead of 3
+EPOCHS, STEPS = 20, 2_000  # epochs by default, and at least so many steps
+RATE = 0.1  # of sgd with batches of 128; in proportion for others
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """One line on stderr, and out."""
+    print("thinned: " + " ".join(text.split()), file=sys.stderr)
+    raise SystemExit(code)
+
+
+class OneLine(TyperGroup):
+    """Every error is one line on stderr, and an exit code: 2 for a wrong call, 130 for Ctrl-C, else 1."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """Run the command line."""
+        try:
+            code = super().main(*args, **{**more, "standalone_mode": False})
+        except (KeyboardInterrupt, typer.Abort):
+            code = 130
+        except BrokenPipeError:
+            sys.stderr.close()  # nobody listens any more
+            raise SystemExit(1) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error}", 1)
+        except Exception as error:
+            fail(*_told(error))
+        if code == 130:
+            fail("stopped", 130)
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """The line and the exit code for an error; one that is no user's is raised again."""
+    from thinned.lab.errors import LabError
+
+    if hasattr(error, "format_message"):  # of the command-line library
+        return f"{error.format_message()} (thinned --help tells more)", int(getattr(error, "exit_code", 2))
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --hidden, --batch or data set", 1
+    if isinstance(error, (LabError, ValueError, TypeError)):
+        return str(error), 1
+    if isinstance(error, ImportError):
+        extra = "torch" if error.name == "torch" else "lab"
+        return f'{error}; run pip install "thinned[{extra}]"', 1
+    raise error
+
+
+app = typer.Typer(
+    cls=OneLine, help="Dropout and its whole family: what it does for a network.", add_completion=False
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from thinned import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False,
+) -> None:
+    """Dropout and its whole family: what it does for a network."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def compare(
+    data: Annotated[
+        str, typer.Option(help="digits, spiral, mnist, cifar10, or a file: .npz, .csv")
+    ] = "digits",
+    hidden: Annotated[str, typer.Option(help="sizes of the hidden layers")] = "512,512",
+    methods: Annotated[str, typer.Option(help="see thinned methods")] = "none,dropout,gaussian",
+    p: Annotated[float, typer.Option(help="probability of dropping a hidden unit")] = 0.5,
+    input_p: Annotated[float, typer.Option(help="probability of dropping an input")] = 0.0,
+    max_norm: Annotated[
+        float | None, typer.Option(help="bound on the norm of a hidden unit's incoming weights")
+    ] = None,
+    l2: Annotated[float, typer.Option(help="weight of ‖W‖²/2 in the loss")] = 0.0,
+    activation: Annotated[str, typer.Option(help="relu or sigmoid")] = "relu",
+    epochs: Annotated[int | None, typer.Option(help="by default 20, or as many as 2,000 steps take")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="examples in a step; by default 128, below 5,000 examples 32")
+    ] = None,
+    optimizer: Annotated[str, typer.Option(help="sgd or adam")] = "sgd",
+    lr: Annotated[
+        float | None, typer.Option(help="by default 0.1 * batch / 128, at most 0.1; for adam 0.001")
+    ] = None,
+    momentum: Annotated[float, typer.Option(help="of sgd")] = 0.9,
+    nesterov: Annotated[bool, typer.Option(help="Nesterov's momentum")] = True,
+    schedule: Annotated[str, typer.Option(help="of the rate: linear (to 0), constant, halve")] = "linear",
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=1, help="3 means seeds 0, 1, 2; by default 3, below 5,000 examples 5"),
+    ] = None,
+    validation: Annotated[
+        float,
+        typer.Option(
+            help="share of the training data to judge by, in place of the test data: to choose settings"
+        ),
+    ] = 0.0,
+    label: Annotated[str | None, typer.Option(help="column of the labels in a .csv file")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="where mnist or cifar10 lies; else $THINNED_DATA, else a download")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="folder of the runs and the report; by default thinned-runs/compare-DATA"),
+    ] = None,
+    save_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+) -> None:
+    """Train the same network once per method and seed; print a table and write a report.
+
+    The same command continues what was cut off and skips what is done.
+
+    A run whose loss is no number, or above 10,000 times that of guessing, is stopped and marked "diverged";
+    the others go on, and the exit code is then 1.
+    """
+    from thinned.lab import compare as lab
+    from thinned.lab import data as sets
+    from thinned.lab import runs
+    from thinned.lab.config import Config
+
+    names = lab.known_methods(_list(methods))
+    dataset = sets.load(data, data_dir=data_dir, label=label)
+    settings: dict[str, Any] = {
+        "hidden": _sizes(hidden),
+        "p": p,
+        "input_p": input_p,
+        "max_norm": max_norm,
+        "l2": l2,
+        "activation": activation,
+        "optimizer": optimizer,
+        **_defaults(len(dataset.x_train), optimizer, epochs, batch, lr),
+        "momentum": momentum,
+        "nesterov": nesterov,
+        "schedule": schedule,
+        "validation": validation,
+    }
+    base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
+    todo = lab.jobs(base, dataset, names, range(seeds))
+    out = out or Path("thinned-runs") / f"compare-{Path(data).stem}"
+    record = lab.Record(
+        "compare",
+        runs.command(),
+        lab.settings(base, dataset, range(seeds)),
+        [runs.run_name(job.config) for job in todo],
+    )
+    _train(todo, out, record, save_every, json)
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="an experiment; --list shows them")] = None,
+    budget: Annotated[
+        str, typer.Option(help="smoke (seconds), quick (minutes) or paper (the whole protocol)")
+    ] = "quick",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="so many, instead of the budget's own number")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="where the data lies; else $THINNED_DATA, else a download")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="by default thinned-runs/NAME-BUDGET")] = None,
+    save_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
+) -> None:
+    """Rebuild an experiment of the sources, and print its figures beside theirs."""
+    from thinned import _checks
+    from thinned.lab import experiments, runs
+    from thinned.lab.compare import Record
+
+    if list_ or name is None:
+        _list_experiments(json)
+        return
+    experiment = experiments.load(name)
+    _checks.one_of("budget", budget, experiments.BUDGETS)
+    todo = experiment.jobs(budget, range(seeds or experiment.seeds[budget]), data_dir)
+    out = out or Path("thinned-runs") / f"{name}-{budget}"
+    record = Record(
+        name,
+        runs.command(),
+        experiment.settings(budget, todo),
+        [runs.run_name(job.config) for job in todo],
+        budget,
+    )
+    _train(todo, out, record, save_every, json, experiment.line)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="a folder that compare or reproduce wrote")],
+    json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+) -> None:
+    """Make the report again from the runs in a folder."""
+    from thinned.lab.compare import Record
+
+    record = Record.load(folder)
+    _finish(record, record.stored(folder), folder, json)
+
+
+@app.command()
+def methods(
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """List the methods."""
+    from thinned.methods import METHODS
+
+    fields = ("name", "unit", "summary", "source")
+    found = [{field: str(getattr(row, field)) for field in fields} for row in METHODS.values()]
+    if json:
+        _print_json(found)
+        return
+    _table([*fields], [list(row.values()) for row in found])
+    print('"none" trains without dropping anything: the baseline of thinned compare.')
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="one benchmark; all by default")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Time the kernels, beside a plain copy and torch's own dropout."""
+    from thinned.lab import bench as benchmarks
+
+    benchmarks.run(name, json)
+
+
+def _defaults(
+    examples: int, optimizer: str, epochs: int | None, batch: int | None, lr: float | None
+) -> dict[str, Any]:
+    """Epochs, batch and rate: what was asked for, else what suits so many training examples."""
+    if batch is None:
+        batch = 32 if examples < SMALL else 128
+    if epochs is None:
+        epochs = max(EPOCHS, math.ceil(STEPS / math.ceil(examples / max(1, batch))))
+    if lr is None:
+        lr = 0.001 if optimizer == "adam" else RATE * min(max(1, batch), 128) / 128
+    return {"epochs": epochs, "batch": batch, "lr": lr}
+
+
+def main() -> None:
+    """Run the command."""
+    app()
+
+
+def _train(
+    todo: Sequence[Job], out: Path, record: Record, save_every: float, json: bool, line: Line | None = None
+) -> None:
+    """Train, report, and say what was learned; exit code 1 where a run diverged."""
+    from thinned.lab import compare as lab
+
+    record.save(out)  # first, so that a report can be made of a part
+    try:
+        with _progress(line, json) as progress:
+            stored = lab.run_all(todo, out, progress, save_every)
+    except KeyboardInterrupt:
+        fail(f"stopped; the same command continues where it left off (in {out})", 130)
+    _finish(record, stored, out, json)
+    diverged = [run for run in stored if run.status == "diverged"]
+    if diverged:
+        which = ", ".join(f"{run.config['method']} seed {run.config['seed']}" for run in diverged[:5])
+        epoch, lr = diverged[0].result["epoch"], diverged[0].config["lr"]
+        fail(
+            f"{len(diverged)} of {len(stored)} runs diverged ({which}; the first in epoch {epoch}); "
+            f"try a smaller --lr (it was {lr:g})",
+            1,
+        )
+
+
+def _finish(record: Record, stored: Sequence[Stored], out: Path, json: bool) -> None:
+    """Write the report; print the table, what was learned, and where the report lies."""
+    from thinned.lab import compare as lab
+    from thinned.lab import experiments
+    from thinned.lab.report import render
+
+    page = (lab.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
+    try:
+        path = render(out, page)
+    except OSError as error:
+        fail(
+            f"cannot write the report: {error.filename or out}: {error.strerror or error}; "
+            f"the runs are kept; make room, then run thinned report {out}",
+            1,
+        )
+    if json:
+        _print_json(lab.as_json(page, stored, path))
+    else:
+        _show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
+        print(f"report: {path.resolve()}")
+
+
+def _show(page: Page, remarks: Sequence[str]) -> None:
+    """The table, the source's figures beside ours, and what was learned."""
+    from rich.console import Console
+
+    from thinned.lab import compare as lab
+    from thinned.lab.report import table_text
+
+    console = Console()
+    for reference in page.references:
+        _table(list(reference.columns), [list(row) for row in reference.rows], reference.caption)
+    console.print(table_text(page.rows))
+    for text in [*remarks, *lab.sentences(page)]:
+        console.print(text, markup=False, highlight=False)
+
+
+def _progress(line: Line | None, quiet: bool) -> Progress:
+    """Bars where stderr is a terminal, else a line a run."""
+    from rich.console import Console
+
+    from thinned.lab.progress import Bars, Lines
+
+    console = Console(stderr=True)
+    return Bars(console, line) if console.is_terminal and not quiet else Lines(console, line)
+
+
+def _list_experiments(json: bool) -> None:
+    from thinned.lab import experiments
+
+    found = [experiments.load(name) for name in experiments.NAMES]
+    if json:
+        _print_json(
+            [{"name": e.name, "summary": e.summary, "source": e.source, "budgets": e.budgets} for e in found]
+        )
+        return
+    budgets = ["\n".join(f"{name}: {text}" for name, text in e.budgets.items()) for e in found]
+    _table(
+        ["name", "what it shows", "budgets"],
+        [[e.name, e.summary, text] for e, text in zip(found, budgets, strict=True)],
+    )
+    print("thinned reproduce NAME --budget smoke|quick|paper")
+
+
+def _table(columns: list[str], rows: list[list[str]], caption: str = "") -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(
+        *columns,
+        caption=caption or None,
+        caption_justify="left",
+        show_lines=any("\n" in c for r in rows for c in r),
+    )
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+def _print_json(found: Any) -> None:
+    """JSON on stdout; NaN becomes null."""
+    import json
+
+    found = json.loads(json.dumps(found), parse_constant=lambda name: None)
+    print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def _list(text: str) -> list[str]:
+    return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    """`256,128` as numbers."""
+    try:
+        return tuple(int(item) for item in text.split(","))
+    except ValueError:
+        raise ValueError(f"hidden must be layer sizes such as 256,128, got {text!r}") from None

@@ -1,0 +1,291 @@
+"""Training on the NumPy engine: a configuration and a data set in, a run folder out, resumable bit for bit.
+
+Every random number comes from `Key(config.seed)`: `"init"`, `"order"` and the epoch, `"mask"` and the step.
+So the state after an epoch is the parameters, the optimizer and the history, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import math
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinned import Key, choose, methods, scratch
+from thinned.key import permutation
+from thinned.lab.config import Config, rate
+from thinned.lab.data import Dataset, holdout
+from thinned.lab.progress import Progress
+from thinned.lab.runs import COLUMNS, Arrays, Checkpoint, History, Run, Stored, about
+
+EVALUATED = 10_000  # training examples, at most, behind train_error and train_loss of each epoch
+BLOCK = 1_000  # examples in one evaluation pass
+DIVERGED = 1e4  # times ln K, the loss of guessing among K classes: a loss above counts as divergence
+ONE_THREAD = 1 << 25  # multiplications of the largest matrix product, below which one thread is enough
+
+
+def build(config: Config, dataset: Dataset) -> scratch.Sequential:
+    """The network of a configuration: inputs → hidden layers, with dropout after each → outputs."""
+    classes = len(dataset.classes)
+    outputs = classes if config.outputs is None else config.outputs
+    if outputs < classes:
+        raise ValueError(f"outputs must be at least the {classes} classes of {dataset.name}, got {outputs}")
+    return scratch.mlp(
+        (dataset.x_train.shape[1], *config.hidden, outputs),
+        key=Key(config.seed).fold_in("init"),
+        drop=drop_layer(config.method),
+        p=config.p,
+        input_p=config.input_p,
+        activation=config.activation,
+        l2=config.l2,
+        max_norm=config.max_norm,
+        dtype=np.dtype(config.dtype),
+    )
+
+
+def drop_layer(method: str) -> Callable[[float], scratch.Layer] | None:
+    """The layer of a method by name, as a function of p; None for `"none"`."""
+    if method == "none":
+        return None
+    row = methods.METHODS[method]
+    layer = getattr(scratch, row.hand)
+    return lambda p: layer(p, **row.options)
+
+
+def train(
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    progress: Progress | None = None,
+    *,
+    trainer: type[Trainer] | None = None,
+    save_every: float = 2.0,
+) -> Stored:
+    """Train a run in its own folder inside `folder`: skip what is done, continue what was cut off.
+
+    Args:
+        trainer: `Trainer`, or a subclass with another network or other inputs.
+        save_every: seconds between checkpoints, which are taken at ends of epochs; the last is always taken.
+
+    Raises:
+        LabError: the folder cannot be written, or another process trains this run.
+    """
+    progress = progress or Progress()
+    run = Run(folder, config)
+    if run.finished():
+        return run.read()
+    with run.locked(), _few_threads(config, dataset):
+        if config.validation:
+            dataset = holdout(dataset, config.validation, Key(config.seed).fold_in("holdout"))
+        make = functools.partial(trainer or Trainer, config, dataset)
+        current = make()
+        try:
+            current.resume(run)
+        except (ValueError, TypeError) as error:
+            progress.note(f"the checkpoint of {run.folder} cannot be used ({error}); starting this run again")
+            run, current = Run(folder, config), make()
+        progress.begin(run.folder.name, config.epochs, current.epoch)
+        _epochs(current, run, progress, save_every)
+        if current.diverged:  # the parameters are of no use now, and of no whole epoch
+            run.save_history(current.history)
+        else:
+            run.save(current.checkpoint())
+        run.finish(current.result())
+    stored = run.read()
+    progress.end(stored)
+    return stored
+
+
+def _few_threads(config: Config, dataset: Dataset) -> AbstractContextManager[Any]:
+    """One thread for small matrix products: handing out the work would take longer than the work."""
+    sizes = (dataset.x_train.shape[1], *config.hidden, len(dataset.classes))
+    work = min(config.batch, len(dataset.x_train)) * max(a * b for a, b in pairwise(sizes))
+    if work < ONE_THREAD:
+        with contextlib.suppress(ImportError):
+            limits: AbstractContextManager[Any] = importlib.import_module("threadpoolctl").threadpool_limits(
+                1
+            )
+            return limits
+    return contextlib.nullcontext()
+
+
+def _epochs(trainer: Trainer, run: Run, progress: Progress, save_every: float) -> None:
+    """Train to the end, or until the run diverges."""
+    saved = time.monotonic()
+    while trainer.epoch < trainer.config.epochs:
+        row = trainer.next_epoch(progress.step)
+        if trainer.diverged:
+            return
+        if row:
+            progress.row(run.folder.name, row)
+        if time.monotonic() - saved >= save_every:
+            run.save(trainer.checkpoint())
+            saved = time.monotonic()
+
+
+class Trainer:
+    """A network on its way: `next_epoch` after `next_epoch`. Experiments override `build` and `examples`."""
+
+    def __init__(self, config: Config, dataset: Dataset) -> None:
+        self.config, self.data = config, dataset
+        key = Key(config.seed)
+        self.order_key, self.mask_key = key.fold_in("order"), key.fold_in("mask")
+        self.x, self.y = dataset.x_train.astype(config.dtype, copy=False), dataset.y_train
+        self.net = self.build()
+        self.criterion = scratch.SoftmaxCrossEntropy()
+        self.optimizer = (
+            scratch.Adam(config.lr)
+            if config.optimizer == "adam"
+            else scratch.SGD(config.lr, momentum=config.momentum, nesterov=config.nesterov)
+        )
+        self.batch = min(config.batch, len(self.x))
+        self.steps = math.ceil(len(self.x) / self.batch)  # an epoch
+        self.part = choose(key.fold_in("evaluate"), len(self.x), min(EVALUATED, len(self.x)))
+        self.epoch, self.seconds, self.timed = (
+            0,
+            0.0,
+            0,
+        )  # seconds and epochs timed since the last line of history
+        self.history: History = {column: [] for column in COLUMNS}
+        self.best: tuple[int, Arrays] = (0, {})
+        self.diverged, self.penalty = False, 0.0
+
+    def build(self) -> scratch.Sequential:
+        """The network before training."""
+        return build(self.config, self.data)
+
+    def examples(self) -> np.ndarray:
+        """The inputs of all training examples, as this epoch sees them."""
+        return self.x
+
+    def checkpoint(self) -> Checkpoint:
+        """The state after the last whole epoch."""
+        return Checkpoint(self.epoch, self.net.get_params(), self.optimizer.state(), self.history, *self.best)
+
+    def resume(self, run: Run) -> None:
+        """Take up the checkpoint of `run`, if there is one; ValueError or TypeError where it does not fit."""
+        checkpoint = run.load()
+        if checkpoint is None:
+            return
+        every, last = self.config.log, self.config.epochs
+        logged = [e + 1 for e in range(min(checkpoint.epoch, last)) if e % every == 0 or e + 1 == last]
+        if checkpoint.epoch > last or checkpoint.history["epoch"] != logged:
+            raise ValueError(f"its history is not that of {checkpoint.epoch} of {last} epochs")
+        self.net.set_params(checkpoint.params)
+        self.optimizer.load(checkpoint.optimizer)
+        self.epoch, self.history = checkpoint.epoch, checkpoint.history
+        self.best = (checkpoint.best_epoch, checkpoint.best)
+
+    def next_epoch(self, tell: Callable[[float, float], None]) -> dict[str, float] | None:
+        """Train one epoch; returns its line of history if one is due. Where it diverges, sets `diverged`."""
+        c, n, told, started = self.config, len(self.y), time.monotonic(), time.perf_counter()
+        losses, errors = 0.0, 0
+        order, x = self._order(), self.examples()
+        for i in range(self.steps):
+            rows = order[i * self.batch : (i + 1) * self.batch]
+            loss, wrong = self._step(x[rows], self.y[rows], self.epoch * self.steps + i)
+            if self.diverged:
+                return None
+            losses, errors = losses + loss * len(rows), errors + wrong
+            if time.monotonic() - told > 0.1:
+                tell(self.epoch + (i + 1) / self.steps, loss)
+                told = time.monotonic()
+        self.seconds += time.perf_counter() - started
+        self.timed += 1
+        logged = self.epoch % c.log == 0 or self.epoch + 1 == c.epochs
+        if logged:
+            self._log(lr=self.optimizer.lr, loss=losses / n, error=errors / n, penalty=self.penalty)
+        if self.diverged:
+            return None
+        self.epoch += 1
+        tell(self.epoch, losses / n)
+        return {column: self.history[column][-1] for column in COLUMNS} if logged else None
+
+    def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, int]:
+        """One update; returns the mean loss of the batch and the number of errors in it, both before."""
+        self.optimizer.lr = rate(self.config, step, self.config.epochs * self.steps)
+        with np.errstate(over="ignore", invalid="ignore"):  # judged by the loss
+            scores = self.net.forward(x, self.mask_key.fold_in(step))
+            loss = self.criterion.forward(scores, y)
+            if not loss <= DIVERGED * math.log(max(2, scores.shape[1])):
+                self.diverged = True
+                return loss, 0
+            if (step + 1) % self.steps == 0:
+                self.penalty = self.net.penalty()
+            self.net.param_grads(self.criterion.backward())
+            self.optimizer.step(self.net)
+        return loss, int(np.count_nonzero(scores.argmax(axis=1) != y))
+
+    def _order(self) -> np.ndarray:
+        """The examples of this epoch in their order; one batch of everything needs no shuffling."""
+        if self.steps == 1:
+            return np.arange(len(self.x))
+        return permutation(self.order_key.fold_in(self.epoch), len(self.x))
+
+    def _log(self, **row: float) -> None:
+        """Add a line of history, unless the network now diverges on the training data."""
+        epoch = self.epoch + 1
+        row |= {"epoch": epoch, "seconds": self.seconds / self.timed}
+        row["train_error"], row["train_loss"] = self.evaluate(self.x[self.part], self.y[self.part])
+        row["test_error"], row["test_loss"] = self.evaluate(self.data.x_test, self.data.y_test)
+        self.seconds, self.timed = 0.0, 0
+        if not (math.isfinite(row["train_loss"]) and self.net.finite()):
+            self.diverged = True
+            return
+        for column in COLUMNS:
+            self.history[column].append(float(row[column]))
+        if self._best_epoch() == epoch:
+            self.best = (epoch, self.net.get_params())
+
+    def _best_epoch(self) -> int:
+        """The first epoch with the lowest held-out error or, with nothing held out, training loss."""
+        judged = self.history["test_error" if self.config.validation else "train_loss"]
+        return int(self.history["epoch"][int(np.argmin(judged))]) if judged else 0
+
+    def evaluate(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+        """Share of errors and mean loss in evaluation mode."""
+        wrong, losses = 0, 0.0
+        criterion = scratch.SoftmaxCrossEntropy()
+        with np.errstate(over="ignore", invalid="ignore"):
+            for i in range(0, len(x), BLOCK):
+                labels = y[i : i + BLOCK]
+                scores = self.net.predict(x[i : i + BLOCK].astype(self.config.dtype, copy=False))
+                losses += criterion.forward(scores, labels) * len(labels)
+                wrong += int(np.count_nonzero(scores.argmax(axis=1) != labels))
+        return wrong / len(x), losses / len(x)
+
+    def result(self) -> dict[str, Any]:
+        """What `result.json` says: errors after the last epoch, in training on all training examples."""
+        params = sum(array.size for array in self.net.get_params().values())
+        common = {
+            "method": self.config.method,
+            "seed": self.config.seed,
+            "judged_on": "held-out training data" if self.config.validation else "test data",
+            "parameters": params,
+            "seconds_per_epoch": float(np.mean(self.history["seconds"])) if self.history["seconds"] else None,
+            "about": about(),
+        }
+        if self.diverged:
+            nothing = dict.fromkeys(("test_error", "train_error", "gap", "test_loss", "train_loss"))
+            return {"status": "diverged", "epoch": self.epoch + 1, **nothing, **common}
+        train_error, train_loss = self.evaluate(self.x, self.y)
+        test_error, test_loss = self.history["test_error"][-1], self.history["test_loss"][-1]
+        return {
+            "status": "done",
+            "epoch": self.epoch,
+            "best_epoch": self.best[0],
+            "test_error": test_error,
+            "train_error": train_error,
+            "gap": test_error - train_error,
+            "test_loss": test_loss,
+            "train_loss": train_loss,
+            **common,
+        }
