@@ -11,9 +11,9 @@ from thinned import Key
 from thinned.key import normals, words
 from thinned.lab import config as configs
 from thinned.lab import train
+from thinned.lab.config import SCHEDULES, Config, rate
 from thinned.lab.data import Dataset
 from thinned.lab.runs import Run
-from thinned.lab.config import SCHEDULES, Config, rate
 from thinned.methods import METHODS
 from thinned.scratch import Adam, Linear, load_params
 

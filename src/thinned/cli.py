@@ -102,7 +102,12 @@ def compare(
     hidden: Annotated[str, typer.Option(help="sizes of the hidden layers")] = "512,512",
     methods: Annotated[str, typer.Option(help="see thinned methods")] = "none,dropout,gaussian",
     p: Annotated[float, typer.Option(help="probability of dropping a hidden unit")] = 0.5,
-    input_p: Annotated[float, typer.Option(help="probability of dropping an input")] = 0.0,
+    input_p: Annotated[
+        float | None,
+        typer.Option(
+            help="probability of dropping an input; by default 0.2 for images, as in the paper, else 0"
+        ),
+    ] = None,
     max_norm: Annotated[
         float | None, typer.Option(help="bound on the norm of a hidden unit's incoming weights")
     ] = None,
@@ -112,9 +117,9 @@ def compare(
     batch: Annotated[
         int | None, typer.Option(help="examples in a step; by default 128, below 5,000 examples 32")
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="sgd or adam")] = "sgd",
+    optimizer: Annotated[str, typer.Option(help="adam or sgd")] = "adam",
     lr: Annotated[
-        float | None, typer.Option(help="by default 0.1 * batch / 128, at most 0.1; for adam 0.001")
+        float | None, typer.Option(help="by default 0.001; for sgd 0.1 * batch / 128, at most 0.1")
     ] = None,
     momentum: Annotated[float, typer.Option(help="of sgd")] = 0.9,
     nesterov: Annotated[bool, typer.Option(help="Nesterov's momentum")] = True,
@@ -157,7 +162,7 @@ def compare(
     settings: dict[str, Any] = {
         "hidden": _sizes(hidden),
         "p": p,
-        "input_p": input_p,
+        "input_p": (0.2 if len(dataset.shape) > 1 else 0.0) if input_p is None else input_p,
         "max_norm": max_norm,
         "l2": l2,
         "activation": activation,
@@ -169,12 +174,13 @@ def compare(
         "validation": validation,
     }
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
-    todo = lab.jobs(base, dataset, names, range(seeds))
+    every = range(seeds or (5 if len(dataset.x_train) < SMALL else 3))
+    todo = lab.jobs(base, dataset, names, every)
     out = out or Path("thinned-runs") / f"compare-{Path(data).stem}"
     record = lab.Record(
         "compare",
         runs.command(),
-        lab.settings(base, dataset, range(seeds)),
+        lab.settings(base, dataset, every),
         [runs.run_name(job.config) for job in todo],
     )
     _train(todo, out, record, save_every, json)
