@@ -141,7 +141,9 @@ def load_npz(path: str | os.PathLike[str], max_bytes: int = MAX_NPZ_BYTES) -> di
             f"{path}: expected an .npz archive; the file is truncated, damaged or another kind"
         ) from error
     except (ValueError, EOFError, OSError, zlib.error, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: sent to a place before its start
+        if (
+            isinstance(error, OSError) and error.errno != errno.EINVAL
+        ):  # EINVAL: sent to a place before its start
             raise
         raise ValueError(f"{path}: cannot be read as an .npz archive: {error}") from error
 
