@@ -1,9 +1,13 @@
 """One set-up for all tests."""
 
 import os
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/helpers as `helpers`
 
 # Seeds are printed on failure (print_blob), and CI draws the same examples every time.
 settings.register_profile(

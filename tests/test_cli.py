@@ -115,15 +115,15 @@ def test_report_makes_the_same_report_again(mine):
 @pytest.mark.parametrize(
     ("examples", "given", "expected"),
     [
-        (1438, (None, None, None), (45, 32, 0.025)),
-        (60_000, (None, None, None), (20, 128, 0.1)),
-        (60_000, (7, 512, None), (7, 512, 0.1)),
-        (1438, (None, 1438, 0.3), (2000, 1438, 0.3)),
+        (1438, (None, None, None, None), ("sgd", 45, 32, 0.025)),
+        (60_000, (None, None, None, None), ("adam", 20, 128, 0.001)),
+        (60_000, ("sgd", None, None, None), ("sgd", 20, 128, 0.1)),
+        (60_000, ("sgd", 7, 512, None), ("sgd", 7, 512, 0.1)),
+        (1438, ("adam", None, 1438, 0.3), ("adam", 2000, 1438, 0.3)),
     ],
 )
 def test_defaults_suit_the_data(examples, given, expected):
-    found = cli._defaults(examples, "sgd", *given)
-    assert (found["epochs"], found["batch"], found["lr"]) == expected
+    assert tuple(cli._defaults(examples, *given).values()) == expected
 
 
 def test_validation_is_told(mine):

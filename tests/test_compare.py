@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import thinned
-from thinned import Key, _files, methods, scratch
+from thinned import Key, _files
 from thinned.key import normals, words
-from thinned.lab import compare, experiments
+from thinned.lab import compare, engines, experiments
 from thinned.lab.compare import Job, Record
 from thinned.lab.config import Config
 from thinned.lab.data import Dataset, spiral
@@ -37,8 +37,17 @@ def test_unknown_methods_are_named_with_the_nearest():
         compare.known_methods([])
 
 
-def test_every_row_of_the_table_can_be_compared():
-    assert compare.known_methods(["none", "none", *methods.METHODS]) == ["none", *methods.METHODS]
+def test_all_are_the_methods_that_fit():
+    assert compare.known_methods(["all"]) == engines.applicable("numpy")
+    assert compare.known_methods(["all"], "torch") == engines.applicable("torch")
+    assert compare.known_methods(["none", "none", "dropout"]) == ["none", "dropout"]
+
+
+def test_a_method_that_does_not_fit_says_why():
+    with pytest.raises(LabError, match=r"spatial cannot be compared here: it works on \(N, C, \*spatial\)"):
+        compare.known_methods(["spatial"])
+    with pytest.raises(LabError, match="alpha cannot be compared here: the numpy engine has no layer for it"):
+        compare.known_methods(["alpha"])
 
 
 def test_jobs_go_seed_after_seed():
@@ -295,8 +304,3 @@ def test_cifar_says_what_became_of_the_loss(made):
     assert "no convergence" in cifar._convergence("C", [rises])
     assert "diverged in epoch" in cifar._convergence("C", [stored[4]])
     assert cifar._figures([stored[4]])[0] == "diverged"
-
-
-def test_hand_is_a_layer_of_scratch():
-    for row in methods.METHODS.values():
-        assert isinstance(getattr(scratch, row.hand)(0.5, **row.options), scratch.Layer)

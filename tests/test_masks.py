@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from thinned import Key, keep_mask
+from thinned import Key, keep_mask, masks
+from thinned.key import words
 
 KNOWN = json.loads(Path(__file__).with_name("known_answers.json").read_text())
 
@@ -52,3 +55,41 @@ def test_like_a_tensor_gives_a_tensor(torch):
 def test_bad_arguments(arguments, kind, message):
     with pytest.raises(kind, match=message):
         keep_mask(**({"shape": (3,), "p": 0.5, "key": Key(0)} | arguments))
+
+
+# What each method drops: brute force is in helpers/family.py, by test_laws.py
+
+
+def test_units_of_the_contract():
+    shape, key = (4, 5, 6, 7), Key(3)
+    assert masks.elements(shape, 0.5, key).shape == shape
+    assert masks.channels(shape, 0.5, key).shape == (4, 5, 1, 1)
+    assert masks.samples(shape, 0.5, key).shape == (4, 1, 1, 1)
+    assert masks.batch(shape, 0.5, key).shape == (1, 1, 1, 1)
+    assert masks.blocks(shape, 0.5, 3, key).shape == shape
+    assert masks.blocks(shape, 0.5, 3, key, per_channel=False).shape == (4, 1, 6, 7)
+    assert masks.holes(shape, 3, 2, key).shape == (4, 1, 6, 7)
+    assert masks.box(6, 7, 0.5, key).shape == (6, 7)
+    assert masks.cells(np.ones((4, 3, 3)), 2, 6, 7).shape == (4, 1, 6, 7)
+
+
+@given(width=st.integers(1, 12), size=st.integers(1, 12), axis=st.integers(0, 2))
+def test_spread_is_a_running_or(width, size, axis):
+    bits = keep_mask((size,) * 3, 0.7, key=Key(width))
+    out = masks._spread(~bits, width, axis)
+    want = np.zeros(out.shape, bool)
+    for place in np.argwhere(~bits):
+        run = [slice(i, i + 1) for i in place]
+        run[axis] = slice(place[axis], place[axis] + width)
+        want[tuple(run)] = True
+    assert out.shape[axis] == size + width - 1
+    assert np.array_equal(out, want)
+
+
+def test_integers_are_words_scaled():
+    below = np.array([1, 2, 10, 1000, 2**31])
+    drawn = masks.integers(Key(1), 5, 0, below)
+    assert np.array_equal(
+        drawn, [int(w) * int(b) >> 32 for w, b in zip(words(Key(1), 5), below, strict=True)]
+    )
+    assert np.all((drawn >= 0) & (drawn < below))

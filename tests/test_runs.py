@@ -234,7 +234,8 @@ def test_equal_settings_have_equal_names_and_others_others():
         "data": "x", "fingerprint": "x", "method": "dropout", "hidden": (16,), "outputs": 5,
         "activation": "sigmoid", "p": 0.4, "input_p": 0.1, "max_norm": 1.0, "l2": 0.1, "epochs": 9,
         "batch": 17, "optimizer": "adam", "lr": 0.2, "momentum": 0.8, "nesterov": False, "decay": 0.1,
-        "schedule": "constant", "seed": 1, "validation": 0.1, "dtype": "float64", "log": 2, "version": 0,
+        "schedule": "constant", "seed": 1, "validation": 0.1, "dtype": "float64", "engine": "torch", "log": 2,
+        "version": 0,
     }  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(Config)}
     names = {runs.run_name(dataclasses.replace(CONFIG, **{name: value})) for name, value in others.items()}

@@ -1,9 +1,4 @@
-"""The networks by hand, judged by finite differences, by torch's autograd and by the textbook rules.
-
-Two results may differ by rounding alone. Its bound is computed: a chain of n operations on numbers
-whose absolute values sum to M errs by at most γ_n·M, γ_n = n·u/(1 − n·u) (Higham 2002, section 3.1);
-M comes from the same network with all numbers made positive.
-"""
+"""The networks by hand, judged by finite differences, by torch's autograd and by the textbook rules."""
 
 from __future__ import annotations
 
@@ -15,9 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.by_hand import (
+    F64,
+    N,
+    assert_same_grads,
+    fill,
+    gamma,
+    judge_by_differences,
+    judge_by_torch,
+    magnitudes,
+    numeric_gradient,
+    operations,
+    random,
+    within,
+)
 
 from thinned import Key, keep_mask, scratch
-from thinned.key import normals
 from thinned.methods import METHODS
 from thinned.scratch import (
     SGD,
@@ -37,99 +45,6 @@ from thinned.scratch import (
     networks,
     save_params,
 )
-
-U = 2.0**-53  # float64's unit roundoff
-F64: dict[str, Any] = {"dtype": np.float64}
-N = 5  # samples
-
-
-def gamma(n: int, u: float = U) -> float:
-    """Higham's γ_n: the relative error of n roundings."""
-    return n * u / (1 - n * u)
-
-
-def random(seed: int | str, *shape: int) -> np.ndarray:
-    """Normal numbers that a pass must not write to."""
-    x = normals(Key(7).fold_in(seed), math.prod(shape)).reshape(shape)
-    x.flags.writeable = False
-    return x
-
-
-def numeric_gradient(f: Callable[[], float], x: np.ndarray, error: float) -> tuple[np.ndarray, np.ndarray]:
-    """Central differences of f by x, and how far they may be off, where f is computed to within ``error``.
-
-    The quotient D(h) errs by c·h² and by rounding, at most error/h. D(2h) − D(h) is 3c·h², itself known to
-    1.5·error/h; so |D(2h) − D(h)| + 3·error/h bounds both.
-    """
-    quotient, bound = np.empty_like(x), np.empty_like(x)
-    for i in np.ndindex(x.shape):
-        at, h = x[i], U ** (1 / 3) * max(1.0, abs(x[i]))
-        d = []
-        for step in (h, 2 * h):
-            x[i] = at + step
-            above, right = f(), x[i]
-            x[i] = at - step
-            below, left = f(), x[i]
-            d.append((above - below) / (right - left))
-        x[i] = at
-        quotient[i], bound[i] = d[0], abs(d[1] - d[0]) + 3 * error / h
-    return quotient, bound
-
-
-def within(came: np.ndarray, expected: np.ndarray, bound: Any) -> None:
-    assert came.shape == expected.shape
-    gap = np.abs(came - expected)
-    assert (gap <= bound).all(), (
-        f"off by {gap.max():.3g}, allowed {np.broadcast_to(bound, gap.shape).flat[gap.argmax()]:.3g}"
-    )
-
-
-class Magnitude(Layer):
-    """Bounds a logistic or softmax layer: |y| ≤ 1 + |x|, and back |y·(g − Σ g_j y_j)| ≤ |g| + Σ|g_j|."""
-
-    def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
-        return 1 + np.abs(x)
-
-    def backward(self, grad: np.ndarray) -> np.ndarray:
-        return np.abs(grad) + np.abs(grad).sum(axis=-1, keepdims=True)
-
-
-class PositiveGaussian(GaussianDropout):
-    """Gaussian dropout's factors made positive."""
-
-    def _apply(self, x: np.ndarray, key: Key | None) -> np.ndarray:
-        return np.abs(super()._apply(x, key))
-
-
-def magnitudes(layer: Any) -> Any:
-    """The same layer or network with positive parameters: on positive input it adds up absolute values."""
-    if isinstance(layer, (Sigmoid, Softmax)):
-        return Magnitude()
-    if isinstance(layer, GaussianDropout):
-        return PositiveGaussian(layer.p)
-    if isinstance(layer, networks.Network):
-        twin = networks.Network({name: magnitudes(child) for name, child in layer.children.items()})
-    else:
-        twin = copy.deepcopy(layer)
-    for _, param, _ in twin.named_params():
-        np.abs(param, out=param)
-    return twin
-
-
-def operations(layer: Any) -> int:
-    """The longest chain of operations through a layer or network and back, with room for each function."""
-    if isinstance(layer, networks.Network):
-        return sum(operations(child) for child in layer.children.values())
-    return 2 * (layer.n_in + layer.n_out + N + 8) if isinstance(layer, Linear) else 20
-
-
-def fill(layer: Layer) -> Any:
-    """Biases that are not zero, so that they matter."""
-    for name, param, _ in layer.named_params():
-        if name.endswith("bias"):
-            param[...] = random(name, *param.shape)
-    return layer
-
 
 # ---- layers and networks under test; each with the width of its input ----
 
@@ -179,86 +94,13 @@ LAYERS = pytest.mark.parametrize("name", MAKERS)
 @KEYS
 @LAYERS
 def test_backward_is_the_finite_difference(name: str, key: Key | None) -> None:
-    layer = fill(MAKERS[name]())
-    x = random("x", N, 6).copy()
-    weights = random("weights", *layer.forward(x, key).shape)
-    layer.backward(weights)  # of f = Σ weights·y + penalty
-
-    def f() -> float:
-        return float(np.vdot(weights, layer.forward(x, key))) + layer.penalty()
-
-    size = float(np.vdot(np.abs(weights), magnitudes(layer).forward(np.abs(x), key))) + layer.penalty()
-    error = gamma(operations(layer) + weights.size) * size
-    gradient = layer.backward(weights)
-    within(gradient, *numeric_gradient(f, x, error))
-    for _, param, grad in layer.named_params():
-        within(grad, *numeric_gradient(f, param, error))
-
-
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch")
-
-
-def torch_forward(
-    torch: Any, layer: Any, x: Any, key: Key | None, params: dict[str, Any], prefix: str = ""
-) -> Any:
-    """What ``layer`` computes, written once more in torch, with masks from `keep_mask`."""
-    if isinstance(layer, networks.Network):
-        for name, child in layer.children.items():
-            x = torch_forward(torch, child, x, key and key.fold_in(name), params, f"{prefix}{name}.")
-        return x
-    if isinstance(layer, Linear):
-        return torch.nn.functional.linear(x, params[prefix + "weight"], params[prefix + "bias"])
-    if isinstance(layer, Dropout):
-        if key is None:
-            return x * (1 - layer.p) if layer.rescale == "test" else x
-        kept = torch.from_numpy(keep_mask(tuple(x.shape), layer.p, key=key))
-        return torch.where(kept, x, 0.0) / (1 if layer.rescale == "test" else 1 - layer.p)
-    if isinstance(layer, GaussianDropout):
-        if key is None:
-            return x
-        noise = normals(key, x.numel()).reshape(tuple(x.shape))
-        return x * torch.from_numpy(1 + (layer.p / (1 - layer.p)) ** 0.5 * noise)
-    functions = {ReLU: torch.relu, Sigmoid: torch.sigmoid, Softmax: lambda x: torch.softmax(x, -1)}
-    return functions[type(layer)](x)
-
-
-def torch_penalty(layer: Any, params: dict[str, Any], prefix: str = "") -> Any:
-    if isinstance(layer, networks.Network):
-        return sum(torch_penalty(child, params, f"{prefix}{name}.") for name, child in layer.children.items())
-    if not isinstance(layer, Linear):
-        return 0.0
-    w, b = params[prefix + "weight"], params[prefix + "bias"]
-    total = layer.l1 * w.abs().sum() + layer.l2 / 2 * (w**2).sum()
-    return total + layer.bias_l1 * b.abs().sum() + layer.bias_l2 / 2 * (b**2).sum()
+    judge_by_differences(fill(MAKERS[name]()), random("x", N, 6), key)
 
 
 @KEYS
 @LAYERS
 def test_backward_is_torchs_autograd(name: str, key: Key | None, torch: Any) -> None:
-    layer = fill(MAKERS[name]())
-    x = random("x", N, 6)
-    params = {n: torch.tensor(p, requires_grad=True) for n, p, _ in layer.named_params()}
-    tensor = torch.tensor(x, requires_grad=True)
-    y = torch_forward(torch, layer, tensor, key, params)
-    weights = random("weights", *y.shape)
-    penalty = torch.zeros(()) + torch_penalty(layer, params)
-    ((torch.from_numpy(weights.copy()) * y).sum() + penalty).backward()
-
-    twin, n = magnitudes(layer), operations(layer)
-    size = twin.forward(np.abs(x), key)
-    size_x = twin.backward(np.abs(weights))
-    # a bounded function's slope moves with its input's error: by |σ''| ≤ 1 times that
-    slope = 1 + size.max() if "mlp-sigmoid" in name or name in ("sigmoid", "softmax") else 1.0
-    within(layer.forward(x, key), y.detach().numpy(), 2 * gamma(n) * size)
-    within(layer.backward(weights), tensor.grad.numpy(), 2 * gamma(n) * slope * size_x)
-    for (param_name, _, grad), (_, _, size_grad) in zip(
-        layer.named_params(), twin.named_params(), strict=True
-    ):
-        within(grad, params[param_name].grad.numpy(), 2 * gamma(n) * slope * size_grad)
-    count = sum(p.size for _, p, _ in layer.named_params())
-    assert abs(layer.penalty() - penalty.item()) <= 2 * gamma(count + 4) * layer.penalty()
+    judge_by_torch(torch, fill(MAKERS[name]()), random("x", N, 6), key)
 
 
 @KEYS
@@ -372,7 +214,14 @@ def test_the_two_rules() -> None:
 def test_dropout_keeps_nothing_but_the_key() -> None:
     layer = Dropout(0.5)
     layer.forward(random("x", 100, 100), Key(4))
-    assert layer.__dict__ == {"params": {}, "grads": {}, "p": 0.5, "rescale": "train", "_saved": (Key(4),)}
+    assert layer.__dict__ == {
+        "params": {},
+        "grads": {},
+        "buffers": {},
+        "p": 0.5,
+        "rescale": "train",
+        "_saved": (Key(4),),
+    }
 
 
 @pytest.mark.parametrize(
@@ -429,12 +278,6 @@ def test_param_grads_are_those_of_backward(name: str) -> None:
     short.forward(x, key)
     assert short.param_grads(weights) is None
     assert_same_grads(full, short)
-
-
-def assert_same_grads(one: Layer, other: Layer) -> None:
-    for (name, _, grad), (name2, _, grad2) in zip(one.named_params(), other.named_params(), strict=True):
-        assert name == name2
-        np.testing.assert_array_equal(grad, grad2)
 
 
 def test_mlp_starts_alike_with_every_method() -> None:
@@ -637,9 +480,9 @@ def test_training_goes_on_from_a_saved_state(make: Callable[[], Any], tmp_path: 
     save_params(tmp_path / "net.npz", half.get_params())
     fresh = mlp((6, 16, 16, 4), key=Key(99), drop=Dropout, input_p=0.2, l2=1e-3, max_norm=2.0)
     fresh.set_params(load_params(tmp_path / "net.npz"))
-    later, state = make(), optimizer.state()
-    train(1, 5, net=half, optimizer=optimizer, start=5)
-    later.load(state)  # it was a copy
+    later = make()
+    later.load(optimizer.state())
+    train(1, 5, net=half, optimizer=optimizer, start=5)  # the state was a copy
     assert_same_params(train(1, 5, net=fresh, optimizer=later, start=5)[0], whole)
     assert_same_params(half, whole)
 
@@ -820,11 +663,14 @@ def test_bad_labels() -> None:
         loss.forward(logits[:0], np.zeros(0, int))
 
 
-def test_every_method_has_its_layer() -> None:
-    for method in METHODS.values():
-        layer = getattr(scratch, method.hand)(0.3, **method.options)
-        assert isinstance(layer, Layer)
-        x, key = random("x", N, 6), Key(2)
-        np.testing.assert_array_equal(
-            layer.forward(x, key), method.function(x, 0.3, key=key, **method.options)
-        )
+@pytest.mark.parametrize("method", [m for m in METHODS.values() if m.hand], ids=lambda m: m.name)
+def test_every_method_has_its_layer(method: Any) -> None:
+    kind, key = getattr(scratch, method.hand), Key(2)
+    assert issubclass(kind, Layer)
+    if issubclass(kind, Linear):  # it drops weights
+        layer, x = kind(6, 4, 0.3, key=Key(0), **method.options, **F64), random("x", N, 6)
+        expected = method.function(x, *layer.params.values(), 0.3, key=key, **method.options)
+    else:
+        layer, x = kind(0.3, **method.options), random("x", N, 6, 2)
+        expected = method.function(x, 0.3, key=key, **method.options)
+    np.testing.assert_array_equal(layer.forward(x, key), expected)

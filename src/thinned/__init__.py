@@ -5,9 +5,34 @@
 array([0., 2., 0., 2.])
 """
 
-from thinned.functional import dropout, gaussian_dropout
+from thinned.augment import attentive_cutmix, cutmix, cutout
+from thinned.functional import (
+    alpha_dropout,
+    drop_block,
+    drop_connect,
+    drop_path,
+    dropout,
+    feature_alpha_dropout,
+    gaussian_dropout,
+    spatial_dropout,
+)
 from thinned.key import Key, choose
 from thinned.masks import keep_mask
 
 __version__ = "0.1.0"
-__all__ = ["Key", "choose", "dropout", "gaussian_dropout", "keep_mask"]
+__all__ = [
+    "Key",
+    "alpha_dropout",
+    "attentive_cutmix",
+    "choose",
+    "cutmix",
+    "cutout",
+    "drop_block",
+    "drop_connect",
+    "drop_path",
+    "dropout",
+    "feature_alpha_dropout",
+    "gaussian_dropout",
+    "keep_mask",
+    "spatial_dropout",
+]

@@ -98,3 +98,10 @@ def shape(name: str, value: Any) -> tuple[int, ...]:
 
 def _show(bound: int) -> str:
     return "2**64" if bound == 1 << 64 else str(bound)
+
+
+def rank(name: str, x: Any, layout: str, low: int, high: int | None = None) -> Any:
+    """``x`` itself: an array of ``low`` … ``high`` dimensions, in the layout that the message tells."""
+    if x.ndim < low or (high is not None and x.ndim > high):
+        raise ValueError(f"{name} must have shape {layout}, got {tuple(x.shape)}")
+    return x

@@ -100,7 +100,9 @@ def compare(
         str, typer.Option(help="digits, spiral, mnist, cifar10, or a file: .npz, .csv")
     ] = "digits",
     hidden: Annotated[str, typer.Option(help="sizes of the hidden layers")] = "512,512",
-    methods: Annotated[str, typer.Option(help="see thinned methods")] = "none,dropout,gaussian",
+    methods: Annotated[
+        str, typer.Option(help="see thinned methods; all for every one that fits a dense network")
+    ] = "none,dropout,gaussian",
     p: Annotated[float, typer.Option(help="probability of dropping a hidden unit")] = 0.5,
     input_p: Annotated[
         float | None,
@@ -117,7 +119,9 @@ def compare(
     batch: Annotated[
         int | None, typer.Option(help="examples in a step; by default 128, below 5,000 examples 32")
     ] = None,
-    optimizer: Annotated[str, typer.Option(help="adam or sgd")] = "adam",
+    optimizer: Annotated[
+        str | None, typer.Option(help="adam or sgd; by default adam, below 5,000 examples sgd")
+    ] = None,
     lr: Annotated[
         float | None, typer.Option(help="by default 0.001; for sgd 0.1 * batch / 128, at most 0.1")
     ] = None,
@@ -134,6 +138,7 @@ def compare(
             help="share of the training data to judge by, in place of the test data: to choose settings"
         ),
     ] = 0.0,
+    engine: Annotated[str, typer.Option(help="numpy or torch: the same masks")] = "numpy",
     label: Annotated[str | None, typer.Option(help="column of the labels in a .csv file")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="where mnist or cifar10 lies; else $THINNED_DATA, else a download")
@@ -152,12 +157,14 @@ def compare(
     A run whose loss is no number, or above 10,000 times that of guessing, is stopped and marked "diverged";
     the others go on, and the exit code is then 1.
     """
+    from thinned import _checks
     from thinned.lab import compare as lab
     from thinned.lab import data as sets
     from thinned.lab import runs
     from thinned.lab.config import Config
+    from thinned.lab.engines import ENGINES
 
-    names = lab.known_methods(_list(methods))
+    names = lab.known_methods(_list(methods), _checks.one_of("engine", engine, ENGINES))
     dataset = sets.load(data, data_dir=data_dir, label=label)
     settings: dict[str, Any] = {
         "hidden": _sizes(hidden),
@@ -166,8 +173,8 @@ def compare(
         "max_norm": max_norm,
         "l2": l2,
         "activation": activation,
-        "optimizer": optimizer,
         **_defaults(len(dataset.x_train), optimizer, epochs, batch, lr),
+        "engine": engine,
         "momentum": momentum,
         "nesterov": nesterov,
         "schedule": schedule,
@@ -265,16 +272,18 @@ def bench(
 
 
 def _defaults(
-    examples: int, optimizer: str, epochs: int | None, batch: int | None, lr: float | None
+    examples: int, optimizer: str | None, epochs: int | None, batch: int | None, lr: float | None
 ) -> dict[str, Any]:
-    """Epochs, batch and rate: what was asked for, else what suits so many training examples."""
+    """Optimizer, epochs, batch and rate: what was asked for, else what suits so many training examples."""
+    if optimizer is None:
+        optimizer = "sgd" if examples < SMALL else "adam"
     if batch is None:
         batch = 32 if examples < SMALL else 128
     if epochs is None:
         epochs = max(EPOCHS, math.ceil(STEPS / math.ceil(examples / max(1, batch))))
     if lr is None:
         lr = 0.001 if optimizer == "adam" else RATE * min(max(1, batch), 128) / 128
-    return {"epochs": epochs, "batch": batch, "lr": lr}
+    return {"optimizer": optimizer, "epochs": epochs, "batch": batch, "lr": lr}
 
 
 def main() -> None:

@@ -1,73 +1,348 @@
 """One function a published method: NumPy array or torch tensor in, the same out.
 
 Nothing but the key and p is kept for the backward pass: the mask is made again. For a NumPy array
-the backward pass of `dropout` is `dropout` of the gradient, with the same key.
+the backward pass of a method that multiplies by factors is the method itself: apply it to the gradient,
+with the same key. `alpha_gradient` and `drop_connect_gradient` do it for the two that do more.
+
+In all of them ``p`` is the probability of dropping a unit, ``key`` where randomness comes from, and
+``sample_offset`` the index of x's first sample in the whole batch, so that a shard of a batch gets exactly
+its part of the mask. With p = 0, or in evaluation, the result is ``x`` itself, unless the docstring says
+otherwise. Dropping selects: a NaN in a dropped unit is gone.
+
+All raise TypeError where ``x`` holds no floating-point numbers or an argument is of the wrong kind,
+ValueError where p is not in [0, 1] or a shape does not fit.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from thinned import _array, _checks, kernels
+from thinned import _array, _checks, kernels, masks, theory
+from thinned.kernels import connect
 from thinned.key import Key, normals, threshold
 
 
-def dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, rescale: str = "train") -> Any:
+def dropout(
+    x: Any,
+    p: float = 0.5,
+    *,
+    key: Key,
+    training: bool = True,
+    rescale: str = "train",
+    sample_offset: int = 0,
+) -> Any:
     """Dropout: zero each element with probability p.
 
     ``x``: any shape -> same, float16 to float64. ``rescale="train"`` divides the survivors by 1 − p
     (inverted dropout) and leaves evaluation alone; ``"test"`` leaves training alone and multiplies by
-    1 − p in evaluation (the original rule). With p = 0, or in evaluation under ``"train"``, the result
-    is ``x`` itself. Dropping selects: a NaN in a dropped element is gone.
-
-    Raises TypeError where ``x`` holds no floating-point numbers, ValueError where p is not in [0, 1].
+    1 − p in evaluation (the original rule).
 
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958
     (arXiv:1207.0580 for its first form).
     """
-    _array.floating("x", x)
-    p = _checks.probability("p", p)
-    _checks.is_key("key", key)
+    p = _checked(x, p, key, sample_offset)
     _checks.one_of("rescale", rescale, ("train", "test"))
     if p == 0.0 or (not training and rescale == "train"):
         return x
     if not training:
-        return _array.times(x, np.float64(1.0 - p))
-    return _select(x, key, threshold(p), 1.0 / (1.0 - p) if rescale == "train" and p < 1.0 else 1.0)
+        return _same(x, lambda t: _array.times(t, 1.0 - p))
+    scale = _gain(p) if rescale == "train" else 1.0
+    start = masks.first(x.shape, sample_offset)
+    return _same(x, lambda t: _elements(t, key, threshold(p), scale, start))
 
 
-def gaussian_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True) -> Any:
+def spatial_dropout(
+    x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
+) -> Any:
+    """Spatial dropout: zero each channel of each sample with probability p, divide the others by 1 − p.
+
+    ``x``: (N, C, *spatial) -> same; torch's Dropout1d, Dropout2d and Dropout3d.
+
+    Source: Tompson, Goroshin, Jain, LeCun and Bregler 2015, arXiv:1411.4280.
+    """
+    p = _checked(x, p, key, sample_offset, "(N, C, *spatial)", 2)
+    if p == 0.0 or not training:
+        return x
+    return _same(x, lambda t: _select(t, masks.channels(t.shape, p, key, sample_offset), _gain(p)))
+
+
+def drop_block(
+    x: Any,
+    p: float = 0.1,
+    block_size: int = 7,
+    *,
+    key: Key,
+    training: bool = True,
+    per_channel: bool = True,
+    exact_rate: bool = True,
+    sample_offset: int = 0,
+) -> Any:
+    """DropBlock: zero contiguous blocks, so that a share p of the map is expected to be dropped.
+
+    ``x``: (N, C, L), (N, C, H, W) or (N, C, D, H, W) -> same. A block spans ``block_size`` places an axis,
+    or the axis where that is shorter. ``per_channel=False`` drops the same blocks in all channels of a
+    sample. The rate of the seeds is solved for the true share, edges and overlaps included (`theory`);
+    ``exact_rate=False`` takes the paper's formula. What survives is multiplied by
+    (units of the sample)/(kept units of the sample), by channels and places together, so the sum of a
+    constant sample is kept, and no sample's result depends on another's.
+
+    Source: Ghiasi, Lin and Le 2018, arXiv:1810.12890.
+    """
+    p = _checked(x, p, key, sample_offset, "(N, C, L), (N, C, H, W) or (N, C, D, H, W)", 3, 5)
+    size = _checks.positive_int("block_size", block_size)
+    if p == 0.0 or not training or 0 in x.shape:
+        return x
+
+    def linear(t: Any) -> Any:
+        kept = masks.blocks(
+            t.shape, p, size, key, sample_offset, per_channel=per_channel, exact_rate=exact_rate
+        )
+        survivors = kept.sum(axis=tuple(range(1, kept.ndim)), keepdims=True)
+        return _select(t, kept, kept[0].size / np.maximum(survivors, 1))
+
+    return _same(x, linear)
+
+
+def drop_path(
+    x: Any, p: float = 0.1, *, key: Key, training: bool = True, mode: str = "sample", sample_offset: int = 0
+) -> Any:
+    """Stochastic depth: zero a residual branch's output, for each sample with probability p.
+
+    ``x``: (N, …) -> same; the survivors are divided by 1 − p. ``mode="batch"`` takes one decision for the
+    whole batch, the same on all its shards.
+
+    Source: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
+    """
+    p = _checked(x, p, key, sample_offset, "(N, …)", 1)
+    units = {"sample": masks.samples, "batch": masks.batch}[_checks.one_of("mode", mode, ("sample", "batch"))]
+    if p == 0.0 or not training:
+        return x
+    return _same(x, lambda t: _select(t, units(t.shape, p, key, sample_offset), _gain(p)))
+
+
+def gaussian_dropout(
+    x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
+) -> Any:
     """Gaussian dropout: multiply each element by a sample of N(1, p/(1 − p)).
 
     ``x``: any shape -> same, float16 to float64. The factor has the mean and the variance of dropout's;
-    p = 1, whose variance is infinite, gives zeros. In evaluation and with p = 0 the result is ``x`` itself.
-
-    Raises TypeError where ``x`` holds no floating-point numbers, ValueError where p is not in [0, 1].
+    p = 1, whose variance is infinite, gives zeros.
 
     Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 10.
     """
+    p = _checked(x, p, key, sample_offset)
+    if p == 0.0 or not training:
+        return x
+    start = masks.first(x.shape, sample_offset)
+    if p == 1.0:
+        return _same(x, lambda t: _elements(t, key, 0, 1.0, start))
+    deviation = (p / (1.0 - p)) ** 0.5
+    return _same(x, lambda t: _array.times(t, 1.0 + deviation * _normals(t.shape, key, start)))
+
+
+def alpha_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> Any:
+    """Alpha dropout: set each element to α′ with probability p, then y = a·x + b.
+
+    ``x``: any shape -> same. α′ ≈ −1.7581 is where SELU saturates; a and b are such that inputs of mean 0
+    and variance 1 keep both. p = 1 gives zeros.
+
+    Source: Klambauer, Unterthiner, Mayr and Hochreiter 2017, arXiv:1706.02515.
+    """
+    p = _checked(x, p, key, sample_offset)
+    return _alpha(x, p, key, training, sample_offset, masks.elements)
+
+
+def feature_alpha_dropout(
+    x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
+) -> Any:
+    """Alpha dropout of whole channels: each channel of each sample is set to α′ with probability p.
+
+    ``x``: (N, C, *spatial) -> same.
+
+    Source: Klambauer et al. 2017, arXiv:1706.02515, by the unit of Tompson et al. 2015, arXiv:1411.4280.
+    """
+    p = _checked(x, p, key, sample_offset, "(N, C, *spatial)", 2)
+    return _alpha(x, p, key, training, sample_offset, masks.channels)
+
+
+def drop_connect(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    p: float = 0.5,
+    *,
+    key: Key,
+    training: bool = True,
+    per_sample: bool = True,
+    inference: str = "mean",
+    sample_offset: int = 0,
+) -> Any:
+    """DropConnect: y_n = (R_n * W) x_n/(1 − p) + b, where R_n drops each weight with probability p.
+
+    ``x``: (N, in), ``weight`` (out, in), ``bias`` (out,) -> (N, out); the bias is never dropped.
+    ``per_sample=False`` takes one R for the whole batch. In evaluation: the mean network xWᵀ + b; or, with
+    ``inference="gaussian"``, a sample of the normal distribution with the mean and the variance of training,
+    p/(1 − p)·x²(W²)ᵀ: apply the activation, and average it over several keys. p = 1 leaves the bias.
+
+    The N masks are made in blocks of samples, forward and backward, and never held all at once.
+
+    Source: Wan, Zeiler, Zhang, LeCun and Fergus 2013, ICML, PMLR 28(3):1058-1066.
+    """
+    p = _checked(x, p, key, sample_offset, "(N, in)", 2, 2)
+    _checked_weight(x, weight, bias)
+    _checks.one_of("inference", inference, ("mean", "gaussian"))
+    if p == 0.0 or (not training and inference == "mean"):
+        return _array.linear(x, weight, bias)
+    if not training and p < 1.0:
+        return _gaussian_inference(x, weight, bias, p, key, sample_offset)
+    if not per_sample and p < 1.0:
+        return _array.linear(x, dropout(weight, p, key=key), bias)
+    y = _connect(_array.widen(x), _array.widen(weight), _draw(weight, p, key, per_sample, sample_offset))
+    return _array.cast(y if bias is None else y + _array.widen(bias), x)
+
+
+def alpha_gradient(
+    grad: Any, p: float = 0.5, *, key: Key, features: bool = False, sample_offset: int = 0
+) -> Any:
+    """The gradient of `alpha_dropout` in training: a·grad where kept.
+
+    ``grad``: any shape -> same; ``features``: of `feature_alpha_dropout`, (N, C, *spatial).
+    """
+    p = _checked(grad, p, key, sample_offset)
+    units = masks.channels if features else masks.elements
+    if p == 0.0:
+        return grad
+    return _select(grad, units(grad.shape, p, key, sample_offset), theory.alpha_constants(p)[0])
+
+
+def drop_connect_gradient(
+    grad: Any,
+    x: Any,
+    weight: Any,
+    p: float = 0.5,
+    *,
+    key: Key,
+    per_sample: bool = True,
+    sample_offset: int = 0,
+) -> tuple[Any, Any]:
+    """The gradients of `drop_connect` in training by x and by W, from that by its output; b's is its sum.
+
+    ``grad``: (N, out), ``x``: (N, in), ``weight``: (out, in) -> (N, in) and (out, in).
+    """
+    p = _checked(x, p, key, sample_offset, "(N, in)", 2, 2)
+    _checked_weight(x, weight, None)
+    if not per_sample:
+        kept = dropout(weight, p, key=key)
+        return _array.linear(grad, kept.T), dropout(_array.linear(grad.T, x.T), p, key=key)
+    draw = _draw(weight, p, key, per_sample, sample_offset)
+    grads = connect.backward(_array.widen(grad), _array.widen(x), _array.widen(weight), draw)
+    return _array.cast(grads[0], x), _array.cast(grads[1], weight)
+
+
+def _checked(
+    x: Any, p: Any, key: Any, sample_offset: Any, layout: str = "", low: int = 0, high: int | None = None
+) -> float:
+    """P, after the checks that all methods share."""
     _array.floating("x", x)
     p = _checks.probability("p", p)
     _checks.is_key("key", key)
-    if p == 0.0 or not training:
-        return x
-    if p == 1.0:
-        return _select(x, key, 0, 1.0)
-    noise = 1.0 + (p / (1.0 - p)) ** 0.5 * normals(key, math.prod(x.shape)).reshape(x.shape)
-    return _array.times(x, noise)
+    _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
+    _checks.rank("x", x, layout, low, high)
+    return float(p)
 
 
-def _select(x: Any, key: Key, limit: int, scale: float) -> Any:
-    """x·scale where kept, 0 where dropped; differentiable for a torch tensor."""
+def _checked_weight(x: Any, weight: Any, bias: Any) -> None:
+    """``weight`` (out, in) and ``bias`` (out,) that fit x: their kind, dtype and shape."""
+    for name, value in (("weight", weight), ("bias", bias)):
+        if name == "bias" and value is None:
+            continue
+        _array.floating(name, _array.same_kind(name, value, "x", x))
+        if value.dtype != x.dtype:
+            raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {value.dtype}")
+    if weight.ndim != 2 or weight.shape[1] != x.shape[1]:
+        raise ValueError(f"weight must have shape (out, {x.shape[1]}), got {tuple(weight.shape)}")
+    if bias is not None and tuple(bias.shape) != (weight.shape[0],):
+        raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
+
+
+def _gain(p: float) -> float:
+    """What survivors are multiplied by: 1/(1 − p); 1 where there are none."""
+    return 1.0 / (1.0 - p) if p < 1.0 else 1.0
+
+
+def _same(x: Any, linear: Callable[[Any], Any], affine: Callable[[Any], Any] | None = None) -> Any:
+    """``affine(x)``, by default ``linear(x)``; a torch tensor's gradient is ``linear`` of the gradient."""
     if _array.is_torch(x):
         from thinned.kernels import autograd
 
-        return autograd.differentiable(x, key, limit, scale)
+        return autograd.apply(x, linear, affine)
+    return (affine or linear)(x)
+
+
+def _select(x: Any, kept: masks.Mask, scale: Any) -> Any:
+    """x·scale where kept, 0 where dropped."""
+    return _array.where(kept, _array.times(x, scale), 0.0)
+
+
+def _elements(x: Any, key: Key, limit: int, scale: float, start: int) -> Any:
+    """`_select` by element, in one pass: the bits and the product together."""
+    if _array.is_torch(x):
+        from thinned.kernels import autograd
+
+        return autograd.select(x, key, limit, scale, start)
     out = np.empty(x.shape, x.dtype)
     kernels.dropout(
-        np.ascontiguousarray(x).reshape(-1), out.reshape(-1), key, limit, scale, kernels.threads()
+        np.ascontiguousarray(x).reshape(-1), out.reshape(-1), key, limit, scale, kernels.threads(), start
     )
     return out
+
+
+def _normals(shape: Any, key: Key, start: int) -> np.ndarray:
+    """Standard normal numbers of that shape, counted from ``start``."""
+    return normals(key, int(np.prod(shape, dtype=np.int64)), start).reshape(tuple(shape))
+
+
+def _alpha(
+    x: Any, p: float, key: Key, training: bool, sample_offset: int, units: Callable[..., masks.Mask]
+) -> Any:
+    """y = a·x + b where kept, a·α′ + b where dropped."""
+    if p == 0.0 or not training:
+        return x
+    a, b = theory.alpha_constants(p)
+
+    def linear(t: Any) -> Any:
+        return _select(t, units(t.shape, p, key, sample_offset), a)
+
+    def affine(t: Any) -> Any:
+        kept = units(t.shape, p, key, sample_offset)
+        return _array.where(kept, _array.times(t, a, b), a * theory.ALPHA_PRIME + b)
+
+    return _same(x, linear, affine)
+
+
+def _draw(weight: Any, p: float, key: Key, per_sample: bool, sample_offset: int) -> connect.Draw:
+    """The masks of DropConnect."""
+    start = masks.first((1, *weight.shape), sample_offset) if per_sample else 0
+    return connect.Draw(key, threshold(p), _gain(p), start)
+
+
+def _connect(x: Any, weight: Any, draw: connect.Draw) -> Any:
+    """y_n = (R_n * W) x_n/(1 − p)."""
+    if _array.is_torch(x):
+        from thinned.kernels import autograd
+
+        return autograd.Connect.apply(x, weight, draw)
+    return connect.forward(x, weight, draw)
+
+
+def _gaussian_inference(x: Any, weight: Any, bias: Any, p: float, key: Key, sample_offset: int) -> Any:
+    """xWᵀ + b + √(p/(1 − p)·x²(W²)ᵀ)·z, z ~ N(0, 1); b where p = 1."""
+    x_, w = _array.widen(x), _array.widen(weight)
+    shape = (len(x), len(weight))
+    z = _normals(shape, key, masks.first(shape, sample_offset))
+    variance = p / (1.0 - p) * _array.linear(x_ * x_, w * w)
+    y = _array.linear(x_, w) + _array.times(_array.sqrt(variance), z)
+    return _array.cast(y if bias is None else y + _array.widen(bias), x)

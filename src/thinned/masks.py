@@ -1,4 +1,8 @@
-"""Which units a method drops: shapes and spreading, one short function a unit."""
+"""Which units a method drops: shapes and spreading, one short function a unit.
+
+Each takes the shape of ``x`` and returns a NumPy bool array that broadcasts with it, True = kept.
+``sample_offset`` is the index of x's first sample in the whole batch: a shard gets its part of the mask.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from thinned import _array, _checks, kernels
-from thinned.key import Key, threshold
+import numpy as np
+from numpy.typing import NDArray
+
+from thinned import _array, _checks, kernels, theory
+from thinned.key import Key, threshold, words
+
+Mask = NDArray[np.bool_]
 
 
 def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0, like: Any = None) -> Any:
@@ -29,3 +38,124 @@ def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0,
         raise ValueError(f"start + number of units must be at most 2**64, got {start} + {n}")
     kept = kernels.mask(key, n, threshold(p), start).reshape(sizes)
     return _array.to_like(kept, like)
+
+
+def first(shape: Sequence[int], sample_offset: int) -> int:
+    """The index of the first unit of ``x``, where a sample has a unit for each of its places."""
+    start = sample_offset * math.prod(shape[1:])
+    if start + math.prod(shape) > 1 << 64:
+        raise ValueError(f"sample_offset must leave unit numbers below 2**64, got {sample_offset}")
+    return start
+
+
+def _units(shape: Sequence[int], p: float, key: Key, sample_offset: int) -> Mask:
+    """A bit for each place of ``shape``, whose first axis is the samples."""
+    kept: Mask = keep_mask(shape, p, key=key, start=first(shape, sample_offset))
+    return kept
+
+
+def elements(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
+    """Any shape -> same: each element on its own."""
+    return _units(tuple(shape), p, key, sample_offset)
+
+
+def channels(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
+    """(N, C, *spatial) -> (N, C, 1, …): whole channels."""
+    n, c, *spatial = shape
+    return _units((n, c), p, key, sample_offset).reshape(n, c, *(1 for _ in spatial))
+
+
+def samples(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
+    """(N, …) -> (N, 1, …): whole samples."""
+    n, *rest = shape
+    return _units((n,), p, key, sample_offset).reshape(n, *(1 for _ in rest))
+
+
+def batch(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
+    """(N, …) -> (1, 1, …): all or nothing; the same decision on every shard."""
+    return _units((1,), p, key, 0).reshape(tuple(1 for _ in shape))
+
+
+def blocks(
+    shape: Sequence[int],
+    p: float,
+    block_size: int,
+    key: Key,
+    sample_offset: int = 0,
+    *,
+    per_channel: bool = True,
+    exact_rate: bool = True,
+) -> Mask:
+    """(N, C, *spatial) -> (N, C or 1, *spatial): a block falls wherever a seed does.
+
+    The seeds are the first corners of the blocks, wherever one fits; one larger than the map is
+    clipped to it. A place is dropped where any of the blocks above it has fallen.
+    """
+    n, c, *spatial = shape
+    sizes = [min(block_size, size) for size in spatial]
+    rate = theory.drop_block_rate(p, block_size, tuple(spatial), exact=exact_rate)
+    valid = [size - block + 1 for size, block in zip(spatial, sizes, strict=True)]
+    fallen = ~_units((n, c if per_channel else 1, *valid), rate, key, sample_offset)
+    for axis, block in enumerate(sizes, start=2):
+        fallen = _spread(fallen, block, axis)
+    return ~fallen
+
+
+def _spread(bits: Mask, width: int, axis: int) -> Mask:
+    """Each bit over ``width`` places from its own on: a running logical or, doubled until it is as wide."""
+    bits = np.moveaxis(bits, axis, 0)
+    out = np.concatenate([bits, np.zeros((width - 1, *bits.shape[1:]), bool)])
+    reach = 1
+    while reach < width:
+        step = min(reach, width - reach)
+        out[step:] |= out[:-step].copy()
+        reach += step
+    return np.moveaxis(out, 0, axis)
+
+
+def holes(shape: Sequence[int], size: int, count: int, key: Key, sample_offset: int = 0) -> Mask:
+    """(N, C, H, W) -> (N, 1, H, W): ``count`` squares a sample are cut, clipped at the edges.
+
+    A centre is (⌊u·H⌋, ⌊v·W⌋); u, v are words 2j, 2j + 1 of the key over 2³², for hole j of the whole batch.
+    """
+    n, _, height, width = shape
+    start = first((n, count, 2), sample_offset)
+    centres = integers(key, n * count * 2, start, np.tile([height, width], n * count)).reshape(n, count, 2)
+    corner = centres - size // 2
+    rows, columns = (
+        (corner[..., i, None] <= np.arange(length)) & (np.arange(length) < corner[..., i, None] + size)
+        for i, length in enumerate((height, width))
+    )
+    cut = np.einsum("nki,nkj->nij", rows.astype(np.float32), columns.astype(np.float32)) > 0
+    return ~cut[:, None]
+
+
+def box(height: int, width: int, share: float, key: Key) -> Mask:
+    """(H, W): a box of H√share × W√share is cut, its centre anywhere, clipped at the edges."""
+    sides = np.floor(np.array([height, width]) * np.sqrt(share)).astype(np.int64)
+    corner = integers(key, 2, 0, np.array([height, width])) - sides // 2
+    rows, columns = (
+        (corner[i] <= np.arange(length)) & (np.arange(length) < corner[i] + sides[i])
+        for i, length in enumerate((height, width))
+    )
+    return ~(rows[:, None] & columns)
+
+
+def cells(attention: NDArray[Any], count: int, height: int, width: int) -> Mask:
+    """(N, grid, grid) -> (N, 1, H, W): the ``count`` cells of highest attention are cut.
+
+    Place y of H lies in cell ⌊y·grid/H⌋; of equal cells the first comes first.
+    """
+    n, grid, _ = attention.shape
+    order = np.argsort(-attention.reshape(n, -1), axis=1, kind="stable")[:, :count]
+    kept = np.ones((n, grid * grid), bool)
+    np.put_along_axis(kept, order, False, axis=1)
+    row, column = (np.arange(length) * grid // length for length in (height, width))
+    return kept.reshape(n, 1, grid, grid)[:, :, row[:, None], column]
+
+
+def integers(key: Key, n: int, start: int, below: NDArray[Any]) -> NDArray[np.int64]:
+    """Numbers in [0, below): ⌊w·below/2³²⌋ of the words ``start … start + n − 1``; uniform to 2⁻³²·below."""
+    return (words(key, n, start).astype(np.uint64) * below.astype(np.uint64) >> np.uint64(32)).astype(
+        np.int64
+    )

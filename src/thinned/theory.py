@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+SELU_SCALE, SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+ALPHA_PRIME = -SELU_SCALE * SELU_ALPHA  # where SELU saturates: −1.7580993408473766
+
 
 def bernoulli_moments(p: float) -> tuple[float, float]:
     """Mean and variance of dropout's factor: 0 with probability p, else 1/(1 − p).
@@ -25,3 +37,162 @@ def gaussian_moments(p: float) -> tuple[float, float]:
     Srivastava et al. 2014, section 10: the same mean and variance as dropout's factor.
     """
     return bernoulli_moments(p)
+
+
+def alpha_constants(p: float) -> tuple[float, float]:
+    """The affine map y = a·(x or α′) + b that keeps mean 0 and variance 1: (a, b).
+
+    Klambauer et al. 2017, arXiv:1706.02515: with q = 1 − p, a = (q + α′²q(1 − q))^−½ and b = −a(1 − q)α′.
+    At p = 1 all is zero.
+    """
+    q = 1.0 - p
+    if q == 0.0:
+        return 0.0, 0.0
+    a = (q + ALPHA_PRIME**2 * q * (1.0 - q)) ** -0.5
+    return a, -a * (1.0 - q) * ALPHA_PRIME
+
+
+def alpha_moments(p: float) -> tuple[float, float]:
+    """Mean and variance of what alpha dropout makes of 1: a + b with probability 1 − p, else aα′ + b.
+
+    So mean a(1 − p), as b = −apα′, and variance a²p(1 − p)(1 − α′)².
+    """
+    a, _ = alpha_constants(p)
+    return a * (1.0 - p), a**2 * p * (1.0 - p) * (1.0 - ALPHA_PRIME) ** 2
+
+
+def drop_connect_moments(
+    x: Floats, weight: Floats, bias: Floats | None = None, p: float = 0.5
+) -> tuple[Floats, Floats]:
+    """Mean and variance of DropConnect's outputs over the masks: two (N, out) arrays.
+
+    Wan et al. 2013, PMLR 28(3):1058-1066, for survivors divided by 1 − p: mean xWᵀ + b, variance
+    p/(1 − p)·x²(W²)ᵀ. At p = 1 the mean is b, the variance 0.
+    """
+    mean, variance = bernoulli_moments(p)
+    return mean * (x @ weight.T) + (0.0 if bias is None else bias), variance * (x**2 @ (weight**2).T)
+
+
+def drop_block_moments(p: float) -> tuple[float, float]:
+    """Mean and variance of DropBlock's factor on a map of many blocks: 1 and p/(1 − p).
+
+    On any map the factors of a sample have mean 1 exactly, over its own units, unless all are dropped.
+    """
+    return bernoulli_moments(p)
+
+
+@functools.lru_cache(maxsize=1024)
+def drop_block_rate(p: float, block: int, spatial: tuple[int, ...], *, exact: bool = True) -> float:
+    """The rate γ at which seeds fall, for an expected dropped share p of a map of that size.
+
+    A place is kept where none of the m seeds above it fell: the share is the mean over the places of
+    1 − (1 − γ)^m, edges included, and γ is where that equals p. ``exact=False`` gives the paper's
+    γ = p/blockᵈ·∏ size/(size − block + 1), at most 1, which overlooks overlaps and edges. p = 1 drops all.
+
+    Ghiasi, Lin and Le 2018, arXiv:1810.12890.
+    """
+    if p in (0.0, 1.0) or 0 in spatial:
+        return p
+    sizes = [min(block, size) for size in spatial]
+    if not exact:
+        pairs = list(zip(spatial, sizes, strict=True))
+        return min(1.0, p * math.prod(n / (b * (n - b + 1)) for n, b in pairs))
+    m, share = _seeds_above(block, spatial)
+    if np.all(m == 1.0):
+        return p
+    # With s = −ln(1 − γ): −ln E[e^(−ms)] = −ln(1 − p). The left is concave and rises from 0, so Newton's
+    # steps from 0 climb to the root without passing it.
+    target, s, step = -math.log1p(-p), 0.0, math.inf
+    while step > 1e-15 * s:
+        kept, lost = float(share @ np.exp(-m * s)), float(share @ -np.expm1(-m * s))
+        log_kept = math.log1p(-lost) if lost < 0.5 else math.log(kept)  # of the smaller one: nothing cancels
+        step = (target + log_kept) * kept / float((share * m) @ np.exp(-m * s))
+        s += max(step, 0.0)
+    return -math.expm1(-s)
+
+
+def drop_block_share(rate: float, block: int, spatial: Sequence[int]) -> float:
+    """The expected dropped share of a map, where seeds fall at that rate γ: the mean of 1 − (1 − γ)^m."""
+    m, share = _seeds_above(block, spatial)
+    return float(1.0 - share @ (1.0 - rate) ** m)
+
+
+def drop_block_variance(rate: float, block: int, spatial: Sequence[int]) -> float:
+    """The variance of a map's dropped share, where seeds fall at that rate γ.
+
+    The mean over pairs of places of q^(m + m′ − m″) − q^(m + m′): q = 1 − γ, m″ the seeds above both.
+    """
+    above = [_above(size, block) for size in spatial]
+    m = _outer([a.sum(1) for a in above])
+    both = _outer([a @ a.T for a in above])
+    q, either = 1.0 - rate, m[:, None] + m[None, :]
+    return float(np.mean(q ** (either - both) - q**either))
+
+
+def _above(size: int, block: int) -> Floats:
+    """(size, valid) of 0 and 1: whether the block of a seed covers a place."""
+    block = min(block, size)
+    place, seed = np.arange(size)[:, None], np.arange(size - block + 1)[None, :]
+    return ((seed <= place) & (place < seed + block)).astype(np.float64)
+
+
+def _seeds_above(block: int, spatial: Sequence[int]) -> tuple[Floats, Floats]:
+    """The numbers of seeds above a place, and the share of places that have each.
+
+    Along an axis they are 1, 2, …, top, …, top, …, 2, 1.
+    """
+    values, shares = [], []
+    for size in spatial:
+        b = min(block, size)
+        top = min(b, size - b + 1)
+        places = np.full(top, 2.0)
+        places[-1] = size - 2 * (top - 1)
+        values.append(np.arange(1.0, top + 1))
+        shares.append(places / size)
+    return _outer(values), _outer(shares)
+
+
+def cutout_share(size: int, spatial: Sequence[int], holes: int = 1) -> float:
+    """The expected share of an image that cutout covers, clipping at the edges included.
+
+    A place at coverage q = ∏ (centres that reach it)/length is cut by none of the holes with (1 − q)^holes.
+
+    DeVries and Taylor 2017, arXiv:1708.04552.
+    """
+    q = _outer([_reach(length, size) for length in spatial])
+    return float(np.mean(1.0 - (1.0 - q) ** holes))
+
+
+def cutmix_share(share: float, spatial: Sequence[int]) -> float:
+    """The expected share of an image inside CutMix's box of ⌊length·√share⌋ an axis, clipped at the edges.
+
+    Yun et al. 2019, arXiv:1905.04899; there ``share`` is 1 − λ, λ ~ Beta(α, α).
+    """
+    sides = [math.floor(length * math.sqrt(share)) for length in spatial]
+    pairs = zip(spatial, sides, strict=True)
+    return math.prod(float(_reach(length, side).mean()) for length, side in pairs)
+
+
+def attentive_share(patches: int, grid: int) -> float:
+    """The share of an image that comes from its partner: patches/grid².
+
+    Walawalkar, Shen, Liu and Savvides 2020, arXiv:2003.13048.
+    """
+    return patches / grid**2
+
+
+def _reach(length: int, side: int) -> Floats:
+    """For each place of an axis, the share of centres c whose [c − ⌊side/2⌋, …) of that side covers it."""
+    last = np.arange(length) + side // 2  # the centres that cover it are those in (last − side, last]
+    return np.maximum(np.minimum(last, length - 1) - np.maximum(last - side + 1, 0) + 1, 0) / length
+
+
+def beta_moments(alpha: float) -> tuple[float, float]:
+    """Mean and variance of Beta(α, α): ½ and 1/(4(2α + 1))."""
+    return 0.5, 0.25 / (2.0 * alpha + 1.0)
+
+
+def _outer(axes: Sequence[Floats]) -> Floats:
+    """The product of what each axis says, for all places in C order."""
+    product: Floats = functools.reduce(lambda a, b: np.kron(a, b).astype(np.float64), axes)
+    return product

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thinned import _files, methods
-from thinned.lab import findings, runs, train
+from thinned.lab import engines, findings, runs, train
 from thinned.lab.config import Config
 from thinned.lab.data import Dataset
 from thinned.lab.errors import LabError
@@ -81,23 +81,37 @@ class Record:
         return [runs.read(path) for path in there]
 
 
-def known_methods(names: Iterable[str]) -> list[str]:
-    """The names without repeats; LabError with the nearest known name for one that is unknown."""
-    known = ["none", *methods.METHODS]
+def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
+    """The names without repeats, ``"all"`` for every method that applies.
+
+    LabError names the nearest known method for one that is unknown, and says so of one that does not fit.
+    """
+    known = engines.applicable(engine)
     names = list(dict.fromkeys(names))
+    if "all" in names:
+        return known
     for name in names:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise LabError(f"methods: expected some of {', '.join(known)}, got {name!r}{hint}")
+        if name in known:
+            continue
+        if name in methods.METHODS:
+            row = methods.METHODS[name]
+            reason = (
+                f"the {engine} engine has no layer for it"
+                if engines.fits_dense(row)
+                else f"it works on {row.dims}, and a dense network has none"
+            )
+            raise LabError(f"methods: {name} cannot be compared here: {reason}; there are {', '.join(known)}")
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise LabError(f"methods: expected some of {', '.join(known)}, or all, got {name!r}{hint}")
     if not names:
-        raise LabError(f"methods: expected at least one of {', '.join(known)}")
+        raise LabError(f"methods: expected at least one of {', '.join(known)}, or all")
     return names
 
 
 def jobs(base: Config, dataset: Dataset, names: Sequence[str], seeds: Iterable[int]) -> list[Job]:
     """Every method with every seed, seed after seed, so that a comparison cut off early has all methods."""
-    names = known_methods(names)
+    names = known_methods(names, base.engine)
     return [
         Job(dataclasses.replace(base, method=name, seed=seed), dataset) for seed in seeds for name in names
     ]
@@ -194,7 +208,8 @@ def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, 
     return {
         "data": f"{dataset.name}: {n_train:,} training and {n_test:,} test examples. {dataset.note}",
         **judged,
-        "network": f"{n_in}-{'-'.join(map(str, base.hidden))}-{outputs}, {base.activation}, {base.dtype}",
+        "network": f"{n_in}-{'-'.join(map(str, base.hidden))}-{outputs}, {base.activation}",
+        "engine": f"{base.engine}, {base.dtype}",
         "dropping": f"p = {base.p:g} for hidden units, {base.input_p:g} for inputs",
         "regularisation": f"L2 {base.l2:g}, {limit}",
         "training": f"{base.epochs} epochs, batches of {base.batch}, {base.optimizer}{momentum}",

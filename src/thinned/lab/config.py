@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from thinned import _checks, methods
+from thinned import _checks
+from thinned.lab import engines
 
 VERSION = 1  # of the training code: raised when the same configuration would give another result
 WARM_UP = 0.03  # share of the training in which the "linear" rate rises
@@ -44,6 +45,7 @@ class Config:
         outputs: units of the last layer, at least the number of classes; None for just as many.
         decay: the rate is divided by 1 + decay · step, besides the schedule.
         validation: share of the training data held out to judge by, in place of the test data; 0 for none.
+        engine: who computes, `numpy` or `torch`.
         log: a line of history each so many epochs.
 
     Raises:
@@ -71,6 +73,7 @@ class Config:
     seed: int = 0
     validation: float = 0.0
     dtype: str = "float32"
+    engine: str = "numpy"
     log: int = 1
     version: int = VERSION
 
@@ -78,7 +81,8 @@ class Config:
         def check(name: str, rule: Callable[..., Any], *arguments: Any) -> None:
             object.__setattr__(self, name, rule(name, getattr(self, name), *arguments))
 
-        check("method", _checks.one_of, ["none", *methods.METHODS])
+        check("engine", _checks.one_of, engines.ENGINES)
+        check("method", _checks.one_of, engines.applicable(self.engine))
         check("hidden", _sizes)
         for name in ("epochs", "batch", "log"):
             check(name, _checks.positive_int)

@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from thinned import Key, choose, methods, scratch
+from thinned import Key, choose, scratch
 from thinned.key import permutation
+from thinned.lab import engines
 from thinned.lab.config import Config, rate
 from thinned.lab.data import Dataset, holdout
 from thinned.lab.progress import Progress
@@ -38,10 +39,10 @@ def build(config: Config, dataset: Dataset) -> scratch.Sequential:
     outputs = classes if config.outputs is None else config.outputs
     if outputs < classes:
         raise ValueError(f"outputs must be at least the {classes} classes of {dataset.name}, got {outputs}")
-    return scratch.mlp(
+    net = scratch.mlp(
         (dataset.x_train.shape[1], *config.hidden, outputs),
         key=Key(config.seed).fold_in("init"),
-        drop=drop_layer(config.method),
+        **engines.drop_arguments(config.method),
         p=config.p,
         input_p=config.input_p,
         activation=config.activation,
@@ -49,15 +50,7 @@ def build(config: Config, dataset: Dataset) -> scratch.Sequential:
         max_norm=config.max_norm,
         dtype=np.dtype(config.dtype),
     )
-
-
-def drop_layer(method: str) -> Callable[[float], scratch.Layer] | None:
-    """The layer of a method by name, as a function of p; None for `"none"`."""
-    if method == "none":
-        return None
-    row = methods.METHODS[method]
-    layer = getattr(scratch, row.hand)
-    return lambda p: layer(p, **row.options)
+    return engines.TorchNet(net, config.method) if config.engine == "torch" else net
 
 
 def train(
@@ -149,11 +142,8 @@ class Trainer:
         self.batch = min(config.batch, len(self.x))
         self.steps = math.ceil(len(self.x) / self.batch)  # an epoch
         self.part = choose(key.fold_in("evaluate"), len(self.x), min(EVALUATED, len(self.x)))
-        self.epoch, self.seconds, self.timed = (
-            0,
-            0.0,
-            0,
-        )  # seconds and epochs timed since the last line of history
+        self.epoch = 0
+        self.seconds, self.timed = 0.0, 0  # seconds and epochs since the last line of history
         self.history: History = {column: [] for column in COLUMNS}
         self.best: tuple[int, Arrays] = (0, {})
         self.diverged, self.penalty = False, 0.0
@@ -213,7 +203,7 @@ class Trainer:
         """One update; returns the mean loss of the batch and the number of errors in it, both before."""
         self.optimizer.lr = rate(self.config, step, self.config.epochs * self.steps)
         with np.errstate(over="ignore", invalid="ignore"):  # judged by the loss
-            scores = self.net.forward(x, self.mask_key.fold_in(step))
+            scores = engines.training_pass(self.net, x, self.mask_key, step)
             loss = self.criterion.forward(scores, y)
             if not loss <= DIVERGED * math.log(max(2, scores.shape[1])):
                 self.diverged = True
@@ -264,7 +254,7 @@ class Trainer:
 
     def result(self) -> dict[str, Any]:
         """What `result.json` says: errors after the last epoch, in training on all training examples."""
-        params = sum(array.size for array in self.net.get_params().values())
+        params = sum(param.size for _, param, _ in self.net.named_params())
         common = {
             "method": self.config.method,
             "seed": self.config.seed,

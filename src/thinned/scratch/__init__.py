@@ -11,26 +11,36 @@
 (8, 10)
 """
 
+from thinned.scratch.drops import DropConnect, Dropout, GaussianDropout, SpatialDropout
 from thinned.scratch.files import load_params, save_params
-from thinned.scratch.layers import Dropout, GaussianDropout, Layer, Linear, ReLU, Sigmoid, Softmax
+from thinned.scratch.layers import Layer, Linear, Maxout, ReLU, Sigmoid, Softmax
 from thinned.scratch.losses import SoftmaxCrossEntropy
 from thinned.scratch.networks import Network, Sequential, ThreeLayerNet, mlp
+from thinned.scratch.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Normalize
 from thinned.scratch.optimizers import SGD, Adam, Optimizer
 
 __all__ = [
     "SGD",
     "Adam",
+    "BatchNorm",
+    "DropConnect",
     "Dropout",
     "GaussianDropout",
+    "GroupNorm",
+    "InstanceNorm",
     "Layer",
+    "LayerNorm",
     "Linear",
+    "Maxout",
     "Network",
+    "Normalize",
     "Optimizer",
     "ReLU",
     "Sequential",
     "Sigmoid",
     "Softmax",
     "SoftmaxCrossEntropy",
+    "SpatialDropout",
     "ThreeLayerNet",
     "load_params",
     "mlp",

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from thinned import _checks
-from thinned.functional import dropout, gaussian_dropout
 from thinned.key import Key, normals
 
 Array = NDArray[Any]  # of float32 or float64
@@ -54,13 +53,18 @@ def blocks(array: Array) -> Iterator[slice]:
 
 
 class Layer:
-    """One step of a network; ``params`` and ``grads`` hold arrays under the same names, changed in place."""
+    """One step of a network.
+
+    ``params`` and ``grads`` hold arrays under the same names, changed in place. ``buffers`` holds what
+    is saved with the parameters but not learned by descent, such as running means.
+    """
 
     params: dict[str, Array]
     grads: dict[str, Array]
+    buffers: dict[str, Array]
 
     def __init__(self) -> None:
-        self.params, self.grads = {}, {}
+        self.params, self.grads, self.buffers = {}, {}, {}
         self._saved: Any = None  # what backward needs of the last forward pass
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
@@ -86,6 +90,11 @@ class Layer:
         """Name, parameter and gradient, one parameter after the other."""
         for name, param in self.params.items():
             yield name, param, self.grads[name]
+
+    def named_arrays(self) -> Iterator[tuple[str, Array]]:
+        """Name and array of every parameter and buffer: all that is saved."""
+        yield from self.params.items()
+        yield from self.buffers.items()
 
     def recall(self) -> Any:
         """What the last forward pass left; RuntimeError where there was none."""
@@ -162,6 +171,10 @@ class Linear(Layer):
         grad = same_shape("grad", grad, (len(x), self.n_out)).astype(self.dtype, copy=False)
         np.matmul(grad.T, x, out=self.grads["weight"])
         np.sum(grad, axis=0, out=self.grads["bias"])
+        self.add_penalty_grads()
+
+    def add_penalty_grads(self) -> None:
+        """∂/∂W of the penalty, l1·sign W + l2·W, added to the gradient of the loss; the same for b."""
         for name, l1, l2 in self._rates():
             param, param_grad = self.params[name], self.grads[name]
             for rows in blocks(param):
@@ -260,61 +273,63 @@ class Softmax(Layer):
         return out
 
 
-class _Drop(Layer):
-    """A method that is its own backward pass: linear in x, and the same factors for the same key."""
+class Maxout(Layer):
+    """y = max_j (x W_jᵀ + b_j): each unit is the largest of ``pieces`` linear functions.
 
-    def __init__(self, p: float = 0.5) -> None:
+    ``x``: (N, n_in) -> (N, n_out). ``weight`` (pieces·n_out, n_in) and ``bias`` (pieces·n_out,) are those of
+    a `Linear` layer; rows j·n_out … (j + 1)·n_out − 1 are W_j. Among equal pieces the first counts: the
+    gradient is its alone. Initial weights are those of `Linear`, but ``"he"`` is √(1/n_in): of two pieces
+    the larger keeps the mean square, E max(z, z′)² = E z², where a ReLU halves it. ``linear``: all other
+    arguments of `Linear`; ``max_norm`` bounds every row, the incoming weights of one piece of one unit.
+
+    Raises ValueError or TypeError as `Linear`, and where ``pieces`` is not positive.
+
+    Source: Goodfellow, Warde-Farley, Mirza, Courville and Bengio 2013, ICML, arXiv:1302.4389.
+    """
+
+    def __init__(
+        self, n_in: int, n_out: int, *, pieces: int = 2, key: Key, init: str | float = "he", **linear: Any
+    ) -> None:
         super().__init__()
-        self.p = _checks.probability("p", p)
+        self.n_in, self.n_out = _checks.positive_int("n_in", n_in), _checks.positive_int("n_out", n_out)
+        self.pieces = _checks.positive_int("pieces", pieces)
+        std = _init_std(init, self.n_in, self.n_out, gain=1.0)
+        self.linear = Linear(self.n_in, self.pieces * self.n_out, key=key, init=std, **linear)
+        self.params, self.grads = self.linear.params, self.linear.grads  # the same dictionaries
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
-        """Any shape -> same; a key drops units, no key evaluates."""
-        if key is not None:
-            _checks.is_key("key", key)
-        self._saved = (key,)
-        return self._apply(x, key)
+        """(N, n_in) -> (N, n_out)."""
+        z = self.linear.forward(x).reshape(-1, self.pieces, self.n_out)
+        best = self._saved = z.argmax(axis=1, keepdims=True)  # NaN counts as the largest: it shows
+        y: Array = np.take_along_axis(z, best, axis=1)[:, 0]
+        return y
 
     def backward(self, grad: Array) -> Array:
-        """∂L/∂x = ∂L/∂y times the factors of the forward pass, made again from its key."""
-        (key,) = self.recall()
-        return self._apply(grad, key)
+        """∂L/∂z_j = ∂L/∂y for the piece j that was largest, 0 for the others; then as `Linear`."""
+        return self.linear.backward(self._spread(grad))
 
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        raise NotImplementedError
+    def param_grads(self, grad: Array) -> None:
+        """`backward` without the gradient by x."""
+        self.linear.param_grads(self._spread(grad))
+
+    def penalty(self) -> float:
+        """That of `Linear`."""
+        return self.linear.penalty()
+
+    def project(self) -> None:
+        """That of `Linear`: w ← w·min(1, c/‖w‖) for each row w of each W_j."""
+        self.linear.project()
+
+    def _spread(self, grad: Array) -> Array:
+        """∂L/∂z, of shape (N, pieces·n_out)."""
+        best = self.recall()
+        grad = same_shape("grad", grad, (len(best), self.n_out))
+        spread = np.zeros((len(best), self.pieces, self.n_out), grad.dtype)
+        np.put_along_axis(spread, best, grad[:, None], axis=1)
+        return spread.reshape(len(best), self.pieces * self.n_out)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.p:g})"
-
-
-class Dropout(_Drop):
-    """Drop each unit with probability p.
-
-    y = r·x/(1 − p), r ~ Bernoulli(1 − p), and y = x in evaluation, with ``rescale="train"``;
-    y = r·x, and y = (1 − p)·x in evaluation, with ``"test"``: the rule of the paper. Keeps nothing for
-    the backward pass but the key.
-
-    Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958.
-    """
-
-    def __init__(self, p: float = 0.5, rescale: str = "train") -> None:
-        super().__init__(p)
-        self.rescale = _checks.one_of("rescale", rescale, ("train", "test"))
-
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        training = key is not None
-        out: Array = dropout(x, self.p, key=key or Key(0), training=training, rescale=self.rescale)
-        return out
-
-
-class GaussianDropout(_Drop):
-    """y = x·z, z ~ N(1, p/(1 − p)), and y = x in evaluation.
-
-    Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 10.
-    """
-
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        out: Array = gaussian_dropout(x, self.p, key=key or Key(0), training=key is not None)
-        return out
+        return f"Maxout({self.n_in}, {self.n_out}, pieces={self.pieces})"
 
 
 def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -325,9 +340,9 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return result
 
 
-def _init_std(init: str | float, n_in: int, n_out: int) -> float:
-    """The standard deviation of the first weights."""
+def _init_std(init: str | float, n_in: int, n_out: int, gain: float = 2.0) -> float:
+    """The standard deviation of the first weights; ``gain`` makes up for what the activation takes away."""
     if isinstance(init, str):
         _checks.one_of("init", init, ("he", "xavier"))
-        return float((2.0 / (n_in if init == "he" else n_in + n_out)) ** 0.5)
+        return float((gain / n_in if init == "he" else 2.0 / (n_in + n_out)) ** 0.5)
     return _checks.non_negative("init", init)

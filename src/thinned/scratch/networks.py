@@ -11,7 +11,8 @@ from numpy.typing import DTypeLike
 
 from thinned import _checks
 from thinned.key import Key
-from thinned.scratch.layers import Array, Dropout, Layer, Linear, ReLU, Sigmoid, floats
+from thinned.scratch.drops import Dropout
+from thinned.scratch.layers import Array, Layer, Linear, Maxout, ReLU, Sigmoid, floats
 from thinned.scratch.optimizers import SGD
 
 PREDICT_ROWS = 4096  # evaluated at once: memory stays small for any number of samples
@@ -84,9 +85,15 @@ class Network(Layer):
             for name, param, grad in layer.named_params():
                 yield f"{child}.{name}", param, grad
 
+    def named_arrays(self) -> Iterator[tuple[str, Array]]:
+        """Qualified name and array of every parameter and buffer."""
+        for child, layer in self.children.items():
+            for name, array in layer.named_arrays():
+                yield f"{child}.{name}", array
+
     def get_params(self) -> dict[str, Array]:
-        """A copy of every parameter, under its qualified name."""
-        return {name: param.copy() for name, param, _ in self.named_params()}
+        """A copy of every parameter and buffer, under its qualified name."""
+        return {name: array.copy() for name, array in self.named_arrays()}
 
     def set_params(self, params: Mapping[str, Array]) -> None:
         """Take over values as `get_params` gives them; all of them or, with an error, none.
@@ -94,23 +101,23 @@ class Network(Layer):
         Raises ValueError where a name is missing or unknown, or a shape differs; TypeError where a value
         is no floating-point array.
         """
-        own = {name: param for name, param, _ in self.named_params()}
+        own = dict(self.named_arrays())
         missing, unknown = [n for n in own if n not in params], [n for n in params if n not in own]
         if missing or unknown:
             raise ValueError(
                 f"params: expected the names {_names(own)}; "
                 f"missing {_names(missing)}, unknown {_names(unknown)}"
             )
-        for name, param in own.items():
+        for name, array in own.items():
             came = floats(f"params[{name!r}]", params[name]).shape
-            if came != param.shape:
-                raise ValueError(f"params[{name!r}]: expected shape {param.shape}, came {came}")
-        for name, param in own.items():
-            param[...] = params[name]
+            if came != array.shape:
+                raise ValueError(f"params[{name!r}]: expected shape {array.shape}, came {came}")
+        for name, array in own.items():
+            array[...] = params[name]
 
     def finite(self) -> bool:
-        """Whether every parameter is finite. The loss tells, too, but a ReLU hides −∞ from it."""
-        return all(bool(np.isfinite(param).all()) for _, param, _ in self.named_params())
+        """Whether every parameter and buffer is finite. The loss tells, too, but a ReLU hides −∞ from it."""
+        return all(bool(np.isfinite(array).all()) for _, array in self.named_arrays())
 
     def __repr__(self) -> str:
         inner = ", ".join(f"{name}: {layer!r}" for name, layer in self.children.items())
@@ -193,7 +200,9 @@ def mlp(
     drop: Callable[[float], Layer] | None,
     p: float = 0.5,
     input_p: float = 0.0,
+    connect: Callable[..., Layer] | None = None,
     activation: str = "relu",
+    pieces: int = 5,
     l1: float = 0.0,
     l2: float = 0.0,
     max_norm: float | None = None,
@@ -201,27 +210,38 @@ def mlp(
 ) -> Sequential:
     """A network of ``sizes`` (n_in, *hidden, n_out), with ``drop(p)`` behind each hidden layer.
 
-    ``drop(input_p)`` goes before the first where ``input_p`` > 0; ``drop=None`` drops nothing.
-    ``activation``: ``"relu"`` (weights start as He et al. 2015) or ``"sigmoid"`` (Glorot and Bengio 2010).
-    ``l1``, ``l2`` are for the weights of all layers; ``max_norm`` for those of the hidden units, as in
-    Srivastava et al. 2014. One key gives the same first weights with every ``drop`` and without.
+    ``drop(input_p)`` goes before the first where ``input_p`` > 0; ``drop=None`` drops no units.
+    ``connect``: `DropConnect`, or a function of its arguments, makes the linear layers; the first drops
+    weights with ``input_p``, the others with p, where dropout would drop what they read.
+    ``activation``: ``"relu"`` (weights start as He et al. 2015), ``"sigmoid"`` (Glorot and Bengio 2010), or
+    ``"maxout"``: each hidden layer is a `Maxout` of ``pieces``. ``l1``, ``l2`` are for the weights of all
+    layers; ``max_norm`` for those of the hidden units, as in Srivastava et al. 2014. One key gives the same
+    first weights with every ``drop`` and without.
     """
     sizes = [_checks.positive_int(f"sizes[{i}]", size) for i, size in enumerate(sizes)]
     if len(sizes) < 2:
         raise ValueError(f"sizes: expected (n_in, *hidden, n_out), came {tuple(sizes)}")
     p, input_p = _checks.probability("p", p), _checks.probability("input_p", input_p)
     key = _checks.is_key("key", key)
-    _checks.one_of("activation", activation, ("relu", "sigmoid"))
-    init, unit = ("he", ReLU) if activation == "relu" else ("xavier", Sigmoid)
+    _checks.one_of("activation", activation, ("relu", "sigmoid", "maxout"))
+    if connect is not None and (drop is not None or activation == "maxout"):
+        raise ValueError("connect: expected drop=None and another activation than maxout with it")
+    same: dict[str, Any] = {"l1": l1, "l2": l2, "dtype": dtype}
+    same["init"] = "xavier" if activation == "sigmoid" else "he"
     layers: list[Layer] = [drop(input_p)] if drop is not None and input_p > 0 else []
     last = len(sizes) - 2
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
-        norm = None if i == last else max_norm
-        layers.append(
-            Linear(n_in, n_out, key=key.fold_in(i), init=init, l1=l1, l2=l2, max_norm=norm, dtype=dtype)
-        )
-        if i < last:
-            layers += [unit()] if drop is None else [unit(), drop(p)]
+        own = {"key": key.fold_in(i), "max_norm": None if i == last else max_norm, **same}
+        if connect is not None:
+            layers.append(connect(n_in, n_out, p if i else input_p, **own))
+        elif i < last and activation == "maxout":
+            layers.append(Maxout(n_in, n_out, pieces=pieces, **own))
+        else:
+            layers.append(Linear(n_in, n_out, **own))
+        if i < last and activation != "maxout":
+            layers.append(ReLU() if activation == "relu" else Sigmoid())
+        if i < last and drop is not None:
+            layers.append(drop(p))
     return Sequential(*layers)
 
 

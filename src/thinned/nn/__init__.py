@@ -1,0 +1,43 @@
+"""The dropout family as torch modules, keyed masks, and surgery on existing models."""
+
+from thinned.nn.attention import attention_map, last_features
+from thinned.nn.keyed import keyed
+from thinned.nn.modules import (
+    AlphaDropout,
+    DropBlock1d,
+    DropBlock2d,
+    DropBlock3d,
+    DropConnectLinear,
+    Dropout,
+    Dropout1d,
+    Dropout2d,
+    Dropout3d,
+    DropPath,
+    FeatureAlphaDropout,
+    GaussianDropout,
+    Residual,
+)
+from thinned.nn.surgery import Swap, max_norm_, set_rate, swap_dropout
+
+__all__ = [
+    "AlphaDropout",
+    "DropBlock1d",
+    "DropBlock2d",
+    "DropBlock3d",
+    "DropConnectLinear",
+    "DropPath",
+    "Dropout",
+    "Dropout1d",
+    "Dropout2d",
+    "Dropout3d",
+    "FeatureAlphaDropout",
+    "GaussianDropout",
+    "Residual",
+    "Swap",
+    "attention_map",
+    "keyed",
+    "last_features",
+    "max_norm_",
+    "set_rate",
+    "swap_dropout",
+]

@@ -1,0 +1,49 @@
+"""Where a network looks: attention maps for `thinned.attentive_cutmix`."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from thinned import _checks
+
+
+def attention_map(features: Tensor, grid: int = 7) -> Tensor:
+    """Mean |activation| over the channels, pooled to a grid; (N, C, H, W) -> (N, grid, grid), not negative.
+
+    Raises TypeError or ValueError where ``features`` is no such tensor, or ``grid`` no positive integer.
+    """
+    grid = _checks.positive_int("grid", grid)
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        raise TypeError(f"features must be a floating-point tensor, got {type(features).__name__}")
+    if features.dim() != 4 or 0 in features.shape[1:]:
+        raise ValueError(f"features must have shape (N, C, H, W), got {tuple(features.shape)}")
+    return nn.functional.adaptive_avg_pool2d(features.abs().float().mean(1), grid)
+
+
+@torch.no_grad()
+def last_features(model: nn.Module, images: Tensor) -> Tensor:
+    """What the last 2d convolution to run in ``model`` gives for ``images``, in evaluation: (N, C, H, W).
+
+    The model is left in the mode that it was in. ``attention_map(last_features(model, images))`` is the
+    attention that `thinned.attentive_cutmix` takes; its paper uses a network trained before.
+
+    Raises ValueError where no 2d convolution runs.
+    """
+    seen: list[Tensor] = []
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    modes = [(module, module.training) for module in model.modules()]
+    hooks = [
+        module.register_forward_hook(lambda _module, _input, output: seen.append(output))
+        for module in convolutions
+    ]
+    try:
+        model.eval()(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mode in modes:
+            module.training = mode
+    if not seen:
+        raise ValueError("model must run a 2d convolution to have a last feature map, got none")
+    return seen[-1]

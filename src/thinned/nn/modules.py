@@ -1,0 +1,327 @@
+"""The family as torch modules: the mask of each is that of its function in `thinned`.
+
+In training a module draws one 64-bit seed from torch's default CPU generator a forward pass, so that
+`torch.manual_seed` and activation checkpointing behave as users know them; inside `keyed` the seed
+comes from a key. In evaluation each returns its input.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from thinned import _checks, functional
+from thinned.key import Key
+from thinned.nn.ops import operators as ops
+from thinned.nn.stream import Stream, scalar
+
+
+class Drop(nn.Module):
+    """What all have: a rate that may change, a stream of seeds, one forward pass.
+
+    A subclass names its function, the ranks of its input, and the function's further options. The rate is a
+    float64 tensor on the CPU, no buffer: ``half()`` does not round it, ``state_dict`` does not hold it, and a
+    compiled graph takes it as an input.
+    """
+
+    function: ClassVar[str]
+    ranks: ClassVar[tuple[int, ...]] = ()  # () is any
+    unbatched: ClassVar[int | None] = None  # the rank that has no batch dimension
+    settings: ClassVar[tuple[str, ...]] = ()  # options of the function, attributes of the module
+    inplace: bool = False
+    rate: Tensor
+    stream: Stream
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.start(p)
+
+    def start(self, p: float) -> None:
+        """Set the rate and begin a stream of seeds: what a module is beyond its options."""
+        self._p = _checks.probability("p", p)
+        self.rate = scalar(self._p, torch.float64)
+        self.stream = Stream()
+
+    @property
+    def p(self) -> float:
+        """The probability that a unit is dropped. Set it at any time; nothing is compiled anew."""
+        return self._p
+
+    @p.setter
+    def p(self, value: float) -> None:
+        self._p = _checks.probability("p", value)
+        self.rate.fill_(self._p)
+
+    def extra_repr(self) -> str:
+        """The rate and the options, as they were given."""
+        options = [f"{name}={getattr(self, name)!r}" for name in self.settings]
+        return ", ".join([f"p={self.p}", *options])
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop in training; the input itself in evaluation."""
+        if isinstance(input, torch.fx.Proxy):
+            return self.traced(input)
+        self.check(input)
+        return self.drop(input) if self.training else input
+
+    def check(self, input: Tensor) -> None:
+        """Raise TypeError or ValueError where the input is not what this module takes."""
+        if not isinstance(input, Tensor):
+            raise TypeError(f"input must be a torch tensor, got {type(input).__name__}")
+        if not input.is_floating_point():
+            raise TypeError(f"input must hold floating-point numbers, got dtype {input.dtype}")
+        if self.ranks and input.dim() not in self.ranks:
+            expected = " or ".join(map(str, self.ranks))
+            raise ValueError(
+                f"input of {type(self).__name__} must have {expected} dimensions, got {tuple(input.shape)}"
+            )
+
+    def drop(self, input: Tensor) -> Tensor:
+        """One training pass: a fresh seed, then the function; written back where ``inplace`` asks for it."""
+        x = input.unsqueeze(0) if input.dim() == self.unbatched else input
+        if torch.compiler.is_compiling():
+            out = ops.drop(x, self.ticket(), self.function, self.options())
+        else:
+            seed, sample_offset = self.stream.draw()
+            call = getattr(functional, self.function)
+            options = {name: getattr(self, name) for name in self.settings}
+            out = call(x, self._p, key=Key(seed), sample_offset=sample_offset, **options)
+        if x is not input:
+            out = out.squeeze(0)
+        return input.copy_(out) if self.inplace else out
+
+    def traced(self, input: torch.fx.Proxy) -> Any:
+        """This module as one node of a torch.fx graph, as torch's own dropout is."""
+        tracer: Any = input.tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
+
+    def ticket(self) -> Tensor:
+        """Seed, index of the first sample and rate of this call, as a compiled graph carries them."""
+        ticket: Tensor = ops.draw(self.stream.handle, self.rate, torch.empty(0, device="cpu"))
+        return ticket
+
+    def options(self) -> str:
+        """The further options, as a compiled graph carries them."""
+        return "{" + ", ".join([f"{name!r}: {getattr(self, name)!r}" for name in self.settings]) + "}"
+
+
+class _TorchDrop(Drop):
+    """Those that torch has, too: the same signature."""
+
+    def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
+        super().__init__(p)
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """As torch shows it."""
+        return f"{super().extra_repr()}, inplace={self.inplace}"
+
+
+class Dropout(_TorchDrop):
+    """Zero each element with probability p, as `thinned.dropout` does; any shape -> same."""
+
+    function = "dropout"
+
+
+class Dropout1d(_TorchDrop):
+    """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, L) or (C, L) -> same."""
+
+    function, ranks, unbatched = "spatial_dropout", (2, 3), 2
+
+
+class Dropout2d(_TorchDrop):
+    """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, H, W) or (N, C, L) -> same.
+
+    Three dimensions are (N, C, L), as in torch up to now.
+    """
+
+    function, ranks = "spatial_dropout", (3, 4)
+
+
+class Dropout3d(_TorchDrop):
+    """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, D, H, W) or (C, D, H, W) -> same."""
+
+    function, ranks, unbatched = "spatial_dropout", (4, 5), 4
+
+
+class AlphaDropout(_TorchDrop):
+    """Dropout that keeps SELU's mean and variance, as `thinned.alpha_dropout` does; any shape -> same."""
+
+    function = "alpha_dropout"
+
+
+class FeatureAlphaDropout(_TorchDrop):
+    """Alpha dropout of whole channels, as `thinned.feature_alpha_dropout` does; (N, C, *) -> same."""
+
+    function, ranks = "feature_alpha_dropout", (2, 3, 4, 5)
+
+
+class GaussianDropout(Drop):
+    """Multiply each element by N(1, p/(1 − p)), as `thinned.gaussian_dropout` does; any shape -> same."""
+
+    function = "gaussian_dropout"
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__(p)
+
+
+class _DropBlock(Drop):
+    function = "drop_block"
+    settings = ("block_size", "per_channel", "exact_rate")
+
+    def __init__(
+        self, p: float = 0.1, block_size: int = 7, per_channel: bool = True, exact_rate: bool = True
+    ) -> None:
+        super().__init__(p)
+        self.block_size = _checks.positive_int("block_size", block_size)
+        self.per_channel = bool(per_channel)
+        self.exact_rate = bool(exact_rate)
+
+
+class DropBlock1d(_DropBlock):
+    """Drop stretches of a feature map, as `thinned.drop_block` does; (N, C, L) -> same."""
+
+    ranks = (3,)
+
+
+class DropBlock2d(_DropBlock):
+    """Drop squares of a feature map, as `thinned.drop_block` does; (N, C, H, W) -> same."""
+
+    ranks = (4,)
+
+
+class DropBlock3d(_DropBlock):
+    """Drop cubes of a feature map, as `thinned.drop_block` does; (N, C, D, H, W) -> same."""
+
+    ranks = (5,)
+
+
+class DropPath(Drop):
+    """Drop whole samples of a residual branch, as `thinned.drop_path` does; (N, *) -> same."""
+
+    function, settings = "drop_path", ("mode",)
+
+    def __init__(self, p: float = 0.1, mode: str = "sample") -> None:
+        super().__init__(p)
+        self.mode = _checks.one_of("mode", mode, ("sample", "batch"))
+
+    def check(self, input: Tensor) -> None:
+        """Raise TypeError or ValueError where the input is not what this module takes."""
+        super().check(input)
+        if input.dim() == 0:
+            raise ValueError(
+                f"input of {type(self).__name__} must have samples in its first dimension, got ()"
+            )
+
+
+class Residual(DropPath):
+    """x + drop_path(branch(x)): a residual block whose branch is dropped; (N, *) -> same.
+
+    ``branch`` is any module that keeps the shape. Stochastic depth: Huang, Sun, Liu, Sedra and Weinberger
+    2016, arXiv:1603.09382.
+    """
+
+    def __init__(self, branch: nn.Module, p: float = 0.1, mode: str = "sample") -> None:
+        super().__init__(p, mode)
+        self.branch = branch
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The input plus what is left of the branch."""
+        if isinstance(input, torch.fx.Proxy):
+            return self.traced(input)
+        return input + super().forward(self.branch(input))
+
+
+class DropConnectLinear(Drop):
+    """A linear layer that drops weights, as `thinned.drop_connect` does; (*, in) -> (*, out).
+
+    Parameters and ``state_dict`` are those of `torch.nn.Linear`. With ``per_sample`` each row of the input
+    has its own mask, else one is for the whole batch. ``inference`` says what evaluation does: the
+    ``"mean"`` network, or a sample of the ``"gaussian"`` that the paper fits to the outputs (which is not
+    differentiable when compiled).
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    settings = ("per_sample", "inference")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        p: float = 0.5,
+        per_sample: bool = True,
+        inference: str = "mean",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(p)
+        self.in_features = _checks.positive_int("in_features", in_features)
+        self.out_features = _checks.positive_int("out_features", out_features)
+        self.per_sample = bool(per_sample)
+        self.inference = _checks.one_of("inference", inference, ("mean", "gaussian"))
+        plain = nn.Linear(in_features, out_features, bias=bias, device=device, dtype=dtype)
+        self.weight, self.bias = plain.weight, plain.bias
+
+    def extra_repr(self) -> str:
+        """As `torch.nn.Linear` shows it, and the options."""
+        sizes = (
+            f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+        )
+        return f"{sizes}, {super().extra_repr()}"
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew, as `torch.nn.Linear` does."""
+        nn.Linear.reset_parameters(cast(nn.Linear, self))
+
+    def check(self, input: Tensor) -> None:
+        """Raise TypeError or ValueError where the input is not what this module takes."""
+        super().check(input)
+        if input.dim() == 0 or input.shape[-1] != self.in_features:
+            raise ValueError(f"input must have shape (*, {self.in_features}), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The linear map with its weights dropped in training; that of ``inference`` in evaluation."""
+        if isinstance(input, torch.fx.Proxy):
+            return self.traced(input)
+        self.check(input)
+        if not self.training and self.inference == "mean":
+            return nn.functional.linear(input, self.weight, self.bias)
+        x, weight, bias = _as_autocast(input.reshape(-1, self.in_features), self.weight, self.bias)
+        rows = math.prod(input.shape[1:-1])  # of each sample
+        if torch.compiler.is_compiling():
+            out = self._compiled(x, weight, bias, rows)
+        else:
+            seed, sample_offset = self.stream.draw()
+            out = functional.drop_connect(
+                x,
+                weight,
+                bias,
+                self._p,
+                key=Key(seed),
+                training=self.training,
+                per_sample=self.per_sample,
+                inference=self.inference,
+                sample_offset=sample_offset * rows,
+            )
+        return out.reshape(*input.shape[:-1], self.out_features)
+
+    def _compiled(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+        out: Tensor = (
+            ops.connect(x, weight, bias, self.ticket(), self.per_sample, rows)
+            if self.training
+            else ops.connect_gaussian(x, weight, bias, self.ticket(), rows)
+        )
+        return out
+
+
+def _as_autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
+    """The tensors in autocast's dtype where it is on, as torch's own linear layer takes them."""
+    device = tensors[0].device.type if tensors[0] is not None else "cpu"
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    return tuple(t if t is None else t.to(torch.get_autocast_dtype(device)) for t in tensors)

@@ -1,0 +1,156 @@
+"""What torch.compile and torch.export see in training: operators whose seed and rate are tensors.
+
+A *ticket* is an int64 tensor of three numbers: the seed, the index of the first sample, the bits of p. It is
+all that a mask needs in the backward pass. Its values are no part of a graph, so another rate, seed or
+step compiles nothing anew. The operators call `thinned.functional`, as the modules do in eager mode.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import struct
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinned import functional
+from thinned.key import Key
+from thinned.nn import stream
+
+# The gradient of a function that is more than a product with factors: its name and options.
+_GRADIENTS = {
+    "alpha_dropout": ("alpha_gradient", "{}"),
+    "feature_alpha_dropout": ("alpha_gradient", "{'features': True}"),
+}
+
+for _schema in (
+    "drop(Tensor x, Tensor ticket, str function, str options) -> Tensor",
+    "connect(Tensor x, Tensor weight, Tensor? bias, Tensor ticket, bool per_sample, SymInt rows) -> Tensor",
+    "connect_gradient(Tensor grad, Tensor x, Tensor weight, Tensor ticket, bool per_sample, SymInt rows)"
+    " -> (Tensor, Tensor)",
+    "connect_gaussian(Tensor x, Tensor weight, Tensor? bias, Tensor ticket, SymInt rows) -> Tensor",
+):
+    torch.library.define(f"thinned::{_schema.split('(')[0]}", "(" + _schema.split("(", 1)[1])
+# Random, by its tag. ``once`` is an empty tensor, made anew for each call: what merges equal expressions in a
+# graph knows random operators of aten alone, but never takes two empty tensors for one.
+torch.library.define(
+    "thinned::draw",
+    "(Tensor stream, Tensor rate, Tensor once) -> Tensor",
+    tags=(torch.Tag.nondeterministic_seeded,),
+)
+operators: Any = torch.ops.thinned
+
+
+def pack(seed: int, sample_offset: int, p: float) -> Tensor:
+    """The ticket of one call."""
+    return torch.frombuffer(bytearray(struct.pack("<QQd", seed, sample_offset, p)), dtype=torch.int64)
+
+
+def unpack(ticket: Tensor) -> tuple[Key, int, float]:
+    """Key, index of the first sample and p of a ticket."""
+    seed, sample_offset, p = struct.unpack("<QQd", struct.pack("<qqq", *ticket.tolist()))
+    return Key(seed), sample_offset, p
+
+
+@torch.library.impl("thinned::draw", "CompositeExplicitAutograd")
+def _draw(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
+    return pack(*stream.find(int(handle.item())).draw(), rate.item())
+
+
+@torch.library.register_fake("thinned::draw")
+def _draw_fake(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
+    return torch.empty(3, dtype=torch.int64, device="cpu")
+
+
+@torch.library.impl("thinned::drop", "CompositeExplicitAutograd")
+@torch.no_grad()
+def _drop(x: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
+    key, sample_offset, p = unpack(ticket)
+    call = getattr(functional, function)
+    out: Tensor = call(x, p, key=key, sample_offset=sample_offset, **_parse(options))
+    like = torch.empty_like(x)  # as `_drop_fake` promises: these strides, and no view of x
+    return out if out is not x and out.stride() == like.stride() else like.copy_(out)
+
+
+@functools.lru_cache(256)
+def _parse(options: str) -> dict[str, Any]:
+    return dict(ast.literal_eval(options))
+
+
+@torch.library.register_fake("thinned::drop")
+def _drop_fake(x: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _drop_keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, ticket, *call = inputs
+    ctx.save_for_backward(ticket)
+    ctx.call = _GRADIENTS.get(call[0], call)
+
+
+def _drop_backward(ctx: Any, grad: Tensor) -> tuple:
+    return operators.drop(grad, *ctx.saved_tensors, *ctx.call), None, None, None
+
+
+torch.library.register_autograd("thinned::drop", _drop_backward, setup_context=_drop_keep)
+
+
+@torch.library.impl("thinned::connect", "CompositeExplicitAutograd")
+@torch.no_grad()
+def _connect(
+    x: Tensor, weight: Tensor, bias: Tensor | None, ticket: Tensor, per_sample: bool, rows: int
+) -> Tensor:
+    key, offset, p = unpack(ticket)
+    out: Tensor = functional.drop_connect(
+        x, weight, bias, p, key=key, per_sample=per_sample, sample_offset=offset * rows
+    )
+    return out
+
+
+@torch.library.impl("thinned::connect_gaussian", "CompositeExplicitAutograd")
+@torch.no_grad()
+def _gaussian(x: Tensor, weight: Tensor, bias: Tensor | None, ticket: Tensor, rows: int) -> Tensor:
+    key, offset, p = unpack(ticket)
+    out: Tensor = functional.drop_connect(
+        x, weight, bias, p, key=key, training=False, inference="gaussian", sample_offset=offset * rows
+    )
+    return out
+
+
+@torch.library.register_fake("thinned::connect")
+@torch.library.register_fake("thinned::connect_gaussian")
+def _connect_fake(x: Tensor, weight: Tensor, *_: Any) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+@torch.library.impl("thinned::connect_gradient", "CompositeExplicitAutograd")
+@torch.no_grad()
+def _connect_gradient(
+    grad: Tensor, x: Tensor, weight: Tensor, ticket: Tensor, per_sample: bool, rows: int
+) -> tuple[Tensor, Tensor]:
+    key, offset, p = unpack(ticket)
+    of_x, of_weight = functional.drop_connect_gradient(
+        grad, x, weight, p, key=key, per_sample=per_sample, sample_offset=offset * rows
+    )
+    return of_x.contiguous(), of_weight.contiguous()
+
+
+@torch.library.register_fake("thinned::connect_gradient")
+def _connect_gradient_fake(grad: Tensor, x: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
+
+
+def _connect_keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    x, weight, bias, ticket, *ctx.how = inputs
+    ctx.save_for_backward(x, weight, ticket)
+    ctx.biased = bias is not None
+
+
+def _connect_backward(ctx: Any, grad: Tensor) -> tuple:
+    of_x, of_weight = operators.connect_gradient(grad, *ctx.saved_tensors, *ctx.how)
+    return of_x, of_weight, grad.sum(0) if ctx.biased else None, None, None, None
+
+
+torch.library.register_autograd("thinned::connect", _connect_backward, setup_context=_connect_keep)

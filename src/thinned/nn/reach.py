@@ -1,0 +1,114 @@
+"""What `swap_dropout` cannot reach: dropout that is no module of torch's own kinds."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+_KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+_NAMES = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+_INSIDE = "which drops inside where its rate is not 0"
+_CALLS: dict[int, str] = {
+    **{id(getattr(nn.functional, name)): f"calls torch.nn.functional.{name}" for name in _NAMES},
+    **{
+        id(getattr(torch, name + end)): f"calls torch.{name}{end}"
+        for name in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
+        for end in ("", "_")
+    },
+    id(nn.functional.scaled_dot_product_attention): f"calls torch's fused attention, {_INSIDE}",
+    id(nn.functional.multi_head_attention_forward): f"calls torch's attention, {_INSIDE}",
+}
+_FOREIGN = ("DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d")
+DEPTH = 3  # of functions that call functions
+
+
+def unreached(model: nn.Module) -> dict[str, str]:
+    """Qualified name -> what drops there, and why it was left."""
+    called: dict[type, str] = {}  # a class is read once
+    found = {name: reason(module, called) for name, module in model.named_modules()}
+    return {name: why for name, why in found.items() if why}
+
+
+def reason(module: nn.Module, called: dict[type, str]) -> str:
+    """What drops in this module itself, beside its children; "" where nothing is found."""
+    kind: type = type(module)
+    if kind.__module__.startswith("thinned."):
+        return ""
+    if kind not in _KINDS and isinstance(module, _KINDS):
+        return f"{kind.__name__} is a subclass of torch's {_torch_base(kind)}: what it changes is not known"
+    if isinstance(module, nn.MultiheadAttention):
+        return _inside("attention weights, inside torch's fused attention", module.dropout)
+    if isinstance(module, nn.RNNBase):
+        return _inside("between its layers, inside torch's recurrent kernel", module.dropout)
+    if kind.__module__.startswith("torch."):
+        return ""
+    if kind.__name__ in _FOREIGN:
+        return f"{kind.__name__} of {kind.__module__.split('.')[0]}: thinned.nn has its own"
+    if isinstance(module, torch.jit.ScriptModule):
+        return "compiled by torch.jit: what it calls is not known"
+    if kind not in called:
+        called[kind] = "; ".join(dict.fromkeys(calls(kind)))
+    return called[kind]
+
+
+def _inside(where: str, p: float) -> str:
+    return f"drops {where} (p={p:g})" if p > 0 else ""
+
+
+def _torch_base(kind: type) -> str:
+    return next(base.__name__ for base in kind.__mro__ if base in _KINDS)
+
+
+def calls(kind: type) -> Iterator[str]:
+    """The dropout functions that the methods of a class, and the functions these name, refer to."""
+    own = [base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins"))]
+    methods = [
+        value for base in own for value in vars(base).values() if isinstance(value, types.FunctionType)
+    ]
+    for method in methods:
+        yield from _named_in(method, DEPTH, frozenset())
+
+
+def _named_in(function: types.FunctionType, depth: int, seen: frozenset[int]) -> Iterator[str]:
+    """What a function refers to by a global name, down to functions of its own library."""
+    for value in _references(function):
+        if id(value) in _CALLS:
+            yield _CALLS[id(value)]
+        elif depth and id(value) not in seen and _same_library(value, function):
+            yield from _named_in(value, depth - 1, seen | {id(value)})
+
+
+def _same_library(value: Any, function: types.FunctionType) -> bool:
+    library = function.__module__.split(".")[0]
+    return isinstance(value, types.FunctionType) and value.__module__.split(".")[0] == library
+
+
+def _references(function: types.FunctionType) -> Iterator[Any]:
+    """The values of all global names, plain or dotted, in the source of a function."""
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+    except (OSError, TypeError, SyntaxError):  # no source: typed at a prompt, or compiled
+        return
+    scope = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
+            value = _value(node, scope)
+            if callable(value):
+                yield value
+
+
+def _value(node: ast.AST, scope: dict[str, Any]) -> Any:
+    """What ``a`` or ``a.b.c`` stands for where ``a`` is a global name, and a, a.b are modules; else None."""
+    if isinstance(node, ast.Name):
+        return scope.get(node.id)
+    if isinstance(node, ast.Attribute):
+        base = _value(node.value, scope)
+        return vars(base).get(node.attr) if isinstance(base, types.ModuleType) else None
+    return None

@@ -1,0 +1,149 @@
+"""Surgery on existing models: other dropout modules, other rates, bounded weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from thinned import _checks
+from thinned.nn import modules
+from thinned.nn.keyed import named_drops, unwrap
+from thinned.nn.modules import Drop
+from thinned.nn.reach import unreached
+
+TWINS: dict[type[nn.Module], type[Drop]] = {
+    nn.Dropout: modules.Dropout,
+    nn.Dropout1d: modules.Dropout1d,
+    nn.Dropout2d: modules.Dropout2d,
+    nn.Dropout3d: modules.Dropout3d,
+    nn.AlphaDropout: modules.AlphaDropout,
+    nn.FeatureAlphaDropout: modules.FeatureAlphaDropout,
+}
+_BACK = {ours: theirs for theirs, ours in TWINS.items()}
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What `swap_dropout` did: ``print`` it.
+
+    ``replaced``: qualified name -> what it is now; ``unreached``: qualified name -> what drops there still by
+    torch's or another library's rules, and why. The root's name is ``""``.
+    """
+
+    model: nn.Module
+    replaced: Mapping[str, str] = field(default_factory=dict)
+    unreached: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"replaced: {len(self.replaced)}"]
+        lines += [f"  {name or '(the model)'}: {what}" for name, what in self.replaced.items()]
+        lines += [f"not reached: {len(self.unreached)}"]
+        lines += [f"  {name or '(the model)'}: {what}" for name, what in self.unreached.items()]
+        return "\n".join(lines)
+
+
+def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
+    """Turn every dropout module of torch into its twin here, in place; with ``back``, the other way.
+
+    Each module stays the object that it was, also where it is shared or the model itself, and keeps its
+    rate, ``inplace``, training mode and hooks. No parameter, buffer or ``state_dict`` key is touched.
+    Subclasses of torch's classes are left alone, and reported with all else that could not be reached:
+    dropout called as a function (found in the source of the modules), inside torch's attention and
+    recurrent layers, and of other libraries.
+
+    Raises TypeError where ``model`` is no torch module, ValueError where a rate is not in [0, 1]: then
+    nothing is done.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch module, got {type(model).__name__}")
+    kinds: Container[type] = _BACK if back else TWINS
+    named = model.named_modules(remove_duplicate=False)
+    found = {name: module for name, module in named if type(module) in kinds}
+    for name, module in found.items():
+        _checks.probability(f"p of {name or 'model'}", module.p)
+    for module in set(found.values()):
+        _to_torch(module) if isinstance(module, Drop) else _to_ours(module)
+    replaced = {
+        name: f"{type(module).__module__.split('.')[0]}.nn.{module!r}" for name, module in found.items()
+    }
+    return Swap(model, replaced, {} if back else unreached(model))
+
+
+def _to_ours(module: nn.Module) -> None:
+    p = module.__dict__.pop("p")
+    module.__class__ = TWINS[type(module)]
+    assert isinstance(module, Drop)
+    module.start(p)
+
+
+def _to_torch(module: Drop) -> None:
+    p = module.p
+    for name in ("_p", "rate", "stream"):
+        delattr(module, name)
+    module.__class__ = _BACK[type(module)]  # type: ignore[assignment]
+    module.p = p
+
+
+def set_rate(
+    model: nn.Module,
+    p: float | Mapping[str, float] | Callable[[str], float],
+    only: type[Drop] | tuple[type[Drop], ...] = Drop,
+) -> dict[str, float]:
+    """Set the rates of a model's `thinned.nn` modules, and tell them by qualified name.
+
+    ``p`` is a rate for all; or a mapping, qualified name -> rate, that leaves the others alone; or a
+    function of the qualified name. ``only`` limits it to some classes, such as ``DropPath``.
+    `thinned.schedules` has rates over training and over depth. Compiled models are not compiled anew.
+
+    Raises ValueError where a rate is not in [0, 1], or no module of that name or class is there; then
+    none is set.
+    """
+    drops = {name: drop for name, drop in named_drops(model) if isinstance(drop, only)}
+    if not drops:
+        raise ValueError(
+            "model must hold modules of thinned.nn, got none to set the rate of (see swap_dropout)"
+        )
+    if isinstance(p, Mapping):
+        if unknown := sorted(set(p) - set(drops)):
+            raise ValueError(f"p must name modules among {', '.join(drops)}; got {', '.join(unknown)}")
+        rates = dict(p)
+    else:
+        rates = {name: p(name) if callable(p) else p for name in drops}
+    rates = {
+        name: _checks.probability("p" if rate is p else f"p of {name}", rate) for name, rate in rates.items()
+    }
+    for name, rate in rates.items():
+        drops[name].p = rate
+    return rates
+
+
+@torch.no_grad()
+def max_norm_(model: nn.Module, c: float) -> nn.Module:
+    """Scale each unit's incoming weights back to norm ``c`` where theirs is larger, in place, after a step.
+
+    w ← w·min(1, c/‖w‖₂), for each row of a linear layer and each output channel of a convolution; biases,
+    norms and embeddings are left alone. Srivastava et al. 2014, JMLR 15:1929-1958, section 5.1.
+
+    Raises ValueError where c is not positive and finite.
+    """
+    c = _checks.positive("c", c)
+    for module in unwrap(model).modules():
+        if isinstance(module, _TRANSPOSED):  # (in, out/groups, *kernel)
+            weight = module.weight.unflatten(0, (module.groups, -1))
+            _shorten(weight, c, [1, *range(3, weight.dim())])
+        elif isinstance(module, _WEIGHTED):  # (out, in, *kernel)
+            _shorten(module.weight, c, list(range(1, module.weight.dim())))
+    return model
+
+
+def _shorten(weight: torch.Tensor, c: float, axes: list[int]) -> None:
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    norm = torch.linalg.vector_norm(weight, dim=axes, keepdim=True, dtype=wide)
+    weight.mul_((c / norm).clamp(max=1.0))
+
+
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, modules.DropConnectLinear)

@@ -1,0 +1,207 @@
+"""Every drop method and its variants, what each takes, and what it must give, written a second time.
+
+The oracle of a case is as slow and plain as can be: a place, a unit, a sum. Only the bits come from
+`keep_mask`, which has its own known answers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from thinned import Key, keep_mask, kernels, theory
+from thinned.key import normals
+from thinned.methods import METHODS, Method
+
+NUMPY_DTYPES = ["float16", "float32", "float64"]
+TORCH_DTYPES = ["float16", "bfloat16", "float32", "float64"]
+BACKENDS = ["cpu", "reference", "torch"]
+SEEDS = st.integers(0, 2**64 - 1)
+RATES = st.one_of(st.floats(0, 1), st.sampled_from([0.1, 0.5, 1.0, 1e-12, 1 - 2**-53]))
+OUT = 3  # outputs of a linear layer
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the table, with further options."""
+
+    method: Method
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.method.name, *(f"{k}={v}" for k, v in self.more.items())])
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a linear layer, with weights."""
+        return self.method.unit == "weight"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {**self.method.options, **self.more}
+
+    def __call__(self, x, p, key=Key(0), training=True, **more):
+        """The method, on x; a linear layer takes `weight_for(x)`."""
+        if self.linear and "weight" not in more and getattr(x, "ndim", 0) == 2:
+            more["weight"] = weight_for(x)
+        elif self.linear:
+            more.setdefault("weight", None)
+        return self.method.function(x, p=p, key=key, training=training, **self.options, **more)
+
+    def shapes(self, min_side=0, max_side=6):
+        """Shapes that it takes, up to small ones."""
+        low, high = self.ranks
+        return hnp.array_shapes(min_dims=low, max_dims=min(high, 4), min_side=min_side, max_side=max_side)
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        return {
+            "any": (0, 9),
+            "(N, …)": (1, 9),
+            "(N, C, *spatial)": (2, 9),
+            "(N, C, L), (N, C, H, W) or (N, C, D, H, W)": (3, 5),
+            "(N, in)": (2, 2),
+        }[self.method.dims]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One shape that it takes, of 120 numbers."""
+        return (20, 6) if self.linear else (4, 5, 6)
+
+
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "drop-block": [
+        {},
+        {"block_size": 2},
+        {"block_size": 3, "per_channel": False},
+        {"block_size": 4, "exact_rate": False},
+    ],
+    "drop-path": [{}, {"mode": "batch"}],
+    "drop-connect": [{}, {"per_sample": False}],
+}
+CASES = [Case(m, more) for m in METHODS.values() if m.kind == "drop" for more in VARIANTS.get(m.name, [{}])]
+EACH = pytest.mark.parametrize("case", CASES, ids=str)
+# Their results are x times a factor: linear in x, each element by itself.
+FACTORS = pytest.mark.parametrize(
+    "case", [c for c in CASES if not c.linear and "alpha" not in c.method.name], ids=str
+)
+
+
+def weight_for(x, dtype=None):
+    """Weights (OUT, in) for an x of (N, in)."""
+    w = np.cos(np.arange(OUT * x.shape[1], dtype=np.float64)).reshape(OUT, x.shape[1]) + 0.1
+    if isinstance(x, np.ndarray):
+        return w.astype(x.dtype)
+    import torch
+
+    return torch.from_numpy(w).to(x.dtype)
+
+
+def ones(shape, dtype, torch=None):
+    return np.ones(shape, dtype) if torch is None else torch.ones(shape, dtype=getattr(torch, dtype))
+
+
+def ramp(shape, dtype="float64", torch=None):
+    x = np.linspace(-3, 3, math.prod(shape)).reshape(shape)
+    return x.astype(dtype) if torch is None else torch.from_numpy(x).to(getattr(torch, dtype))
+
+
+@contextmanager
+def on(backend):
+    """Run NumPy arrays on the extension ("cpu") or on the reference."""
+    with pytest.MonkeyPatch.context() as patch:
+        if backend == "reference":
+            patch.setattr(kernels, "extension", lambda: None)
+        yield
+
+
+def run(backend, case, x, p, key=Key(0), **more):
+    """The result on that backend, NumPy in and out."""
+    if backend != "torch":
+        with on(backend):
+            return case(x, p, key, **more)
+    import torch
+
+    return case(torch.from_numpy(x), p, key, **more).numpy()
+
+
+def kept_units(case, shape, p, seed, offset=0):
+    """Which elements of x survive (or, for a linear layer, which weights), by brute force."""
+    unit, key = case.method.unit, Key(seed)
+    start = offset * math.prod(shape[1:])
+    if unit == "element":
+        return keep_mask(shape, p, key=key, start=start)
+    if unit == "channel":
+        kept = keep_mask(shape[:2], p, key=key, start=offset * shape[1])
+        return np.broadcast_to(kept.reshape(*shape[:2], *[1] * (len(shape) - 2)), shape)
+    if unit == "sample":
+        whole = case.options.get("mode") == "batch"
+        kept = keep_mask(1 if whole else shape[0], p, key=key, start=0 if whole else offset)
+        return np.broadcast_to(kept.reshape(-1, *[1] * (len(shape) - 1)), shape)
+    if unit == "weight":
+        n = shape[0] if case.options.get("per_sample", True) else 1
+        first = offset * OUT * shape[1] if n == shape[0] and case.options.get("per_sample", True) else 0
+        kept = keep_mask((n, OUT, shape[1]), p, key=key, start=first)
+        return np.broadcast_to(kept, (shape[0], OUT, shape[1]))
+    return blocks(shape, p, key, offset, **case.options)
+
+
+def blocks(shape, p, key, offset, block_size=7, per_channel=True, exact_rate=True):
+    """One block after the other."""
+    n, c, *spatial = shape
+    sizes = [min(block_size, s) for s in spatial]
+    valid = [s - b + 1 for s, b in zip(spatial, sizes, strict=True)]
+    rate = theory.drop_block_rate(p, block_size, tuple(spatial), exact=exact_rate)
+    shared = (n, c if per_channel else 1, *valid)
+    seeds = keep_mask(shared, rate, key=key, start=offset * math.prod(shared[1:]))
+    kept = np.ones((n, shared[1], *spatial), bool)
+    for i, j, *place in np.argwhere(~seeds):
+        kept[(i, j, *(slice(a, a + b) for a, b in zip(place, sizes, strict=True)))] = False
+    return np.broadcast_to(kept, shape)
+
+
+def expected(case, x, p, seed, offset=0):
+    """What the method must give for x in float64, from its equation."""
+    if p == 0:
+        return x @ weight_for(x).T if case.linear else x
+    gain = 1.0 if p == 1 or case.options.get("rescale") == "test" else 1 / (1 - p)
+    with np.errstate(all="ignore"):
+        if case.method.name == "gaussian":
+            if p == 1:
+                return np.zeros_like(x)
+            z = normals(Key(seed), x.size, offset * math.prod(x.shape[1:])).reshape(x.shape)
+            return x * (1 + math.sqrt(p / (1 - p)) * z)
+        kept = kept_units(case, x.shape, p, seed, offset)
+        if case.linear:
+            masked = np.where(kept, weight_for(x), 0)
+            product = np.einsum("noi,ni->no", masked, x) if p < 1 else np.zeros((len(x), OUT))
+            return product * gain
+        if "alpha" in case.method.name:
+            a, b = theory.alpha_constants(p)
+            return np.where(kept, a * x + b, a * theory.ALPHA_PRIME + b)
+        if case.method.unit == "block" and x.size:
+            per_sample = kept.reshape(len(x), -1).sum(axis=1)
+            gain = np.array([x[0].size / max(k, 1) for k in per_sample]).reshape(-1, *[1] * (x.ndim - 1))
+        return np.where(kept, x * gain, 0.0)
+
+
+def close(case, got, want, x, p):
+    """Equal: bit for bit, or for sums of ``in`` products within their rounding in the dtype of ``got``."""
+    if not case.linear:
+        return np.array_equal(got, want, equal_nan=True)
+    terms = np.abs(x.astype(np.float64)) @ np.abs(weight_for(x).astype(np.float64)).T
+    gain = 1 / (1 - p) if p < 1 else 1.0
+    bound = 2 * (x.shape[1] + 3) * np.finfo(got.dtype).eps * terms * gain + np.finfo(got.dtype).tiny
+    return bool(np.all(np.abs(got.astype(np.float64) - want) <= bound))
+
+
+def places(shape):
+    return itertools.product(*(range(s) for s in shape))

@@ -1,0 +1,82 @@
+"""The two engines train the same network: same first weights, same masks, same figures to rounding."""
+
+import numpy as np
+import pytest
+
+from thinned import Key, scratch
+from thinned.key import normals, words
+from thinned.lab import engines, train
+from thinned.lab.config import Config
+from thinned.lab.data import Dataset
+from thinned.methods import METHODS
+
+pytest.importorskip("torch")
+
+BOTH = [name for name in engines.applicable("numpy") if name in engines.applicable("torch")]
+
+
+def clouds() -> Dataset:
+    """Three clouds of points in ten dimensions."""
+    y = (words(Key(3), 120) % 3).astype(np.int64)
+    x = normals(Key(4), 1200).reshape(120, 10).astype(np.float32)
+    x[np.arange(120), y] += 3
+    return Dataset("clouds", x[:90], y[:90], x[90:], y[90:], ("a", "b", "c"), (10,), "made by the test")
+
+
+def config(method, engine, **more):
+    usual = {
+        "hidden": (16, 8),
+        "batch": 30,
+        "epochs": 4,
+        "lr": 0.05,
+        "input_p": 0.2,
+        "l2": 0.01,
+        "max_norm": 2.0,
+    }
+    return Config(
+        data="clouds", fingerprint="", method=method, engine=engine, dtype="float64", **usual | more
+    )
+
+
+def test_what_fits_a_dense_network():
+    assert engines.applicable("numpy") == ["none", "dropout", "dropout-original", "gaussian", "drop-connect"]
+    assert engines.applicable("torch") == ["none", "dropout", "gaussian", "alpha", "drop-connect"]
+    for name in BOTH[1:]:
+        assert issubclass(getattr(scratch, str(METHODS[name].hand)), scratch.Layer)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+@pytest.mark.parametrize("method", BOTH)
+def test_the_engines_agree(method, activation, tmp_path):
+    ours, theirs = (
+        train.train(config(method, engine, activation=activation), clouds(), tmp_path)
+        for engine in engines.ENGINES
+    )
+    for column in ("loss", "train_loss", "test_loss", "penalty"):
+        # 12 steps in float64, each a few hundred roundings deep: 1e-9 is 1e4 times what they add up to
+        assert np.allclose(ours.history[column], theirs.history[column], rtol=1e-9, atol=0), column
+    assert ours.result["test_error"] == theirs.result["test_error"]
+    assert ours.result["parameters"] == theirs.result["parameters"]
+    assert ours.folder != theirs.folder
+
+
+def test_alpha_trains_on_torch(tmp_path):
+    stored = train.train(config("alpha", "torch", epochs=20, max_norm=None), clouds(), tmp_path)
+    assert stored.status == "done"
+    assert stored.history["loss"][-1] < stored.history["loss"][0]
+
+
+def test_the_torch_net_shares_its_memory():
+    dataset = clouds()
+    net = train.build(config("dropout", "torch"), dataset)
+    before = net.predict(dataset.x_test.astype(np.float64))
+    net.set_params({name: 0 * array for name, array in net.get_params().items()})
+    assert before.any()
+    assert not net.predict(dataset.x_test.astype(np.float64)).any()
+
+
+def test_a_method_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="method must be one of"):
+        config("spatial", "numpy")
+    with pytest.raises(ValueError, match="engine must be one of 'numpy', 'torch', got 'jax'"):
+        config("dropout", "jax")
