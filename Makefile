@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find src -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md LICENSE
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench peers clean
 
 setup: $(VENV)/installed
 
@@ -35,5 +35,14 @@ lint: setup
 bench: setup
 	$(BIN)/thinned bench
 
+# Peers as judges, in an environment of their own: torchvision without its binary part breaks other packages.
+peers: setup
+	@test -x .peers/bin/python || $(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet -c constraints.txt torch numpy pytest hypothesis
+	.peers/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
+	.peers/bin/python -m pip install --quiet transformers==5.23.0 pillow pyyaml huggingface_hub safetensors
+	.peers/bin/python -m pip install --quiet --no-deps --force-reinstall dist/thinned-*.whl
+	HF_HUB_OFFLINE=1 .peers/bin/python -m pytest tests/peers
+
 clean:
-	rm -rf build dist $(VENV)
+	rm -rf build dist $(VENV) .peers
