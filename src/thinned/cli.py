@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from thinned.lab.runs import Stored
 
 # Defaults that suit the data, chosen on held-out training data of digits and MNIST.
-SMALL = 5_000  # training examples; with fewer, batches of 32 instead of 128, and 5 seeds instead of 3
+SMALL = 5_000  # training examples; with fewer, batches of 32 and sgd by default
 EPOCHS, STEPS = 20, 2_000  # epochs by default, and at least so many steps
 RATE = 0.1  # of sgd with batches of 128; in proportion for others
 
@@ -128,10 +128,7 @@ def compare(
     momentum: Annotated[float, typer.Option(help="of sgd")] = 0.9,
     nesterov: Annotated[bool, typer.Option(help="Nesterov's momentum")] = True,
     schedule: Annotated[str, typer.Option(help="of the rate: linear (to 0), constant, halve")] = "linear",
-    seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="3 means seeds 0, 1, 2; by default 3, below 5,000 examples 5"),
-    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="so many: 3 means seeds 0, 1, 2")] = 3,
     validation: Annotated[
         float,
         typer.Option(
@@ -181,7 +178,7 @@ def compare(
         "validation": validation,
     }
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
-    every = range(seeds or (5 if len(dataset.x_train) < SMALL else 3))
+    every = range(seeds)
     todo = lab.jobs(base, dataset, names, every)
     out = out or Path("thinned-runs") / f"compare-{Path(data).stem}"
     record = lab.Record(

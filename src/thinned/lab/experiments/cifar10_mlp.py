@@ -171,10 +171,16 @@ def _convergence(row: str, group: Sequence[Stored]) -> str:
             found.append(f"{run.status} in epoch {run.result.get('epoch', '–')}")
             continue
         low = min(range(len(loss)), key=loss.__getitem__)
-        rises = loss[-1] > 1.1 * loss[low]
+        verdict = (
+            "it rises again, no convergence"
+            if loss[-1] > 1.1 * loss[low]
+            else "it converges"
+            if loss[-1] < math.log(10)
+            else "not better than guessing yet"
+        )
         found.append(
             f"loss {loss[0]:.3f} in the first epoch, {loss[low]:.3f} at its lowest (epoch {low + 1}), "
-            f"{loss[-1]:.3f} in the last: {'it rises again, no convergence' if rises else 'it converges'}"
+            f"{loss[-1]:.3f} in the last: {verdict}"
         )
     return f"{row}: " + "; ".join(found) + f". (Guessing among 10 classes: {math.log(10):.3f}.)"
 

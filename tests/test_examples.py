@@ -1,0 +1,94 @@
+"""The examples run, and the pages that they write are the ones in docs/."""
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import thinned
+from thinned.methods import METHODS
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn")
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(name):
+    """An example, as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules[name]
+    return module
+
+
+@pytest.fixture(scope="module")
+def draw_methods():
+    return load("draw_methods")
+
+
+@pytest.fixture(scope="module")
+def drawn(draw_methods, tmp_path_factory):
+    """A docs folder with the page and small pictures."""
+    docs = tmp_path_factory.mktemp("drawn") / "docs"
+    draw_methods.main([str(docs / "images" / "methods"), "--scale", "0.5"])
+    return docs
+
+
+def test_each_method_has_its_picture(drawn):
+    files = sorted(file.name for file in (drawn / "images" / "methods").iterdir())
+    assert files == sorted(f"{name}.png" for name in METHODS)
+    assert all((drawn / "images" / "methods" / file).read_bytes()[:4] == b"\x89PNG" for file in files)
+
+
+def test_the_committed_page_is_what_the_script_writes(drawn):
+    committed = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert committed == (drawn / "methods.md").read_text(encoding="utf-8"), (
+        "run: python examples/draw_methods.py docs/images/methods"
+    )
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
+def test_the_page_tells_each_method(drawn, method):
+    section = (drawn / "methods.md").read_text(encoding="utf-8").partition(f"\n## {method.title}\n")[2]
+    section = section.partition("\n## ")[0]
+    assert f"thinned.{method.function.__name__}(" in section
+    assert f'src="images/methods/{method.name}.png"' in section
+    assert re.search(r'alt="[^"]{40,}"', section), "a picture says in words what it shows"
+    assert "](https://" in section.partition("Source: ")[2]
+    picture = ROOT / "docs" / "images" / "methods" / f"{method.name}.png"
+    assert picture.stat().st_size < 60_000
+
+
+def test_each_call_on_the_page_runs(drawn):
+    calls = re.findall(
+        r"```python\n(.*?)\n```", (drawn / "methods.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert len(calls) == len(METHODS)
+    images = np.ones((4, 3, 8, 8))
+    given = {"images": images, "labels": np.eye(4), "attention": np.ones((4, 7, 7)), "size": 3}
+    for call in calls:
+        x = np.ones((4, 5)) if "weight" in call else images
+        exec(call, {"thinned": thinned, "key": thinned.Key(0), "x": x, "weight": np.ones((2, 5)), **given})
+
+
+def test_pictures_are_the_same_each_time(draw_methods, drawn, tmp_path):
+    again = tmp_path / "again.png"
+    draw_methods.DRAWINGS["gaussian"].draw(0.5).save(again)
+    assert again.read_bytes() == (drawn / "images" / "methods" / "gaussian.png").read_bytes()
+
+
+def test_a_row_without_a_drawing_is_named(draw_methods):
+    with pytest.raises(
+        SystemExit, match=r"new-row has no drawing: add a function under @drawing\('new-row'\)"
+    ):
+        draw_methods.check([*METHODS, "new-row"])
+    with pytest.raises(SystemExit, match="cutout is drawn, but no row"):
+        draw_methods.check([name for name in METHODS if name != "cutout"])
