@@ -28,6 +28,7 @@ class Method:
     hand: str | None = None  # its class in thinned.scratch
     module: str | None = None  # its class in thinned.nn
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # beside p, for hand too
+    needs: str = ""  # what a network must have for it
     kind: str = "drop"  # or "augment": works on a batch of images before the network
 
 
@@ -81,6 +82,7 @@ _ROWS = (
         function=functional.alpha_dropout,
         moments=theory.alpha_moments,
         module="AlphaDropout",
+        needs="SELU units",
     ),
     Method(
         name="feature-alpha",
@@ -92,6 +94,7 @@ _ROWS = (
         function=functional.feature_alpha_dropout,
         moments=theory.alpha_moments,
         module="FeatureAlphaDropout",
+        needs="SELU units",
     ),
     Method(
         name="spatial",

@@ -95,11 +95,11 @@ def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
             continue
         if name in methods.METHODS:
             row = methods.METHODS[name]
-            reason = (
-                f"the {engine} engine has no layer for it"
-                if engines.fits_dense(row)
-                else f"it works on {row.dims}, and a dense network has none"
-            )
+            reason = f"it works on {row.dims}, and a dense network has none"
+            if row.needs:
+                reason = f"it needs {row.needs}"
+            elif engines.fits_dense(row):
+                reason = f"the {engine} engine has no layer for it"
             raise LabError(f"methods: {name} cannot be compared here: {reason}; there are {', '.join(known)}")
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

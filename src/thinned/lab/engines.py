@@ -27,18 +27,18 @@ def applicable(engine: str) -> list[str]:
 
 
 def fits_dense(row: Method) -> bool:
-    """Whether a method works on (N, features) inside a network."""
-    return row.kind == "drop" and row.dims in ("any", "(N, in)")
+    """Whether a method works on (N, features) inside a network of ReLU or logistic units."""
+    return row.kind == "drop" and row.dims in ("any", "(N, in)") and not row.needs
 
 
 def drop_arguments(method: str) -> dict[str, Any]:
-    """The arguments of `scratch.mlp` that put a method in; a method without layer by hand gets a stand-in."""
+    """The arguments of `scratch.mlp` that put a method in."""
     if method == "none":
         return {"drop": None}
     row = METHODS[method]
     if row.unit == "weight":  # one mask a batch: a mask a sample costs as many products as samples
         return {"drop": None, "connect": functools.partial(scratch.DropConnect, per_sample=False)}
-    layer: Callable[..., scratch.Layer] = getattr(scratch, row.hand or "Dropout")
+    layer: Callable[..., scratch.Layer] = getattr(scratch, str(row.hand))
     return {"drop": lambda p: layer(p, **row.options)}
 
 
