@@ -249,9 +249,11 @@ def test_a_report_that_cannot_be_written_is_told(mine, monkeypatch):
 
 
 def start(*arguments, cwd):
+    # A job in the background may have been told to ignore Ctrl-C; a user's command has not.
+    hear = None if sys.platform == "win32" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
     return subprocess.Popen(
         [sys.executable, "-m", "thinned", *arguments],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear,
     )  # fmt: skip
 
 
