@@ -147,7 +147,7 @@ def run(name: str | None = None, json: bool = False) -> None:
     """
     if name not in (None, "dropout"):
         raise LabError(f"no benchmark named {name!r}; there is: dropout")
-    console = Console(stderr=json)
+    console = Console(stderr=json, width=None if sys.stdout.isatty() else 100)
     counts = sorted({1, kernels.cores()})
     results = []
     total = len(counts) * 2 * len(SIZES) * len(RATES)
