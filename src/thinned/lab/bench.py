@@ -7,7 +7,6 @@ them alike; what is reported is the median, the spread, and the median of the ra
 from __future__ import annotations
 
 import json as json_module
-import platform
 import statistics
 import sys
 import time
@@ -24,6 +23,7 @@ from rich.table import Table
 import thinned
 from thinned import Key, kernels
 from thinned.lab.errors import LabError
+from thinned.lab.runs import processor
 
 SIZES = {"1K": 1 << 10, "32K": 1 << 15, "512K": 1 << 19, "16M": 1 << 24}
 RATES = (0.1, 0.3, 0.5)
@@ -129,15 +129,6 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "thinned": thinned.__version__,
     }
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def run(name: str | None = None, json: bool = False) -> None:

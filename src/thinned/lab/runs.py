@@ -228,7 +228,7 @@ def _machine() -> dict[str, Any]:
     import thinned
 
     return {
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
         "python": platform.python_version(),
         "numpy": np.__version__,
         "thinned": getattr(thinned, "__version__", "unknown"),
@@ -236,7 +236,8 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
