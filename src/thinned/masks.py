@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned import _array, _checks, kernels, theory
-from thinned.key import Key, threshold, words
+from thinned.key import Key, choose, threshold, words
 
 Mask = NDArray[np.bool_]
 
@@ -74,6 +74,16 @@ def samples(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) ->
 def batch(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
     """(N, …) -> (1, 1, …): all or nothing; the same decision on every shard."""
     return _units((1,), p, key, 0).reshape(tuple(1 for _ in shape))
+
+
+def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
+    """The units that `thin` computes: (groups, k), each row ascending; k = max(1, n − round(p·n)) of n.
+
+    One group is picked by the key itself, more by ``key.fold_in(g)``, g = 0 … groups − 1.
+    """
+    k = max(1, n - round(p * n))
+    keys = [key] if groups == 1 else [key.fold_in(g) for g in range(groups)]
+    return np.stack([choose(one, n, k) for one in keys])
 
 
 def blocks(
