@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from thinned import Key, kernels
+from thinned.kernels import address
 from thinned.key import bernoulli, threshold
 
 cpu = kernels.extension()
@@ -32,7 +33,7 @@ RATES = st.one_of(
 @given(seed=st.integers(0, 2**64 - 1), n=SIZES, start=STARTS, p=RATES)
 def test_masks_equal_the_reference(level, seed, n, start, p):
     out = np.empty(n, bool)
-    cpu.mask(out, start, *Key(seed).words, threshold(p), 1, level)
+    cpu.mask(address(out), n, start, *Key(seed).words, threshold(p), 1, level)
     assert np.array_equal(out, bernoulli(Key(seed), n, threshold(p), start))
 
 
@@ -43,10 +44,13 @@ def test_masks_equal_the_reference(level, seed, n, start, p):
 def test_dropout_equals_the_reference(level, dtype, seed, n, start, p):
     x = np.linspace(-2, 2, n, dtype=dtype)
     x[1::7], x[2::11] = np.nan, np.inf
+    code = kernels.DTYPES[np.dtype(dtype).name]
     kept, out = bernoulli(Key(seed), n, threshold(p), start), np.empty_like(x)
-    cpu.dropout(x, out, start, *Key(seed).words, threshold(p), 1.7, 1, level)
+    cpu.dropout(code, address(x), address(out), n, start, *Key(seed).words, threshold(p), 1.7, 1, level)
     assert np.array_equal(out, np.where(kept, x * dtype(1.7), dtype(0)), equal_nan=True)
-    cpu.dropout(x, x, start, *Key(seed).words, threshold(p), 1.7, 1, level)  # in place
+    cpu.dropout(
+        code, address(x), address(x), n, start, *Key(seed).words, threshold(p), 1.7, 1, level
+    )  # in place
     assert np.array_equal(out, x, equal_nan=True)
 
 
@@ -57,25 +61,41 @@ def test_threads_change_nothing(level, p):
     n = (1 << 21) + 12345  # several parts, the last one ragged
     x = np.linspace(-1, 1, n, dtype=np.float32)
     one, many, mask = np.empty_like(x), np.empty_like(x), np.empty(n, bool)
-    cpu.dropout(x, one, 77, *Key(9).words, threshold(p), 2.0, 1, level)
-    cpu.mask(mask, 77, *Key(9).words, threshold(p), 5, level)
+    cpu.dropout(0, address(x), address(one), n, 77, *Key(9).words, threshold(p), 2.0, 1, level)
+    cpu.mask(address(mask), n, 77, *Key(9).words, threshold(p), 5, level)
     for workers in (2, 3, 64):
-        cpu.dropout(x, many, 77, *Key(9).words, threshold(p), 2.0, workers, level)
+        cpu.dropout(0, address(x), address(many), n, 77, *Key(9).words, threshold(p), 2.0, workers, level)
         assert np.array_equal(one, many)
     assert np.array_equal(one != 0, mask & (x != 0))
 
 
 @needs_extension
-def test_wrong_arrays_are_refused():
-    x = np.ones(8, np.float32)
-    with pytest.raises(ValueError, match="out must have the size of x"):
-        cpu.dropout(x, np.ones(9, np.float32), 0, 0, 0, 0, 1.0)
-    with pytest.raises(TypeError):
-        cpu.dropout(x, np.ones(8, np.float64), 0, 0, 0, 0, 1.0)
-    with pytest.raises(TypeError):
-        cpu.dropout(x[::2], np.ones(4, np.float32), 0, 0, 0, 0, 1.0)
+def test_unknown_levels_are_refused():
+    out = np.ones(8, bool)
     with pytest.raises(ValueError, match="level must be one of"):
-        cpu.mask(np.ones(8, bool), 0, 0, 0, 0, 1, "sse9")
+        cpu.mask(address(out), 8, 0, 0, 0, 0, 1, "sse9")
+
+
+@needs_extension
+def test_memory_is_used_again_and_bounded():
+    size = 3 * kernels.POOLED
+    first = kernels.empty((3, kernels.POOLED // 4), np.float32)
+    where = address(first)
+    assert where % 64 == 0
+    view = first[1:]
+    del first
+    assert address(kernels.empty((size // 4,), np.float32)) != where, "still in use by a view"
+    del view
+    again = kernels.empty((size // 8,), np.float64)
+    assert address(again) == where
+    try:
+        cpu.keep_at_most(size)
+        del again
+        assert cpu.waiting() <= size
+        cpu.keep_at_most(0)
+        assert cpu.waiting() == 0
+    finally:
+        cpu.keep_at_most(256 << 20)
 
 
 PROGRAM = """

@@ -293,7 +293,7 @@ def _elements(x: Any, key: Key, limit: int, scale: float, start: int) -> Any:
         from thinned.kernels import autograd
 
         return autograd.select(x, key, limit, scale, start)
-    out = np.empty(x.shape, x.dtype)
+    out = kernels.empty(x.shape, x.dtype)
     kernels.dropout(
         np.ascontiguousarray(x).reshape(-1), out.reshape(-1), key, limit, scale, kernels.threads(), start
     )

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import warnings
 from types import ModuleType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from thinned.key import Key, bernoulli
+
+DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # as kernel.hpp numbers them
+POOLED = 1 << 18  # bytes; smaller arrays come from the allocator, which does not give their pages back
 
 
 @functools.cache
@@ -52,7 +56,7 @@ def mask(key: Key, n: int, limit: int, start: int = 0) -> NDArray[np.bool_]:
     if cpu is None:
         return bernoulli(key, n, limit, start)
     out = np.empty(n, np.bool_)
-    cpu.mask(out, start, *key.words, limit, threads())
+    cpu.mask(address(out), n, start, *key.words, limit, threads())
     return out
 
 
@@ -62,9 +66,23 @@ def dropout(
     """``out = x·scale`` where kept, 0 where dropped, in one pass; both flat, contiguous, of one dtype."""
     cpu = extension()
     if cpu is not None and x.dtype in (np.float32, np.float64):
-        cpu.dropout(x, out, start, *key.words, limit, scale, workers)
+        dtype = DTYPES[x.dtype.name]
+        cpu.dropout(dtype, address(x), address(out), x.size, start, *key.words, limit, scale, workers)
         return
     kept = mask(key, x.size, limit, start)
     wide = np.promote_types(x.dtype, np.float32)  # half precision is scaled in single, rounded once
     with np.errstate(over="ignore", invalid="ignore"):  # in units that are dropped, too
         out[...] = np.where(kept, x.astype(wide, copy=False) * wide.type(scale), wide.type(0))
+
+
+def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+    """An array for a result: where it is large, from memory that was used before."""
+    cpu, size = extension(), math.prod(shape) * np.dtype(dtype).itemsize
+    if cpu is None or size < POOLED:
+        return np.empty(shape, dtype)
+    return np.frombuffer(cpu.Block(size), dtype).reshape(shape)
+
+
+def address(x: NDArray) -> int:
+    """Where the first element lies."""
+    return int(x.__array_interface__["data"][0])

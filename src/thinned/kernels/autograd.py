@@ -19,11 +19,11 @@ def select(x: torch.Tensor, key: Key, limit: int, scale: float, start: int = 0) 
     """x·scale where kept, 0 where dropped, by element; units are counted from ``start``."""
     if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64):
         flat = x.detach().contiguous()
-        out = torch.empty(x.shape, dtype=x.dtype)
+        out = kernels.empty(tuple(x.shape), flat.numpy().dtype)
         kernels.dropout(
-            flat.view(-1).numpy(), out.view(-1).numpy(), key, limit, scale, torch.get_num_threads(), start
+            flat.view(-1).numpy(), out.reshape(-1), key, limit, scale, torch.get_num_threads(), start
         )
-        return out
+        return torch.from_numpy(out)
     kept = kernels.mask(key, x.numel(), limit, start).reshape(x.shape)
     return _array.where(kept, x * scale, 0.0)
 

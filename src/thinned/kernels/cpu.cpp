@@ -1,7 +1,7 @@
-// The Python module thinned.kernels._cpu: picks the level, splits the work over threads.
+// The Python module thinned.kernels._cpu: picks the level, splits the work over threads. Arrays come as
+// addresses of contiguous memory: thinned.kernels, the only caller, sees to it that they fit.
 
 #include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
@@ -12,22 +12,22 @@
 #include <vector>
 
 #include "kernel.hpp"
+#include "pool.hpp"
 
 namespace nb = nanobind;
 using namespace thinned;
 
 namespace {
 
-template <class T>
-using Array = nb::ndarray<T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Address = uintptr_t;
 
 std::vector<const Level *> available() {
-    std::vector<const Level *> found{&plain::level};
+    std::vector<const Level *> found{&plain::table};
 #ifdef THINNED_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::level);
+    if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::table);
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
-        found.push_back(&avx512::level);
+        found.push_back(&avx512::table);
 #endif
     return found;
 }
@@ -39,6 +39,8 @@ const Level &pick(const std::string &name) {
         if (name == level->name) return *level;
     throw std::invalid_argument("level must be one of levels(), got '" + name + "'");
 }
+
+constexpr int64_t SIZES[] = {4, 8, 2, 2};  // bytes, by DType
 
 // Runs work(begin, end) over [0, n) in equal parts of whole blocks. Threads are started for the call and
 // joined, so nothing outlives it and a fork is safe; below GRAIN units a thread costs more than it saves.
@@ -61,32 +63,33 @@ void split(int64_t n, int threads, Work work) {
     for (std::thread &thread : crew) thread.join();
 }
 
-void mask(Array<bool> out, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, int threads, const std::string &level) {
-    const auto fill = pick(level).mask;
-    uint8_t *data = reinterpret_cast<uint8_t *>(out.data());
+void mask(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, int threads, const std::string &level) {
+    const Level &kernels = pick(level);
+    uint8_t *to = reinterpret_cast<uint8_t *>(out);
     const Draw draw{k0, k1, limit};
-    const int64_t n = (int64_t)out.size();
     nb::gil_scoped_release release;
-    split(n, threads, [=](int64_t begin, int64_t end) { fill(data + begin, start + begin, end - begin, draw); });
+    split(n, threads, [=, &kernels](int64_t begin, int64_t end) { kernels.mask(to + begin, start + begin, end - begin, draw); });
 }
 
-template <class T>
-void dropout(Array<const T> x, Array<T> out, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, double scale, int threads,
-             const std::string &level) {
-    if (x.size() != out.size()) throw std::invalid_argument("out must have the size of x");
-    const Level &chosen = pick(level);
-    const T *from = x.data();
-    T *to = out.data();
+void dropout(int dtype, Address x, Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, double scale,
+             int threads, const std::string &level) {
+    const Level &kernels = pick(level);
+    const char *from = reinterpret_cast<const char *>(x);
+    char *to = reinterpret_cast<char *>(out);
     const Draw draw{k0, k1, limit};
-    const int64_t n = (int64_t)x.size();
+    const int64_t size = SIZES[dtype];
     nb::gil_scoped_release release;
-    split(n, threads, [=, &chosen](int64_t begin, int64_t end) {
-        if constexpr (sizeof(T) == 4)
-            chosen.dropout_f32(from + begin, to + begin, start + begin, end - begin, draw, (T)scale);
-        else
-            chosen.dropout_f64(from + begin, to + begin, start + begin, end - begin, draw, (T)scale);
+    split(n, threads, [=, &kernels](int64_t begin, int64_t end) {
+        kernels.dropout(DType(dtype), from + begin * size, to + begin * size, start + begin, end - begin, draw, scale);
     });
 }
+
+int block_buffer(PyObject *self, Py_buffer *view, int flags) {
+    Block *block = nb::inst_ptr<Block>(nb::handle(self));
+    return PyBuffer_FillInfo(view, self, block->data(), (Py_ssize_t)block->size(), 0, flags);
+}
+
+PyType_Slot block_slots[] = {{Py_bf_getbuffer, (void *)block_buffer}, {0, nullptr}};
 
 }  // namespace
 
@@ -98,9 +101,11 @@ NB_MODULE(_cpu, m) {
         return names;
     });
     using namespace nb::literals;
-    m.def("mask", &mask, "out"_a.noconvert(), "start"_a, "k0"_a, "k1"_a, "limit"_a, "threads"_a = 1, "level"_a = "");
-    m.def("dropout", &dropout<float>, "x"_a.noconvert(), "out"_a.noconvert(), "start"_a, "k0"_a, "k1"_a, "limit"_a, "scale"_a, "threads"_a = 1,
+    m.def("mask", &mask, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "limit"_a, "threads"_a = 1, "level"_a = "");
+    m.def("dropout", &dropout, "dtype"_a, "x"_a, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "limit"_a, "scale"_a, "threads"_a = 1,
           "level"_a = "");
-    m.def("dropout", &dropout<double>, "x"_a.noconvert(), "out"_a.noconvert(), "start"_a, "k0"_a, "k1"_a, "limit"_a, "scale"_a, "threads"_a = 1,
-          "level"_a = "");
+    nb::class_<Block>(m, "Block", nb::type_slots(block_slots), "Memory from the pool, as a writable buffer.")
+        .def(nb::init<std::size_t>(), "bytes"_a);
+    m.def("keep_at_most", &keep_at_most, "bytes"_a, "Bound the memory that waits to be used again.");
+    m.def("waiting", &waiting, "Bytes that wait to be used again.");
 }

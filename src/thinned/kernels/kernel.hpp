@@ -1,4 +1,5 @@
-// What one compiled level (plain, avx2, avx512) offers to cpu.cpp. See kernel.cpp for the method.
+// The kernels, each compiled for every level of the instruction set (plain, avx2, avx512), and the table
+// of a level through which cpu.cpp calls them. Arrays are addresses of contiguous memory.
 #pragma once
 #include <cstdint>
 
@@ -9,18 +10,28 @@ struct Draw {            // which Bernoulli bits: contract 1 of docs/design.md
     uint64_t limit;      // kept where U < limit; 0 <= limit <= 2**32
 };
 
-// Units start ... start + n - 1: out = kept ? x * scale : 0. `out` may be `x`.
+enum class DType : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
+
 struct Level {
     const char *name;
+    // Units start ... start + n - 1: 1 where kept, 0 where dropped.
     void (*mask)(uint8_t *out, uint64_t start, int64_t n, Draw draw);
-    void (*dropout_f32)(const float *x, float *out, uint64_t start, int64_t n, Draw draw, float scale);
-    void (*dropout_f64)(const double *x, double *out, uint64_t start, int64_t n, Draw draw, double scale);
+    // The same units: out = kept ? x * scale : 0. `out` may be `x`.
+    void (*dropout)(DType dtype, const void *x, void *out, uint64_t start, int64_t n, Draw draw, double scale);
 };
 
-namespace plain { extern const Level level; }
+#define THINNED_LEVEL_OF(level)                                                                                        \
+    namespace level {                                                                                                  \
+    void mask(uint8_t *out, uint64_t start, int64_t n, Draw draw);                                                     \
+    void dropout(DType dtype, const void *x, void *out, uint64_t start, int64_t n, Draw draw, double scale);           \
+    inline constexpr Level table{#level, mask, dropout};                                                               \
+    }
+
+THINNED_LEVEL_OF(plain)
 #ifdef THINNED_X86
-namespace avx2 { extern const Level level; }
-namespace avx512 { extern const Level level; }
+THINNED_LEVEL_OF(avx2)
+THINNED_LEVEL_OF(avx512)
 #endif
+#undef THINNED_LEVEL_OF
 
 }  // namespace thinned

@@ -1,4 +1,4 @@
-// Bernoulli bits by planes, and dropout fused with them. Compiled once for every level of the
+// Bernoulli bits by planes. Included by every kernel, which is compiled once for every level of the
 // instruction set, with THINNED_LEVEL as its namespace; the same results at each.
 //
 // A group is 128 units: the 128 output bits of one Philox4x32-10 call are one bit-plane of their 32-bit
@@ -6,6 +6,7 @@
 // Comparing U < limit from the most significant plane on, half of the open units are decided by each
 // plane: about log2(units) + 1 planes decide them all, and one plane where limit = 2**31 (p = 0.5).
 
+#pragma once
 #include "kernel.hpp"
 
 #include <cstring>
@@ -183,54 +184,6 @@ inline void for_each_word(uint64_t start, int64_t n, Draw draw, Use use) {
     }
 }
 
-// out = kept ? x * scale : 0. Selects, so that NaN in a dropped unit is gone.
-template <class T, class Int>
-inline void select(const T *x, T *out, uint64_t bits, int m, T scale) {
-#ifdef THINNED_BYTES
-    typedef T Reals __attribute__((vector_size(THINNED_BYTES)));
-    typedef Int Ints __attribute__((vector_size(THINNED_BYTES)));
-    constexpr int W = THINNED_BYTES / sizeof(T);
-    if (m == 64) {
-        Ints lane;
-        for (int j = 0; j < W; ++j) lane[j] = (Int)1 << j;
-        for (int i = 0; i < 64; i += W) {
-            Reals y;
-            std::memcpy(&y, x + i, sizeof y);
-            y *= scale;
-            const Ints have = (Ints{} + (Int)((bits >> i) & ((1u << W) - 1))) & lane;
-            y = (Reals)((Ints)y & (have == lane));
-            std::memcpy(out + i, &y, sizeof y);
-        }
-        return;
-    }
-#endif
-    for (int i = 0; i < m; ++i) out[i] = (bits >> i & 1) ? x[i] * scale : (T)0;
-}
-
-void mask(uint8_t *out, uint64_t start, int64_t n, Draw draw) {
-    for_each_word(start, n, draw, [=](int64_t i, uint64_t bits, int m) {
-        if (m == 64) {
-            for (int j = 0; j < 64; j += 8) {  // eight bits to eight bytes: bit k to byte k, then to 0 or 1
-                const uint64_t spread = ((bits >> j & 255) * 0x0101010101010101u) & 0x8040201008040201u;
-                const uint64_t bytes = ((spread + 0x7F7F7F7F7F7F7F7Fu) >> 7) & 0x0101010101010101u;
-                for (int k = 0; k < 8; ++k) out[i + j + k] = (uint8_t)(bytes >> (8 * k));
-            }
-        } else {
-            for (int j = 0; j < m; ++j) out[i + j] = bits >> j & 1;
-        }
-    });
-}
-
-template <class T, class Int>
-void dropout(const T *x, T *out, uint64_t start, int64_t n, Draw draw, T scale) {
-    for_each_word(start, n, draw, [=](int64_t i, uint64_t bits, int m) { select<T, Int>(x + i, out + i, bits, m, scale); });
-}
-
 }  // namespace
-
-#define THINNED_TEXT_(x) #x
-#define THINNED_TEXT(x) THINNED_TEXT_(x)
-extern const Level level = {THINNED_TEXT(THINNED_LEVEL), mask, dropout<float, int32_t>, dropout<double, int64_t>};
-
 }  // namespace THINNED_LEVEL
 }  // namespace thinned
