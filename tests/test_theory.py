@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinned import theory
+from thinned import Key, keep_mask, theory
 
 P = pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.9])
 
@@ -184,3 +184,86 @@ def test_beta(alpha):
 
 def test_attentive():
     assert theory.attentive_share(6, 7) == 6 / 49
+
+
+# Regression with dropout on the inputs: the closed form beside a simulation, within a computed bound.
+
+Z = 5.0  # standard errors: chance exceeds them once in 1.7 million
+
+
+def _regression(seed=0, n=30, d=4):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d)) * np.arange(1, d + 1)
+    return x, x @ rng.normal(size=d) + rng.normal(size=n), rng.normal(size=d)
+
+
+def _masked(x, p, draws=20_000, seed=1):
+    return x * keep_mask((draws, *x.shape), p, key=Key(seed))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_linear_loss_is_the_mean_over_the_masks(p):
+    x, y, w = _regression()
+    losses = ((y - _masked(x, p) @ w) ** 2).sum(1)
+    bound = Z * losses.std(ddof=1) / len(losses) ** 0.5
+    assert abs(losses.mean() - theory.linear_loss(x, y, w, p)) < bound
+    scaled = (1 - p) * w  # its form in the weights of evaluation
+    ridge = np.sum((y - x @ scaled) ** 2) + p / (1 - p) * theory.gamma_squared(x) @ scaled**2
+    assert math.isclose(theory.linear_loss(x, y, w, p), ridge, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_linear_gradient_is_the_mean_over_the_masks(p):
+    x, y, w = _regression()
+    masked = _masked(x, p)
+    grads = -np.einsum("knd,kn->kd", masked, y - masked @ w)
+    bound = Z * grads.std(axis=0, ddof=1) / len(grads) ** 0.5
+    assert (np.abs(grads.mean(0) - theory.linear_gradient(x, y, w, p)) < bound).all()
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 0.9])
+def test_linear_minimiser_has_no_gradient_and_is_the_least(p):
+    x, y, _ = _regression()
+    w = theory.linear_minimiser(x, y, p)
+    scale = np.abs(x.T @ y).max()
+    assert np.abs(theory.linear_gradient(x, y, w, p)).max() < 1e-12 * scale
+    least = theory.linear_loss(x, y, w, p)
+    for step in np.random.default_rng(2).normal(size=(20, len(w))):
+        assert theory.linear_loss(x, y, w + 0.01 * step, p) > least
+
+
+def test_penalty_is_strongest_at_one_half():
+    rates = np.linspace(0, 1, 101)
+    assert rates[np.argmax([theory.penalty_weight(p) for p in rates])] == 0.5
+
+
+def test_logistic_penalty_is_what_dropout_adds_to_second_order():
+    x, _, w = _regression()
+    labels = np.random.default_rng(3).integers(0, 2, len(x)) * 2 - 1
+    p, v = 0.3, 0.02 * w
+    noise = (_masked(x, p, 40_000) / (1 - p) - x) @ v * labels
+    margin = x @ v * labels
+    slope = -1 / (1 + np.exp(margin))  # noise has mean 0: taking its first order away leaves the mean
+    added = (np.logaddexp(0, -margin - noise) - np.logaddexp(0, -margin) - slope * noise).sum(1)
+    chance = Z * added.std(ddof=1) / len(added) ** 0.5
+    third = (np.abs(noise) ** 3).sum(1).mean() / (6 * 6 * 3**0.5)  # the third derivative is at most 1/(6√3)
+    penalty = theory.logistic_penalty(x, v, p)
+    assert chance + third < 0.1 * penalty, "the bound says something"
+    assert abs(added.mean() - penalty) < chance + third
+    assert math.isclose(theory.logistic_penalty(-x, v, p), penalty), "the labels cancel"
+
+
+def test_layer_penalty_is_the_variance_of_the_outputs():
+    x, _, _ = _regression()
+    weight, p = np.random.default_rng(4).normal(size=(3, x.shape[1])), 0.4
+    exact = theory.drop_connect_moments(x, weight, p=p)[1].sum(1).mean()  # equal: no input meets itself twice
+    assert math.isclose(theory.layer_penalty(x, weight, p), exact)
+
+
+def test_subnetworks():
+    assert theory.subnetworks(10) == 1024
+    assert theory.subnetworks(10, 5) == 252
+    assert sum(theory.subnetworks(10, k) for k in range(11)) == 1024
+    assert math.isclose(theory.effective_subnetworks(10, 0.5), 1024)
+    assert max((theory.effective_subnetworks(10, p), p) for p in np.linspace(0, 1, 21))[1] == 0.5
+    assert theory.effective_subnetworks(10, 0.0) == theory.effective_subnetworks(10, 1.0) == 1.0

@@ -196,3 +196,75 @@ def _outer(axes: Sequence[Floats]) -> Floats:
     """The product of what each axis says, for all places in C order."""
     product: Floats = functools.reduce(lambda a, b: np.kron(a, b).astype(np.float64), axes)
     return product
+
+
+# Linear and logistic regression with dropout on the inputs. X: (N, d), y: (N,), w: (d,); R drops with p.
+# Γ² = diag(XᵀX): Srivastava et al. 2014, section 9.1; Baldi and Sadowski 2013, NIPS 26.
+
+
+def gamma_squared(x: Floats) -> Floats:
+    """The diagonal of Γ² = diag(XᵀX): the sum of squares of each input, (d,)."""
+    return np.asarray(np.einsum("nd,nd->d", x, x))
+
+
+def penalty_weight(p: float) -> float:
+    """p(1 − p), the variance of a mask: what multiplies ‖Γw‖²; largest at p = ½."""
+    return p * (1.0 - p)
+
+
+def linear_loss(x: Floats, y: Floats, w: Floats, p: float) -> float:
+    """E‖y − (R∗X)w‖² over the masks = ‖y − (1 − p)Xw‖² + p(1 − p)‖Γw‖².
+
+    With w̃ = (1 − p)w, what evaluation uses: ‖y − Xw̃‖² + p/(1 − p)·‖Γw̃‖², a ridge penalty in the units of
+    the data.
+    """
+    residual = y - (1.0 - p) * (x @ w)
+    return float(residual @ residual + penalty_weight(p) * gamma_squared(x) @ w**2)
+
+
+def linear_gradient(x: Floats, y: Floats, w: Floats, p: float) -> Floats:
+    """E[∂E_D/∂w] over the masks = ∂E_N/∂w + p(1 − p)Γ²w, with E = ½‖·‖², (d,).
+
+    E_D = ½‖y − (R∗X)w‖² is the loss of one thinned network, E_N = ½‖y − (1 − p)Xw‖² that of the network
+    whose weights are scaled.
+    """
+    ensemble = -(1.0 - p) * (x.T @ (y - (1.0 - p) * (x @ w)))
+    return np.asarray(ensemble + penalty_weight(p) * gamma_squared(x) * w)
+
+
+def linear_minimiser(x: Floats, y: Floats, p: float) -> Floats:
+    """The w that minimises `linear_loss`: (1 − p)w = (XᵀX + p/(1 − p)·Γ²)⁻¹Xᵀy, (d,), for p < 1."""
+    ridge = x.T @ x + np.diag(p / (1.0 - p) * gamma_squared(x))
+    return np.asarray(np.linalg.lstsq(ridge, x.T @ y, rcond=None)[0] / (1.0 - p))
+
+
+def logistic_penalty(x: Floats, w: Floats, p: float) -> float:
+    """What dropout adds to the logistic loss, to second order: ½·p/(1 − p)·Σ_n s_n(1 − s_n)Σ_j x_nj²w_j².
+
+    s_n = 1/(1 + e^{−x_n·w}); survivors divided by 1 − p; the labels cancel. A ridge penalty that spares
+    rare inputs, and directions in which the model is sure.
+
+    Wager, Wang and Liang 2013, NIPS 26, arXiv:1307.1493.
+    """
+    s = 0.5 * (1.0 + np.tanh(0.5 * (x @ w)))
+    return float(0.5 * p / (1.0 - p) * (s * (1.0 - s)) @ (x**2 @ w**2))
+
+
+def layer_penalty(x: Floats, weight: Floats, p: float) -> float:
+    """The variance that dropping its inputs adds to a layer's outputs: p/(1 − p)·Σ_j E[x_j²]·‖W_·j‖².
+
+    The sum over the outputs, the mean over the samples. ``x``: (N, in), the inputs without dropout;
+    ``weight``: (out, in).
+    """
+    return float(p / (1.0 - p) * np.mean(x**2, axis=0) @ np.sum(weight**2, axis=0))
+
+
+def subnetworks(n: int, k: int | None = None) -> int:
+    """How many thinned networks n units make: 2ⁿ; those with exactly k survivors: n!/(k!(n − k)!)."""
+    return 1 << n if k is None else math.comb(n, k)
+
+
+def effective_subnetworks(n: int, p: float) -> float:
+    """e to the entropy of the masks of n units: so many networks share the training; at p = ½ all 2ⁿ."""
+    entropy = -sum(q * math.log(q) for q in (p, 1.0 - p) if q > 0.0)
+    return math.exp(n * entropy)
