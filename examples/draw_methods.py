@@ -31,7 +31,7 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 
 import thinned
-from thinned import Key, masks, theory
+from thinned import Key, keep_mask, masks, theory
 from thinned.key import permutation
 from thinned.methods import METHODS, Method
 
@@ -228,7 +228,7 @@ def _counted(kept: Any, p: float, units: str) -> str:
 
 def _elements(scale: float, rescale: str, training: str, evaluation: str) -> Sheet:
     x, p, key = grey(flower(42))[None], 0.5, Key(0)
-    kept = masks.elements(x.shape, p, key)
+    kept = keep_mask(x.shape, p, key=key)
     train, test = (thinned.dropout(x, p, key=key, training=t, rescale=rescale) for t in (True, False))
     sheet = Sheet(276, scale)
     pictures = [paint(x[0]), paint_mask(kept[0]), paint(train[0], kept[0]), paint(test[0])]
@@ -282,7 +282,7 @@ def draw_alpha(scale: float) -> Sheet:
     have one low value; and its histogram, a high bar at that value and the kept values to the right."""
     p, key = 0.3, Key(0)
     x = standardized(grey(flower(42)) ** (1 / GAMMA))[None]
-    kept, y = masks.elements(x.shape, p, key), thinned.alpha_dropout(x, p, key=key)
+    kept, y = keep_mask(x.shape, p, key=key), thinned.alpha_dropout(x, p, key=key)
     a, b = theory.alpha_constants(p)
     low = a * theory.ALPHA_PRIME + b
     sheet = Sheet(276, scale)
@@ -309,7 +309,7 @@ def _channels(scale: float, p: float, key: Key, function: Any, alpha: bool, drop
     show = paint_standardized if alpha else paint
     x = np.stack([feature_maps(temple(38)), feature_maps(flower(38))])
     x = standardized(x) if alpha else x * (1 - p)  # so that survivors end at 1, the brightest there is
-    kept, y = masks.channels(x.shape, p, key), function(x, p, key=key)
+    kept, y = keep_mask((*x.shape[:2], 1, 1), p, key=key), function(x, p, key=key)
     sheet = Sheet(660, scale)
     for i, name in enumerate(("the temple", "the flower")):
         top = 62 + 306 * i
@@ -350,7 +350,7 @@ def draw_drop_block(scale: float) -> Sheet:
     sheet.row(54, 140, list(map(paint, x[0])), [MAPS[i] for i in (0, 2, 3, 4, 5)])
     told = {True: "each channel has its own blocks (the default)", False: "the same blocks in all channels"}
     for i, per_channel in enumerate((True, False)):
-        kept = masks.blocks(x.shape, p, size, key, per_channel=per_channel)[0]
+        kept = masks.blocks(x.shape, masks.seeds(x.shape, p, size, key, per_channel=per_channel))[0]
         y = thinned.drop_block(x, p, size, key=key, per_channel=per_channel)[0]
         after = [paint(m, k) for m, k in zip(y, np.broadcast_to(kept, y.shape), strict=True)]
         top = 232 + 174 * i
@@ -370,7 +370,7 @@ def draw_drop_path(scale: float) -> Sheet:
     some = [temple(38), flower(38), *(photograph(name, 38, *where) for name, *where in crops)]
     x = 0.7 * np.stack([grey(light) for light in [*some, some[0][..., ::-1]]])
     branch = 0.5 * np.stack([edges(light).sum(0) for light in x])
-    kept, y = masks.samples(x.shape, p, key)[:, 0, 0], thinned.drop_path(branch, p, key=key)
+    kept, y = keep_mask(len(x), p, key=key), thinned.drop_path(branch, p, key=key)
     sheet = Sheet(516, scale)
     sheet.text(MARGIN, 28, "x, six samples", 13, NOTE)
     sheet.row(38, 114, list(map(paint, x)))
@@ -393,7 +393,7 @@ def draw_drop_connect(scale: float) -> Sheet:
     means = np.stack([x[digits.target == k].mean(0) for k in range(10)])
     weight = means - means.mean(0)  # (10, 64): how a class differs from all
     some = x[[3, 6]]
-    kept = masks.elements((2, *weight.shape), p, key)
+    kept = keep_mask((2, *weight.shape), p, key=key)
     y = thinned.drop_connect(some, weight, p=p, key=key)
     tiles = np.clip(0.5 + weight / 1.2, 0, 1).reshape(10, 8, 8) ** GAMMA
     blank = np.ones((8, 8, 3))

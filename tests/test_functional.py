@@ -2,17 +2,13 @@
 
 import inspect
 import math
-import tracemalloc
 
 import numpy as np
 import pytest
 from helpers.family import BACKENDS, OUT, on, ramp, weight_for
-from hypothesis import given
-from hypothesis import strategies as st
 
 import thinned
 from thinned import Key, functional, keep_mask, theory
-from thinned.kernels import connect
 
 X = ramp((4, 5, 6))
 
@@ -249,27 +245,27 @@ def test_a_nan_input_reaches_no_dropped_weight(per_sample, torch):
         assert np.array_equal(grad == 0, dropped)
 
 
-@given(block=st.integers(1, 200), n=st.integers(0, 9))
-def test_blocks_of_samples_change_nothing(block, n):
-    x, w = ramp((n, 6)), np.cos(np.arange(24.0)).reshape(4, 6)
-    want = thinned.drop_connect(x, w, None, 0.4, key=Key(1), sample_offset=5)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connect, "BLOCK", block)
-        got = thinned.drop_connect(x, w, None, 0.4, key=Key(1), sample_offset=5)
-    assert np.allclose(got, want, rtol=0, atol=1e-12)
+@pytest.mark.parametrize(
+    ("grad", "kind", "message"),
+    [
+        (np.ones((20, 4)), ValueError, r"grad must have shape \(20, 3\), got \(20, 4\)"),
+        (np.ones(3), ValueError, r"grad must have shape \(20, 3\), got \(3,\)"),
+        (np.ones((20, 3), int), TypeError, "grad must hold floating-point numbers, got dtype int64"),
+        (None, TypeError, "grad must be a NumPy array or a torch tensor, got NoneType"),
+    ],
+)
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_gradients_that_do_not_fit(grad, kind, message, per_sample):
+    with pytest.raises(kind, match=f"^{message}"):
+        functional.drop_connect_gradient(grad, N_IN, weight_for(N_IN), key=Key(0), per_sample=per_sample)
 
 
-def test_drop_connect_never_holds_all_masks():
-    """512 masks of 256 × 256 would be 32 MiB as bytes, 128 MiB as weights; a block is 1 MiB and 4 MiB."""
-    x, w = ramp((512, 256), "float32"), ramp((256, 256), "float32")
-    tracemalloc.start()
-    try:
-        thinned.drop_connect(x, w, p=0.5, key=Key(1))
-        functional.drop_connect_gradient(x, x, w, 0.5, key=Key(1))
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak <= 24 << 20, "two blocks of products, one of masks, the results"
+def test_a_gradient_of_another_dtype_is_taken_in_that_of_x():
+    grad, w = np.cos(np.arange(60.0)).reshape(20, 3), weight_for(N_IN)
+    ours = functional.drop_connect_gradient(grad.astype(np.float32), N_IN, w, key=Key(0))
+    want = functional.drop_connect_gradient(grad.astype(np.float32).astype(float), N_IN, w, key=Key(0))
+    for mine, theirs in zip(ours, want, strict=True):
+        assert np.array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize(

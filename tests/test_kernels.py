@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from thinned import Key, kernels
 from thinned.kernels import address
-from thinned.key import bernoulli, threshold
+from thinned.key import bernoulli, normals, threshold
 
 cpu = kernels.extension()
 LEVELS = cpu.levels() if cpu is not None else []
@@ -37,36 +37,156 @@ def test_masks_equal_the_reference(level, seed, n, start, p):
     assert np.array_equal(out, bernoulli(Key(seed), n, threshold(p), start))
 
 
+def reference(x, kept, scale, shift, fill):
+    """The map by NumPy, operation by operation; half precision in single, rounded once."""
+    wide = np.promote_types(x.dtype, np.float32).type
+    with np.errstate(all="ignore"):
+        y = x.astype(wide) * wide(scale)
+        y = np.where(kept, y + wide(shift) if shift or fill else y, wide(fill))
+        return y.astype(x.dtype)
+
+
+def same_bits(a, b):
+    """Equal, NaN for NaN and −0 for −0."""
+    numbers = ~np.isnan(a)
+    bits = f"u{a.itemsize}"
+    return np.array_equal(numbers, ~np.isnan(b)) and np.array_equal(
+        a[numbers].view(bits), b[numbers].view(bits)
+    )
+
+
+def some_numbers(n, dtype):
+    """Numbers with NaN, infinity and −0 among them."""
+    x = np.linspace(-2, 2, n).astype(dtype)
+    x[1::7], x[2::11], x[3::13] = np.nan, np.inf, -0.0
+    return x
+
+
+MAPS = st.sampled_from([(1.7, 0.0, 0.0), (0.9, 0.25, -1.1)])  # scale, shift, fill
+
+
 @needs_extension
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", kernels.CODES, ids=str)
 @pytest.mark.parametrize("level", LEVELS)
-@given(seed=st.integers(0, 2**64 - 1), n=SIZES, start=STARTS, p=RATES)
-def test_dropout_equals_the_reference(level, dtype, seed, n, start, p):
-    x = np.linspace(-2, 2, n, dtype=dtype)
-    x[1::7], x[2::11] = np.nan, np.inf
-    code = kernels.DTYPES[np.dtype(dtype).name]
-    kept, out = bernoulli(Key(seed), n, threshold(p), start), np.empty_like(x)
-    cpu.dropout(code, address(x), address(out), n, start, *Key(seed).words, threshold(p), 1.7, 1, level)
-    assert np.array_equal(out, np.where(kept, x * dtype(1.7), dtype(0)), equal_nan=True)
-    cpu.dropout(
-        code, address(x), address(x), n, start, *Key(seed).words, threshold(p), 1.7, 1, level
-    )  # in place
-    assert np.array_equal(out, x, equal_nan=True)
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    n=SIZES,
+    start=STARTS,
+    p=RATES,
+    how=MAPS,
+    inner=st.sampled_from([1, 1, 2, 63, 64, 1000]),
+)
+def test_drop_equals_the_reference(level, dtype, seed, n, start, p, how, inner):
+    x, out = some_numbers(n, dtype), np.empty(n, dtype)
+    kept = np.repeat(bernoulli(Key(seed), -(-n // inner), threshold(p), start), inner)[:n]
+    map_ = (*Key(seed).words, threshold(p), start, inner, *how, level)
+    cpu.drop(kernels.CODES[dtype], address(x), address(out), n, 1, *map_)
+    assert same_bits(out, reference(x, kept, *how))
+    cpu.drop(kernels.CODES[dtype], address(x), address(x), n, 1, *map_)
+    assert same_bits(out, x), "in place"
+
+
+@needs_extension
+@pytest.mark.parametrize("dtype", kernels.CODES, ids=str)
+@given(
+    shape=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    order=st.permutations(range(4)),
+    steps=st.lists(st.sampled_from([1, 2, -1, -3]), min_size=4, max_size=4),
+    broadcast=st.booleans(),
+)
+def test_strides_change_nothing(dtype, shape, order, steps, broadcast):
+    shape = [*shape, *[1] * (4 - len(shape))]
+    x = some_numbers(int(np.prod([3 * n for n in shape])), dtype).reshape([3 * n for n in shape])
+    x = x[tuple(slice(None, None, step) for step in steps)].transpose(order)
+    if broadcast:
+        x = np.broadcast_to(x[:, :1], x.shape)
+    drop, noise = kernels.Drop(threshold(0.3), 5, 1, 1.7), kernels.Noise(5, 0.5)
+    for how in (drop, noise):
+        plain = kernels.apply(np.ascontiguousarray(x), how, (1, 2))
+        assert same_bits(kernels.apply(x, how, (1, 2)), plain)
 
 
 @needs_extension
 @pytest.mark.parametrize("level", LEVELS)
+def test_halves_are_rounded_as_numpy_rounds_them(level):
+    """Every float16 there is, by several factors: subnormal, halfway, overflowing."""
+    x = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    for scale in (1.0, 0.5, 1.7, 2.0**-11, 3.0e-8, 1e4, -1.0):
+        out = np.empty_like(x)
+        cpu.drop(
+            kernels.CODES[x.dtype],
+            address(x),
+            address(out),
+            x.size,
+            1,
+            0,
+            0,
+            1 << 32,
+            0,
+            1,
+            scale,
+            level=level,
+        )
+        assert same_bits(out, reference(x, np.True_, scale, 0, 0)), scale
+
+
+@needs_extension
+@pytest.mark.parametrize("level", LEVELS)
+def test_brain_floats_are_rounded_as_torch_rounds_them(level):
+    torch = pytest.importorskip("torch")
+    x = torch.arange(1 << 16).to(torch.uint16).view(torch.bfloat16)
+    for scale in (1.0, 0.5, 1.7, 1e-30, 3e38):
+        out, code = torch.empty_like(x), kernels.DTYPES["bfloat16"]
+        cpu.drop(code, x.data_ptr(), out.data_ptr(), len(x), 1, 0, 0, 1 << 32, 0, 1, scale, level=level)
+        want = (x.float() * np.float32(scale)).bfloat16()
+        assert same_bits(
+            out.view(torch.float16).numpy()[~x.isnan()], want.view(torch.float16).numpy()[~x.isnan()]
+        )
+        assert torch.equal(out.isnan(), want.isnan()), scale
+
+
+@needs_extension
+@given(seed=st.integers(0, 2**64 - 1), n=SIZES, start=STARTS)
+def test_normals_are_the_references_to_their_rounding(seed, n, start):
+    """And at each level to the last bit."""
+    outs = [np.empty(n) for _ in LEVELS]
+    for out, level in zip(outs, LEVELS, strict=True):
+        cpu.normals(address(out), n, start, *Key(seed).words, 1, level)
+        assert np.array_equal(out, outs[0]), level
+    want = normals(Key(seed), n, start)
+    # ln u, a square root, a cosine and their product: less than 8 roundings, in units of |z| + radius
+    assert np.all(abs(outs[0] - want) <= 8 * np.finfo(float).eps * np.sqrt(2 * 32 * np.log(2)))
+
+
+@needs_extension
+@pytest.mark.parametrize("dtype", kernels.CODES, ids=str)
+@pytest.mark.parametrize("level", LEVELS)
+def test_noise_is_made_of_the_normals(level, dtype):
+    x, start = np.linspace(-2, 2, 1000).astype(dtype), 2**34 - 333
+    z, out = kernels.normals(Key(3), x.size, start), np.empty_like(x)
+    cpu.noise(kernels.CODES[dtype], address(x), address(out), x.size, 1, *Key(3).words, start, 0.5, level)
+    wide = np.promote_types(dtype, np.float32)
+    assert same_bits(out, (x.astype(wide) * (1.0 + 0.5 * z).astype(wide)).astype(dtype))
+
+
+@needs_extension
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("inner", [1, 300])
 @pytest.mark.parametrize("p", [0.1, 0.5])
-def test_threads_change_nothing(level, p):
+def test_threads_change_nothing(level, inner, p):
     n = (1 << 21) + 12345  # several parts, the last one ragged
     x = np.linspace(-1, 1, n, dtype=np.float32)
     one, many, mask = np.empty_like(x), np.empty_like(x), np.empty(n, bool)
-    cpu.dropout(0, address(x), address(one), n, 77, *Key(9).words, threshold(p), 2.0, 1, level)
+    drop, noise = (*Key(9).words, threshold(p), 77, inner, 2.0), (*Key(9).words, 77, 0.5)
+    cpu.drop(0, address(x), address(one), n, 1, *drop, level=level)
     cpu.mask(address(mask), n, 77, *Key(9).words, threshold(p), 5, level)
     for workers in (2, 3, 64):
-        cpu.dropout(0, address(x), address(many), n, 77, *Key(9).words, threshold(p), 2.0, workers, level)
+        cpu.drop(0, address(x), address(many), n, workers, *drop, level=level)
         assert np.array_equal(one, many)
-    assert np.array_equal(one != 0, mask & (x != 0))
+    assert np.array_equal(one != 0, np.repeat(mask, inner)[:n] & (x != 0))
+    cpu.noise(0, address(x), address(one), n, 1, *noise, level)
+    cpu.noise(0, address(x), address(many), n, 3, *noise, level)
+    assert np.array_equal(one, many)
 
 
 @needs_extension
@@ -119,6 +239,9 @@ def test_without_the_extension_numpy_gives_the_same_and_says_so_once():
 
 
 def test_threads_follow_the_environment(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "5,2")
+    assert kernels.threads() == 5
+    monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setenv("THINNED_NUM_THREADS", "3")
     assert kernels.threads() == 3
     for nonsense in ("0", "-2", "many", ""):

@@ -62,12 +62,12 @@ def test_bad_arguments(arguments, kind, message):
 
 def test_units_of_the_contract():
     shape, key = (4, 5, 6, 7), Key(3)
-    assert masks.elements(shape, 0.5, key).shape == shape
-    assert masks.channels(shape, 0.5, key).shape == (4, 5, 1, 1)
-    assert masks.samples(shape, 0.5, key).shape == (4, 1, 1, 1)
-    assert masks.batch(shape, 0.5, key).shape == (1, 1, 1, 1)
-    assert masks.blocks(shape, 0.5, 3, key).shape == shape
-    assert masks.blocks(shape, 0.5, 3, key, per_channel=False).shape == (4, 1, 6, 7)
+    assert masks.elements(shape, 3) == (3 * 5 * 6 * 7, 1)
+    assert masks.channels(shape, 3) == (3 * 5, 6 * 7)
+    assert masks.samples(shape, 3) == (3, 5 * 6 * 7)
+    assert masks.batch(shape, 3) == (0, 4 * 5 * 6 * 7)
+    assert masks.blocks(shape, masks.seeds(shape, 0.5, 3, key)).shape == shape
+    assert masks.blocks(shape, masks.seeds(shape, 0.5, 3, key, per_channel=False)).shape == (4, 1, 6, 7)
     assert masks.holes(shape, 3, 2, key).shape == (4, 1, 6, 7)
     assert masks.box(6, 7, 0.5, key).shape == (6, 7)
     assert masks.cells(np.ones((4, 3, 3)), 2, 6, 7).shape == (4, 1, 6, 7)

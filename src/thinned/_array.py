@@ -54,6 +54,35 @@ def to_like(array: np.ndarray, like: Any) -> Any:
     return sys.modules["torch"].from_numpy(array).to(like.device)
 
 
+def memory(x: Any) -> np.ndarray:
+    """``x``, which is on the CPU, as a C-ordered array without gradient; bfloat16 as the int16 of its bits.
+
+    A copy only where x is strided.
+    """
+    if is_torch(x):
+        torch = sys.modules["torch"]
+        x = x.detach().resolve_neg()
+        x = (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
+    return np.require(x, requirements=("C_CONTIGUOUS", "ALIGNED"))
+
+
+def from_memory(y: np.ndarray, like: Any) -> Any:
+    """What `memory` gives, as a tensor in the dtype of ``like`` where that is one."""
+    return sys.modules["torch"].from_numpy(y).view(like.dtype) if is_torch(like) else y
+
+
+def strided(y: Any, like: Any) -> Any:
+    """``y``, in the strides of ``like`` where that is a tensor, as torch's own functions keep them."""
+    if not is_torch(like) or (y.is_contiguous() and like.is_contiguous()):
+        return y
+    return sys.modules["torch"].empty_like(like).copy_(y)
+
+
+def threads(x: Any) -> int | None:
+    """The threads that torch's user wants, where ``x`` is a tensor."""
+    return sys.modules["torch"].get_num_threads() if is_torch(x) else None
+
+
 def widen(x: Any) -> Any:
     """``x`` in single precision where it is in half, else itself."""
     if is_torch(x):

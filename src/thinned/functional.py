@@ -15,14 +15,16 @@ ValueError where p is not in [0, 1] or a shape does not fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from thinned import _array, _checks, kernels, masks, theory
-from thinned.kernels import connect
-from thinned.key import Key, normals, threshold
+from thinned.kernels import Linear, Map, block, connect
+from thinned.key import Key, threshold
 
 
 def dropout(
@@ -48,10 +50,9 @@ def dropout(
     if p == 0.0 or (not training and rescale == "train"):
         return x
     if not training:
-        return _same(x, lambda t: _array.times(t, 1.0 - p))
-    scale = _gain(p) if rescale == "train" else 1.0
-    start = masks.first(x.shape, sample_offset)
-    return _same(x, lambda t: _elements(t, key, threshold(p), scale, start))
+        return _array.times(x, 1.0 - p)
+    how = plan("dropout", x.shape, p, sample_offset)
+    return _apply(x, how if rescale == "train" else how._replace(scale=1.0), key)
 
 
 def spatial_dropout(
@@ -66,7 +67,7 @@ def spatial_dropout(
     p = _checked(x, p, key, sample_offset, "(N, C, *spatial)", 2)
     if p == 0.0 or not training:
         return x
-    return _same(x, lambda t: _select(t, masks.channels(t.shape, p, key, sample_offset), _gain(p)))
+    return _apply(x, plan("spatial_dropout", x.shape, p, sample_offset), key)
 
 
 def drop_block(
@@ -96,14 +97,16 @@ def drop_block(
     if p == 0.0 or not training or 0 in x.shape:
         return x
 
-    def linear(t: Any) -> Any:
-        kept = masks.blocks(
-            t.shape, p, size, key, sample_offset, per_channel=per_channel, exact_rate=exact_rate
-        )
-        survivors = kept.sum(axis=tuple(range(1, kept.ndim)), keepdims=True)
-        return _select(t, kept, kept[0].size / np.maximum(survivors, 1))
+    fall = masks.seeds(x.shape, p, size, key, sample_offset, per_channel=per_channel, exact_rate=exact_rate)
 
-    return _same(x, linear)
+    def linear(t: Any) -> Any:
+        if kernels.native(t):
+            return _array.strided(block.drop(t, fall), t)
+        kept = masks.blocks(t.shape, fall)
+        survivors = kept.sum(axis=tuple(range(1, kept.ndim)), keepdims=True)
+        return _array.strided(_select(t, kept, kept[0].size / np.maximum(survivors, 1)), t)
+
+    return _apply(x, Linear(linear), key)
 
 
 def drop_path(
@@ -117,10 +120,10 @@ def drop_path(
     Source: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
     """
     p = _checked(x, p, key, sample_offset, "(N, …)", 1)
-    units = {"sample": masks.samples, "batch": masks.batch}[_checks.one_of("mode", mode, ("sample", "batch"))]
+    _checks.one_of("mode", mode, ("sample", "batch"))
     if p == 0.0 or not training:
         return x
-    return _same(x, lambda t: _select(t, units(t.shape, p, key, sample_offset), _gain(p)))
+    return _apply(x, plan("drop_path", x.shape, p, sample_offset, mode), key)
 
 
 def gaussian_dropout(
@@ -136,11 +139,7 @@ def gaussian_dropout(
     p = _checked(x, p, key, sample_offset)
     if p == 0.0 or not training:
         return x
-    start = masks.first(x.shape, sample_offset)
-    if p == 1.0:
-        return _same(x, lambda t: _elements(t, key, 0, 1.0, start))
-    deviation = (p / (1.0 - p)) ** 0.5
-    return _same(x, lambda t: _array.times(t, 1.0 + deviation * _normals(t.shape, key, start)))
+    return _apply(x, plan("gaussian_dropout", x.shape, p, sample_offset), key)
 
 
 def alpha_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> Any:
@@ -152,7 +151,9 @@ def alpha_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, sa
     Source: Klambauer, Unterthiner, Mayr and Hochreiter 2017, arXiv:1706.02515.
     """
     p = _checked(x, p, key, sample_offset)
-    return _alpha(x, p, key, training, sample_offset, masks.elements)
+    if p == 0.0 or not training:
+        return x
+    return _apply(x, plan("alpha_dropout", x.shape, p, sample_offset), key)
 
 
 def feature_alpha_dropout(
@@ -165,7 +166,9 @@ def feature_alpha_dropout(
     Source: Klambauer et al. 2017, arXiv:1706.02515, by the unit of Tompson et al. 2015, arXiv:1411.4280.
     """
     p = _checked(x, p, key, sample_offset, "(N, C, *spatial)", 2)
-    return _alpha(x, p, key, training, sample_offset, masks.channels)
+    if p == 0.0 or not training:
+        return x
+    return _apply(x, plan("feature_alpha_dropout", x.shape, p, sample_offset), key)
 
 
 def drop_connect(
@@ -212,10 +215,10 @@ def alpha_gradient(
     ``grad``: any shape -> same; ``features``: of `feature_alpha_dropout`, (N, C, *spatial).
     """
     p = _checked(grad, p, key, sample_offset)
-    units = masks.channels if features else masks.elements
     if p == 0.0:
         return grad
-    return _select(grad, units(grad.shape, p, key, sample_offset), theory.alpha_constants(p)[0])
+    function = "feature_alpha_dropout" if features else "alpha_dropout"
+    return _apply(grad, plan(function, grad.shape, p, sample_offset).gradient(), key)
 
 
 def drop_connect_gradient(
@@ -234,6 +237,10 @@ def drop_connect_gradient(
     """
     p = _checked(x, p, key, sample_offset, "(N, in)", 2, 2)
     _checked_weight(x, weight, None)
+    _array.floating("grad", _array.same_kind("grad", grad, "x", x))
+    if tuple(grad.shape) != (len(x), len(weight)):
+        raise ValueError(f"grad must have shape {(len(x), len(weight))}, got {tuple(grad.shape)}")
+    grad = _array.cast(grad, x)
     if not per_sample:
         kept = dropout(weight, p, key=key)
         return _array.linear(grad, kept.T), dropout(_array.linear(grad.T, x.T), p, key=key)
@@ -247,9 +254,12 @@ def _checked(
 ) -> float:
     """P, after the checks that all methods share."""
     _array.floating("x", x)
-    p = _checks.probability("p", p)
-    _checks.is_key("key", key)
-    _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
+    if not (type(p) is float and 0.0 <= p <= 1.0):  # what is right is let through at once
+        p = _checks.probability("p", p)
+    if type(key) is not Key:
+        _checks.is_key("key", key)
+    if type(sample_offset) is not int or sample_offset != 0:
+        _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
     _checks.rank("x", x, layout, low, high)
     return float(p)
 
@@ -273,54 +283,45 @@ def _gain(p: float) -> float:
     return 1.0 / (1.0 - p) if p < 1.0 else 1.0
 
 
-def _same(x: Any, linear: Callable[[Any], Any], affine: Callable[[Any], Any] | None = None) -> Any:
-    """``affine(x)``, by default ``linear(x)``; a torch tensor's gradient is ``linear`` of the gradient."""
-    if _array.is_torch(x):
-        from thinned.kernels import autograd
-
-        return autograd.apply(x, linear, affine)
-    return (affine or linear)(x)
-
-
 def _select(x: Any, kept: masks.Mask, scale: Any) -> Any:
     """x·scale where kept, 0 where dropped."""
     return _array.where(kept, _array.times(x, scale), 0.0)
 
 
-def _elements(x: Any, key: Key, limit: int, scale: float, start: int) -> Any:
-    """`_select` by element, in one pass: the bits and the product together."""
+def _normals(shape: Any, key: Key, start: int) -> np.ndarray:
+    """Standard normal numbers of that shape, counted from ``start``."""
+    return kernels.normals(key, math.prod(shape), start).reshape(tuple(shape))
+
+
+def _apply(x: Any, how: Map, key: Key) -> Any:
+    """The map of x; a torch tensor's is recorded for the backward pass."""
     if _array.is_torch(x):
         from thinned.kernels import autograd
 
-        return autograd.select(x, key, limit, scale, start)
-    out = kernels.empty(x.shape, x.dtype)
-    kernels.dropout(
-        np.ascontiguousarray(x).reshape(-1), out.reshape(-1), key, limit, scale, kernels.threads(), start
-    )
-    return out
+        return autograd.apply(x, how, key.words)
+    return kernels.apply(x, how, key.words)
 
 
-def _normals(shape: Any, key: Key, start: int) -> np.ndarray:
-    """Standard normal numbers of that shape, counted from ``start``."""
-    return normals(key, int(np.prod(shape, dtype=np.int64)), start).reshape(tuple(shape))
+UNITS: dict[str, Callable[[Sequence[int], int], masks.Units]] = {
+    "dropout": masks.elements,
+    "spatial_dropout": masks.channels,
+    "drop_path": masks.samples,
+    "gaussian_dropout": masks.elements,
+    "alpha_dropout": masks.elements,
+    "feature_alpha_dropout": masks.channels,
+}
 
 
-def _alpha(
-    x: Any, p: float, key: Key, training: bool, sample_offset: int, units: Callable[..., masks.Mask]
-) -> Any:
-    """y = a·x + b where kept, a·α′ + b where dropped."""
-    if p == 0.0 or not training:
-        return x
-    a, b = theory.alpha_constants(p)
-
-    def linear(t: Any) -> Any:
-        return _select(t, units(t.shape, p, key, sample_offset), a)
-
-    def affine(t: Any) -> Any:
-        kept = units(t.shape, p, key, sample_offset)
-        return _array.where(kept, _array.times(t, a, b), a * theory.ALPHA_PRIME + b)
-
-    return _same(x, linear, affine)
+@lru_cache(1024)
+def plan(function: str, shape: Sequence[int], p: float, sample_offset: int, mode: str = "") -> Any:
+    """What a pass of a method in `UNITS` is to the kernels, but for the key; 0 < p ≤ 1."""
+    start, inner = (masks.batch if mode == "batch" else UNITS[function])(shape, sample_offset)
+    if function == "gaussian_dropout" and p < 1.0:
+        return kernels.Noise(start, (p / (1.0 - p)) ** 0.5)
+    if "alpha" in function:
+        a, b = theory.alpha_constants(p)
+        return kernels.Drop(threshold(p), start, inner, a, b, a * theory.ALPHA_PRIME + b)
+    return kernels.Drop(threshold(p), start, inner, _gain(p))
 
 
 def _draw(weight: Any, p: float, key: Key, per_sample: bool, sample_offset: int) -> connect.Draw:

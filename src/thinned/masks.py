@@ -1,7 +1,8 @@
 """Which units a method drops: shapes and spreading, one short function a unit.
 
-Each takes the shape of ``x`` and returns a NumPy bool array that broadcasts with it, True = kept.
-``sample_offset`` is the index of x's first sample in the whole batch: a shard gets its part of the mask.
+Each takes the shape of ``x`` and returns a NumPy bool array that broadcasts with it, True = kept; or, where a
+unit is a run of elements, says which `Units` they are. ``sample_offset`` is the index of x's first sample in
+the whole batch: a shard gets its part of the mask.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned import _array, _checks, kernels, theory
+from thinned.kernels.block import Blocks
 from thinned.key import Key, choose, threshold, words
 
 Mask = NDArray[np.bool_]
+Units = tuple[int, int]  # the first unit, and how many elements, one after the other, make one
 
 
 def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0, like: Any = None) -> Any:
@@ -54,26 +57,24 @@ def _units(shape: Sequence[int], p: float, key: Key, sample_offset: int) -> Mask
     return kept
 
 
-def elements(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
-    """Any shape -> same: each element on its own."""
-    return _units(tuple(shape), p, key, sample_offset)
+def elements(shape: Sequence[int], sample_offset: int = 0) -> Units:
+    """Any shape: each element on its own."""
+    return first(shape, sample_offset), 1
 
 
-def channels(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
-    """(N, C, *spatial) -> (N, C, 1, …): whole channels."""
-    n, c, *spatial = shape
-    return _units((n, c), p, key, sample_offset).reshape(n, c, *(1 for _ in spatial))
+def channels(shape: Sequence[int], sample_offset: int = 0) -> Units:
+    """(N, C, *spatial): whole channels."""
+    return first(shape[:2], sample_offset), math.prod(shape[2:])
 
 
-def samples(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
-    """(N, …) -> (N, 1, …): whole samples."""
-    n, *rest = shape
-    return _units((n,), p, key, sample_offset).reshape(n, *(1 for _ in rest))
+def samples(shape: Sequence[int], sample_offset: int = 0) -> Units:
+    """(N, …): whole samples."""
+    return first(shape[:1], sample_offset), math.prod(shape[1:])
 
 
-def batch(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0) -> Mask:
-    """(N, …) -> (1, 1, …): all or nothing; the same decision on every shard."""
-    return _units((1,), p, key, 0).reshape(tuple(1 for _ in shape))
+def batch(shape: Sequence[int], sample_offset: int = 0) -> Units:
+    """(N, …): all or nothing; the same decision on every shard."""
+    return 0, math.prod(shape)
 
 
 def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
@@ -86,7 +87,7 @@ def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
     return np.stack([choose(one, n, k) for one in keys])
 
 
-def blocks(
+def seeds(
     shape: Sequence[int],
     p: float,
     block_size: int,
@@ -95,18 +96,27 @@ def blocks(
     *,
     per_channel: bool = True,
     exact_rate: bool = True,
-) -> Mask:
-    """(N, C, *spatial) -> (N, C or 1, *spatial): a block falls wherever a seed does.
+) -> Blocks:
+    """(N, C, *spatial): where the blocks of a batch fall.
 
-    The seeds are the first corners of the blocks, wherever one fits; one larger than the map is
-    clipped to it. A place is dropped where any of the blocks above it has fallen.
+    The seeds, (N, C or 1, *valid), are the first corners of the blocks, wherever one fits; one larger than
+    the map is clipped to it.
     """
     n, c, *spatial = shape
-    sizes = [min(block_size, size) for size in spatial]
     rate = theory.drop_block_rate(p, block_size, tuple(spatial), exact=exact_rate)
-    valid = [size - block + 1 for size, block in zip(spatial, sizes, strict=True)]
-    fallen = ~_units((n, c if per_channel else 1, *valid), rate, key, sample_offset)
-    for axis, block in enumerate(sizes, start=2):
+    sizes = tuple(min(block_size, size) for size in spatial)
+    valid = (size - block + 1 for size, block in zip(spatial, sizes, strict=True))
+    start = first((n, c if per_channel else 1, *valid), sample_offset)
+    return Blocks(key, threshold(rate), start, sizes, per_channel)
+
+
+def blocks(shape: Sequence[int], fall: Blocks) -> Mask:
+    """(N, C, *spatial) -> (N, C or 1, *spatial): dropped is where any of the blocks above a place fell."""
+    n, c, *spatial = shape
+    valid = (size - block + 1 for size, block in zip(spatial, fall.sizes, strict=True))
+    units = n, c if fall.per_channel else 1, *valid
+    fallen = ~kernels.mask(fall.key, math.prod(units), fall.limit, fall.start).reshape(units)
+    for axis, block in enumerate(fall.sizes, start=2):
         fallen = _spread(fallen, block, axis)
     return ~fallen
 

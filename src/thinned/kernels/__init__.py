@@ -9,15 +9,65 @@ import functools
 import math
 import os
 import warnings
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from thinned import _array
 from thinned.key import Key, bernoulli
+from thinned.key import normals as reference_normals
 
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # as kernel.hpp numbers them
+CODES = {np.dtype(name): code for name, code in DTYPES.items() if name != "bfloat16"}
 POOLED = 1 << 18  # bytes; smaller arrays come from the allocator, which does not give their pages back
+ALONE = 1 << 15  # elements; fewer stay on one thread, whatever is done to them
+
+
+class Drop(NamedTuple):
+    """y = x·scale + shift where its unit is kept, fill where dropped.
+
+    With the words of a key it is all that a pass needs to know: the threshold, the first unit, and how many
+    elements, one after the other, are a unit.
+    """
+
+    limit: int
+    start: int
+    inner: int
+    scale: float
+    shift: float = 0.0
+    fill: float = 0.0
+
+    def gradient(self) -> Drop:
+        """∂L/∂y -> ∂L/∂x."""
+        return self if self.shift == self.fill == 0.0 else self._replace(shift=0.0, fill=0.0)
+
+
+class Noise(NamedTuple):
+    """y = x·(1 + deviation·z), z ~ N(0, 1), with the normal numbers of a key from ``start`` on."""
+
+    start: int
+    deviation: float
+
+    def gradient(self) -> Noise:
+        """∂L/∂y -> ∂L/∂x."""
+        return self
+
+
+class Linear(NamedTuple):
+    """Any linear map that has no kernel and is its own gradient's."""
+
+    of: Callable[[Any], Any]
+
+    def gradient(self) -> Linear:
+        """∂L/∂y -> ∂L/∂x."""
+        return self
+
+
+Map = Drop | Noise | Linear
+Words = tuple[int, int]  # of a key
 
 
 @functools.cache
@@ -35,13 +85,18 @@ def extension() -> ModuleType | None:
             stacklevel=2,
         )
         return None
+    if (megabytes := os.environ.get("THINNED_POOL_MB", "")).isdecimal():
+        _cpu.keep_at_most(int(megabytes) << 20)
     return _cpu
 
 
 def threads() -> int:
-    """Threads for NumPy arrays: $THINNED_NUM_THREADS, or the cores this process may use."""
-    wanted = os.environ.get("THINNED_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else cores()
+    """Threads for NumPy arrays: $THINNED_NUM_THREADS, $OMP_NUM_THREADS, or the cores this process may use."""
+    for name in ("THINNED_NUM_THREADS", "OMP_NUM_THREADS"):
+        wanted = os.environ.get(name, "").split(",")[0].strip()
+        if wanted.isdecimal() and int(wanted) > 0:
+            return int(wanted)
+    return cores()
 
 
 @functools.cache
@@ -56,31 +111,82 @@ def mask(key: Key, n: int, limit: int, start: int = 0) -> NDArray[np.bool_]:
     if cpu is None:
         return bernoulli(key, n, limit, start)
     out = np.empty(n, np.bool_)
-    cpu.mask(address(out), n, start, *key.words, limit, threads())
+    cpu.mask(address(out), n, start, *key.words, limit, workers(n))
     return out
 
 
-def dropout(
-    x: NDArray, out: NDArray, key: Key, limit: int, scale: float, workers: int, start: int = 0
-) -> None:
-    """``out = x·scale`` where kept, 0 where dropped, in one pass; both flat, contiguous, of one dtype."""
+def normals(key: Key, n: int, start: int = 0) -> NDArray[np.float64]:
+    """Normal numbers ``start … start + n − 1``: `thinned.key.normals` to a few units in the last place."""
     cpu = extension()
-    if cpu is not None and x.dtype in (np.float32, np.float64):
-        dtype = DTYPES[x.dtype.name]
-        cpu.dropout(dtype, address(x), address(out), x.size, start, *key.words, limit, scale, workers)
-        return
-    kept = mask(key, x.size, limit, start)
-    wide = np.promote_types(x.dtype, np.float32)  # half precision is scaled in single, rounded once
-    with np.errstate(over="ignore", invalid="ignore"):  # in units that are dropped, too
-        out[...] = np.where(kept, x.astype(wide, copy=False) * wide.type(scale), wide.type(0))
+    if cpu is None:
+        return reference_normals(key, n, start)
+    out = empty((n,), np.float64)
+    cpu.normals(address(out), n, start, *key.words, workers(n))
+    return out
+
+
+def apply(x: NDArray, how: Map, words: Words) -> NDArray:
+    """The map of an array, in one pass: a new array, in C order."""
+    cpu, code = extension(), CODES.get(x.dtype)
+    if cpu is None or code is None or type(how) is Linear or not x.flags.aligned or x.size == 0:
+        return np.asarray(plainly(x, how, words))
+    out = empty(x.shape, x.dtype)
+    where: Any = x.size
+    if not x.flags.c_contiguous:
+        where = x.shape, *([step // x.itemsize for step in a.strides] for a in (x, out))
+    kernel(cpu, how)(code, address(x), address(out), where, workers(x.size), *words, *how)
+    return out
+
+
+def plainly(x: Any, how: Map, words: Words) -> Any:
+    """The map by mask and select: any device, any dtype; NumPy and torch alike."""
+    if isinstance(how, Linear):
+        return how.of(x)
+    shape = tuple(x.shape)
+    key = Key(words[0] | words[1] << 32)
+    if isinstance(how, Noise):
+        return _array.times(x, 1.0 + how.deviation * normals(key, math.prod(shape), how.start).reshape(shape))
+    if 0 in shape:
+        return _array.zeros(shape, x)
+    axes, inner = len(shape), 1
+    while inner < how.inner:  # the last axes, which make a unit
+        axes -= 1
+        inner *= shape[axes]
+    kept = mask(key, math.prod(shape[:axes]), how.limit, how.start)
+    y = _array.times(x, how.scale, how.shift)
+    fill = how.fill if x.dtype.itemsize > 4 else float(np.float32(how.fill))  # half is rounded from single
+    return _array.where(kept.reshape(shape[:axes] + (1,) * (len(shape) - axes)), y, fill)
+
+
+def kernel(cpu: Any, how: Map) -> Any:
+    """The kernel of a map."""
+    return cpu.drop if type(how) is Drop else cpu.noise
+
+
+def workers(n: int) -> int:
+    """Threads for a NumPy array of ``n`` elements."""
+    return threads() if n >= ALONE else 1
+
+
+def native(x: Any) -> bool:
+    """Whether the extension takes x: memory of this machine, in a dtype that it knows."""
+    here = not _array.is_torch(x) or x.device.type == "cpu"
+    return here and str(x.dtype).removeprefix("torch.") in DTYPES and extension() is not None
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     """An array for a result: where it is large, from memory that was used before."""
-    cpu, size = extension(), math.prod(shape) * np.dtype(dtype).itemsize
-    if cpu is None or size < POOLED:
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < POOLED or extension() is None:
         return np.empty(shape, dtype)
-    return np.frombuffer(cpu.Block(size), dtype).reshape(shape)
+    return np.frombuffer(buffer(size), dtype).reshape(shape)
+
+
+def buffer(size: int) -> Any:
+    """A buffer of ``size`` bytes from the extension's pool, to which it goes back."""
+    cpu = extension()
+    assert cpu is not None
+    return cpu.Block(size)
 
 
 def address(x: NDArray) -> int:

@@ -1,4 +1,8 @@
-"""The product with a mask per sample, block by block: never all N masks at once. NumPy and torch alike."""
+"""The product with a mask per sample: never all N masks at once. NumPy and torch alike.
+
+The extension makes the masks inside the products. Without it, or on another device, they are made for a
+block of samples at a time.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from thinned import _array, kernels
 from thinned.key import Key
 
 BLOCK = 1 << 20  # weights of a block of samples: a few MiB
+FORWARD, BY_X, BY_WEIGHT = 0, 1, 2  # the products, as cpu.cpp numbers them
 
 
 @dataclass(frozen=True)
@@ -35,20 +40,58 @@ class Draw:
 
 def forward(x: Any, weight: Any, draw: Draw) -> Any:
     """y_n = scale·(R_n * W) x_n."""
+    if draw.limit == 0 or 0 in (*x.shape, *weight.shape):
+        return _array.zeros((len(x), len(weight)), x)
+    if _native(x):
+        return _product(FORWARD, x, weight, (len(x), *weight.shape), draw)
     y = _array.zeros((len(x), len(weight)), x)
-    if draw.limit == 0:
-        return y
     for n, kept in draw.masks(len(x), weight):
         y[n] = (_array.where(kept, weight, 0.0) @ x[n, :, None])[..., 0]
     return y * draw.scale
 
 
-def backward(grad: Any, x: Any, weight: Any, draw: Draw) -> tuple[Any, Any]:
-    """∂L/∂x_n = scale·(R_n * W)ᵀ g_n, and ∂L/∂W = scale·Σ_n R_n * (g_n x_nᵀ)."""
-    grad_x, grad_weight = _array.zeros(tuple(x.shape), x), _array.zeros(tuple(weight.shape), weight)
-    if draw.limit == 0:
-        return grad_x, grad_weight
-    for n, kept in draw.masks(len(x), weight):
-        grad_x[n] = (grad[n, None, :] @ _array.where(kept, weight, 0.0))[:, 0]
-        grad_weight += _array.where(kept, grad[n, :, None] * x[n, None, :], 0.0).sum(0)
-    return grad_x * draw.scale, grad_weight * draw.scale
+def backward(
+    grad: Any, x: Any, weight: Any, draw: Draw, needed: tuple[bool, bool] = (True, True)
+) -> tuple[Any, Any]:
+    """∂L/∂x_n = scale·(R_n * W)ᵀ g_n, and ∂L/∂W = scale·Σ_n R_n * (g_n x_nᵀ); None where not needed."""
+    if draw.limit > 0 and 0 not in grad.shape and _native(x):
+        shape = (len(x), *weight.shape)
+        return (
+            _product(BY_X, grad, weight, shape, draw) if needed[0] else None,
+            _product(BY_WEIGHT, grad, x, shape, draw) if needed[1] else None,
+        )
+    grad_x = _array.zeros(tuple(x.shape), x) if needed[0] else None
+    grad_weight = _array.zeros(tuple(weight.shape), weight) if needed[1] else None
+    for n, kept in draw.masks(len(x), weight) if draw.limit > 0 and any(needed) else ():
+        if grad_x is not None:
+            grad_x[n] = draw.scale * (grad[n, None, :] @ _array.where(kept, weight, 0.0))[:, 0]
+        if grad_weight is not None:
+            grad_weight += draw.scale * _array.where(kept, grad[n, :, None] * x[n, None, :], 0.0).sum(0)
+    return grad_x, grad_weight
+
+
+def _native(x: Any) -> bool:
+    """Whether the extension takes x; half precision is summed in single, by its callers."""
+    return kernels.native(x) and x.dtype.itemsize >= 4
+
+
+def _product(which: int, a: Any, b: Any, shape: tuple[int, int, int], draw: Draw) -> Any:
+    """The extension's product of a and b, ``which`` of the three; ``shape`` is (N, out, in)."""
+    n, rows, columns = shape
+    one, other = _array.memory(a), _array.memory(b)
+    out = kernels.empty(((n, rows), (n, columns), (rows, columns))[which], one.dtype)
+    arrays = (kernels.address(one), kernels.address(other), kernels.address(out))
+    cpu = kernels.extension()
+    assert cpu is not None
+    cpu.connect(
+        which,
+        kernels.DTYPES[one.dtype.name],
+        *arrays,
+        shape,
+        draw.start,
+        *draw.key.words,
+        draw.limit,
+        draw.scale,
+        _array.threads(a) or kernels.threads(),
+    )
+    return _array.from_memory(out, a)

@@ -1,18 +1,26 @@
 // The Python module thinned.kernels._cpu: picks the level, splits the work over threads. Arrays come as
-// addresses of contiguous memory: thinned.kernels, the only caller, sees to it that they fit.
+// addresses: thinned.kernels, the only caller, sees to it that they fit.
 
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/array.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <array>
 #include <stdexcept>
 #include <string>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "kernel.hpp"
 #include "pool.hpp"
+#include "split.hpp"
+#include "strides.hpp"
+
+#ifdef THINNED_X86
+#include <cpuid.h>
+#endif
 
 namespace nb = nanobind;
 using namespace thinned;
@@ -25,8 +33,10 @@ std::vector<const Level *> available() {
     std::vector<const Level *> found{&plain::table};
 #ifdef THINNED_X86
     __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2")) found.push_back(&avx2::table);
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    unsigned a, b, c = 0, d;  // every CPU with AVX2 converts float16 so far, but none has to
+    const bool halves = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+    if (halves && __builtin_cpu_supports("avx2")) found.push_back(&avx2::table);
+    if (halves && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         found.push_back(&avx512::table);
 #endif
     return found;
@@ -42,25 +52,50 @@ const Level &pick(const std::string &name) {
 
 constexpr int64_t SIZES[] = {4, 8, 2, 2};  // bytes, by DType
 
-// Runs work(begin, end) over [0, n) in equal parts of whole blocks. Threads are started for the call and
-// joined, so nothing outlives it and a fork is safe; below GRAIN units a thread costs more than it saves.
-constexpr int64_t GRAIN = 1 << 19, ALIGN = 64 * 128;
+constexpr int64_t BLOCK = 64 * 128;  // parts of an array are whole blocks of units
+constexpr int64_t GRAIN = 1 << 19, GRAIN_OF_NORMALS = 1 << 15;  // elements that a thread must have to pay
+constexpr int64_t CACHE = 1 << 24;  // bytes; a larger result is written past the caches
 
-template <class Work>
-void split(int64_t n, int threads, Work work) {
-    const int64_t parts = std::clamp<int64_t>(n / GRAIN, 1, std::max(threads, 1));
-    const int64_t size = ((n + parts - 1) / parts + ALIGN - 1) / ALIGN * ALIGN;
-    std::vector<std::thread> crew;
-    for (int64_t begin = size; begin < n; begin += size) {
-        const int64_t end = std::min(begin + size, n);
-        try {
-            crew.emplace_back([=] { work(begin, end); });
-        } catch (const std::system_error &) {  // no thread to be had: do it here
-            work(begin, end);
+// Two arrays of one shape: n elements one after the other in both, or strides for each.
+struct Contiguous {
+    int64_t n;
+};
+struct Strided {
+    Walk x, out;
+};
+
+// Runs kernel(x, out, first, n), which knows contiguous memory alone, over all elements in their logical order.
+template <class Kernel>
+void over(Contiguous all, int size, Address x, Address out, int threads, int64_t grain, Kernel kernel) {
+    const char *from = reinterpret_cast<const char *>(x);
+    char *to = reinterpret_cast<char *>(out);
+    split(all.n, grain, BLOCK, threads, [=](int64_t begin, int64_t end) { kernel(from + begin * size, to + begin * size, begin, end - begin); });
+}
+
+template <class Kernel>
+void over(const Strided &all, int size, Address x, Address out, int threads, int64_t grain, Kernel kernel) {
+    const char *from = reinterpret_cast<const char *>(x);
+    char *to = reinterpret_cast<char *>(out);
+    split(all.x.size(), grain, BLOCK, threads, [=, &all](int64_t begin, int64_t end) {
+        constexpr int64_t SOME = 1024;
+        alignas(64) char some[SOME * 8];
+        Walk read = all.x, write = all.out;
+        read.go_to(begin), write.go_to(begin);
+        for (int64_t i = begin; i < end; i += SOME) {
+            const int64_t m = std::min(SOME, end - i);
+            read.gather(from, some, m, size);
+            kernel(some, some, i, m);
+            write.scatter(some, to, m, size);
         }
-    }
-    work(0, std::min(size, n));
-    for (std::thread &thread : crew) thread.join();
+    });
+}
+
+Contiguous layout(int64_t n) { return {n}; }
+
+using Sizes = std::vector<int64_t>;
+
+Strided layout(const std::tuple<Sizes, Sizes, Sizes> &all) {
+    return {Walk(std::get<0>(all), std::get<1>(all)), Walk(std::get<0>(all), std::get<2>(all))};
 }
 
 void mask(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, int threads, const std::string &level) {
@@ -68,20 +103,79 @@ void mask(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint
     uint8_t *to = reinterpret_cast<uint8_t *>(out);
     const Draw draw{k0, k1, limit};
     nb::gil_scoped_release release;
-    split(n, threads, [=, &kernels](int64_t begin, int64_t end) { kernels.mask(to + begin, start + begin, end - begin, draw); });
+    split(n, GRAIN, BLOCK, threads, [=, &kernels](int64_t begin, int64_t end) { kernels.mask(to + begin, start + begin, end - begin, draw); });
 }
 
-void dropout(int dtype, Address x, Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, double scale,
-             int threads, const std::string &level) {
+template <class Where>
+void drop(int dtype, Address x, Address out, Where where, int threads, uint32_t k0, uint32_t k1, uint64_t limit, uint64_t start,
+          int64_t inner, double scale, double shift, double fill, const std::string &level) {
     const Level &kernels = pick(level);
-    const char *from = reinterpret_cast<const char *>(x);
-    char *to = reinterpret_cast<char *>(out);
-    const Draw draw{k0, k1, limit};
-    const int64_t size = SIZES[dtype];
+    const Drop how{{k0, k1, limit}, start, inner, scale, shift, fill};
+    const auto all = layout(where);
     nb::gil_scoped_release release;
-    split(n, threads, [=, &kernels](int64_t begin, int64_t end) {
-        kernels.dropout(DType(dtype), from + begin * size, to + begin * size, start + begin, end - begin, draw, scale);
+    bool stream = false;
+    if constexpr (std::is_same_v<Where, int64_t>) stream = x != out && where * SIZES[dtype] >= CACHE;
+    over(all, SIZES[dtype], x, out, threads, GRAIN, [=, &kernels, &how](const void *from, void *to, int64_t first, int64_t n) {
+        kernels.drop(DType(dtype), from, to, first, n, how, stream);
     });
+}
+
+// Parts of a whole of `units` that a thread must have to pay.
+int64_t grain(int64_t parts, int64_t units) { return GRAIN / std::max<int64_t>(units / std::max<int64_t>(parts, 1), 1); }
+
+// The products of DropConnect: `of` is 0 for y from (x, weight), 1 for grad_x from (grad, weight), 2 for grad_weight from
+// (grad, x).
+void connect(int of, int dtype, Address a, Address b, Address out, std::array<int64_t, 3> shape, uint64_t start, uint32_t k0, uint32_t k1,
+             uint64_t limit, double scale, int threads, const std::string &level) {
+    const Level &kernels = pick(level);
+    const void *first = reinterpret_cast<const void *>(a), *second = reinterpret_cast<const void *>(b);
+    void *to = reinterpret_cast<void *>(out);
+    const auto [samples, rows, columns] = shape;
+    const Connect c{rows, columns, start, {k0, k1, limit}, scale};
+    const DType type = DType(dtype);
+    nb::gil_scoped_release release;
+    const bool by_rows = of == 2 || (of == 0 && rows > samples);
+    const Range every{0, samples}, whole{0, rows};
+    const int64_t parts = by_rows ? rows : samples, units = samples * rows * columns;
+    split(parts, grain(parts, units), 1, threads, [=, &kernels](int64_t begin, int64_t end) {
+        const Range part{begin, end};
+        if (of == 0) kernels.connect(type, first, second, to, c, by_rows ? every : part, by_rows ? part : whole);
+        if (of == 1) kernels.connect_by_x(type, first, second, to, c, part);
+        if (of == 2) kernels.connect_by_weight(type, first, second, to, c, every.end, part);
+    });
+}
+
+void drop_block(int dtype, Address x, Address out, int64_t n, int64_t channels, int64_t maps, std::array<int64_t, 3> size,
+                std::array<int64_t, 3> block, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, int threads, const std::string &level) {
+    const Level &kernels = pick(level);
+    Blocks b{channels, maps, {}, {}, start, {k0, k1, limit}};
+    std::copy(size.begin(), size.end(), b.size);
+    std::copy(block.begin(), block.end(), b.block);
+    const void *from = reinterpret_cast<const void *>(x);
+    void *to = reinterpret_cast<void *>(out);
+    nb::gil_scoped_release release;
+    split(n, grain(n, n * channels * size[0] * size[1] * size[2]), 1, threads,
+          [=, &kernels](int64_t begin, int64_t end) { kernels.drop_block(DType(dtype), from, to, b, {begin, end}); });
+}
+
+template <class Where>
+void noise(int dtype, Address x, Address out, Where where, int threads, uint32_t k0, uint32_t k1, uint64_t start, double deviation,
+           const std::string &level) {
+    const Level &kernels = pick(level);
+    const Noise how{k0, k1, start, deviation};
+    const auto all = layout(where);
+    nb::gil_scoped_release release;
+    over(all, SIZES[dtype], x, out, threads, GRAIN_OF_NORMALS, [=, &kernels, &how](const void *from, void *to, int64_t first, int64_t n) {
+        kernels.noise(DType(dtype), from, to, first, n, how);
+    });
+}
+
+void normals(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, int threads, const std::string &level) {
+    const Level &kernels = pick(level);
+    double *to = reinterpret_cast<double *>(out);
+    nb::gil_scoped_release release;
+    split(n, GRAIN_OF_NORMALS, BLOCK, threads,
+          [=, &kernels](int64_t begin, int64_t end) { kernels.normals(to + begin, start + begin, end - begin, k0, k1); });
 }
 
 int block_buffer(PyObject *self, Py_buffer *view, int flags) {
@@ -102,8 +196,19 @@ NB_MODULE(_cpu, m) {
     });
     using namespace nb::literals;
     m.def("mask", &mask, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "limit"_a, "threads"_a = 1, "level"_a = "");
-    m.def("dropout", &dropout, "dtype"_a, "x"_a, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "limit"_a, "scale"_a, "threads"_a = 1,
-          "level"_a = "");
+    m.def("connect", &connect, "of"_a, "dtype"_a, "a"_a, "b"_a, "out"_a, "shape"_a, "start"_a, "k0"_a, "k1"_a, "limit"_a, "scale"_a,
+          "threads"_a = 1, "level"_a = "");
+    m.def("drop_block", &drop_block, "dtype"_a, "x"_a, "out"_a, "n"_a, "channels"_a, "maps"_a, "size"_a, "block"_a, "start"_a, "k0"_a,
+          "k1"_a, "limit"_a, "threads"_a = 1, "level"_a = "");
+    const auto both = [&](const char *name, auto contiguous, auto strided, const auto &...rest) {
+        m.def(name, contiguous, "dtype"_a, "x"_a, "out"_a, "layout"_a, "threads"_a, rest...);
+        m.def(name, strided, "dtype"_a, "x"_a, "out"_a, "layout"_a, "threads"_a, rest...);
+    };
+    using Layout = const std::tuple<Sizes, Sizes, Sizes> &;
+    both("drop", &drop<int64_t>, &drop<Layout>, "k0"_a, "k1"_a, "limit"_a, "start"_a, "inner"_a, "scale"_a, "shift"_a = 0.0,
+         "fill"_a = 0.0, "level"_a = "");
+    both("noise", &noise<int64_t>, &noise<Layout>, "k0"_a, "k1"_a, "start"_a, "deviation"_a, "level"_a = "");
+    m.def("normals", &normals, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "threads"_a = 1, "level"_a = "");
     nb::class_<Block>(m, "Block", nb::type_slots(block_slots), "Memory from the pool, as a writable buffer.")
         .def(nb::init<std::size_t>(), "bytes"_a);
     m.def("keep_at_most", &keep_at_most, "bytes"_a, "Bound the memory that waits to be used again.");

@@ -1,33 +1,114 @@
-// Masks and dropout, element by element: one read, one write, and the bits made on the way.
+// Masks, and what is dropped by element or by rows of elements: one read, one write, the bits made on the way.
 
-#include "lanes.hpp"
+#include "halves.hpp"
+#include "select.hpp"
+
+#include <algorithm>
 
 namespace thinned {
 namespace THINNED_LEVEL {
 namespace {
 
-// out = kept ? x * scale : 0. Selects, so that NaN in a dropped unit is gone.
-template <class T, class Int>
-inline void select(const T *x, T *out, uint64_t bits, int m, T scale) {
-#ifdef THINNED_BYTES
-    typedef T Reals __attribute__((vector_size(THINNED_BYTES)));
-    typedef Int Ints __attribute__((vector_size(THINNED_BYTES)));
-    constexpr int W = THINNED_BYTES / sizeof(T);
-    if (m == 64) {
-        Ints lane;
-        for (int j = 0; j < W; ++j) lane[j] = (Int)1 << j;
-        for (int i = 0; i < 64; i += W) {
-            Reals y;
-            std::memcpy(&y, x + i, sizeof y);
-            y *= scale;
-            const Ints have = (Ints{} + (Int)((bits >> i) & ((1u << W) - 1))) & lane;
-            y = (Reals)((Ints)y & (have == lane));
-            std::memcpy(out + i, &y, sizeof y);
-        }
-        return;
-    }
+template <class T>
+inline void put(T *out, Reals<T> y, bool stream) {
+#if defined(__AVX512F__)
+    if (stream) return _mm512_stream_si512((__m512i *)out, (__m512i)y);
+#elif defined(__AVX2__)
+    if (stream) return _mm256_stream_si256((__m256i *)out, (__m256i)y);
 #endif
-    for (int i = 0; i < m; ++i) out[i] = (bits >> i & 1) ? x[i] * scale : (T)0;
+    Vector<T>::store(out, y);
+}
+
+// y = kept ? x * scale + shift : fill, for numbers stored as S. `affine` is false where shift = fill = 0.
+template <class S, bool affine>
+struct Map {
+    using T = Wide<S>;
+    using V = Vector<T>;
+    T scale, shift, fill;
+
+    explicit Map(const Drop &how) : scale((T)how.scale), shift((T)how.shift), fill((T)how.fill) {}
+
+    // 64 numbers, kept where their bits are 1.
+    void word(const T *x, T *out, uint64_t bits, bool stream) const {
+        constexpr int B = 8 * sizeof(T);  // bits that `chosen` looks at
+        for (int h = 0; h < 64; h += B)
+            for (int j = 0; j < B; j += V::lanes) {
+                Reals<T> y = V::load(x + h + j) * scale;
+                if constexpr (affine) y += shift;
+                y = chosen<T>(y, bits >> h, j);
+                if constexpr (affine) {
+                    using Ints = typename V::Ints;
+                    y = (Reals<T>)((Ints)y | (Ints)chosen<T>(Reals<T>{} + fill, ~bits >> h, j));
+                }
+                put<T>(out + h + j, y, stream);
+            }
+    }
+
+    void word(const S *x, S *out, uint64_t bits, int m, bool stream) const {
+        if constexpr (std::is_same_v<S, T>) {
+            if (m == 64) return word(x, out, bits, stream);
+            T some[64] = {};
+            std::copy_n(x, m, some);
+            word(some, some, bits, false);
+            std::copy_n(some, m, out);
+        } else {
+            T wide[64] = {};
+            widen(x, wide, m);
+            word(wide, wide, bits, false);
+            narrow(wide, out, m);
+        }
+    }
+
+    // n numbers, all kept or all dropped.
+    void row(const S *x, S *out, int64_t n, bool kept) const {
+        if (!kept) {
+            S value;
+            if constexpr (std::is_same_v<S, T>)
+                value = fill;
+            else
+                narrow(fill, value);
+            std::fill_n(out, n, value);
+        } else if constexpr (std::is_same_v<S, T>) {
+#if defined(__GNUC__)
+#pragma GCC ivdep
+#endif
+            for (int64_t i = 0; i < n; ++i) out[i] = affine ? x[i] * scale + shift : x[i] * scale;
+        } else {
+            T wide[64];
+            for (int64_t i = 0; i < n; i += 64) {
+                const int m = n - i < 64 ? (int)(n - i) : 64;
+                widen(x + i, wide, m);
+                for (int j = 0; j < m; ++j) wide[j] = affine ? wide[j] * scale + shift : wide[j] * scale;
+                narrow(wide, out + i, m);
+            }
+        }
+    }
+};
+
+template <class S, bool affine>
+void elements(const S *x, S *out, int64_t first, int64_t n, const Drop &how, bool stream) {
+    const Map<S, affine> map(how);
+    const uint64_t start = how.start + first;
+#ifdef THINNED_BYTES
+    const auto ahead = reinterpret_cast<uintptr_t>(out + (64 - start % 64) % 64);  // where whole words begin
+    stream = stream && std::is_same_v<S, Wide<S>> && ahead % THINNED_BYTES == 0;
+#endif
+    for_each_word(start, n, how.draw, [=](int64_t i, uint64_t bits, int m) { map.word(x + i, out + i, bits, m, stream); });
+#ifdef THINNED_BYTES
+    if (stream) _mm_sfence();
+#endif
+}
+
+template <class S, bool affine>
+void rows(const S *x, S *out, int64_t first, int64_t n, const Drop &how) {
+    const Map<S, affine> map(how);
+    const int64_t inner = how.inner, before = first % inner, row = first / inner;
+    for_each_word(how.start + row, (before + n + inner - 1) / inner, how.draw, [=](int64_t i, uint64_t bits, int m) {
+        for (int j = 0; j < m; ++j) {
+            const int64_t begin = std::max<int64_t>((i + j) * inner - before, 0), end = std::min((i + j + 1) * inner - before, n);
+            map.row(x + begin, out + begin, end - begin, bits >> j & 1);
+        }
+    });
 }
 
 }  // namespace
@@ -46,17 +127,17 @@ void mask(uint8_t *out, uint64_t start, int64_t n, Draw draw) {
     });
 }
 
-void dropout(DType dtype, const void *x, void *out, uint64_t start, int64_t n, Draw draw, double scale) {
-    const auto run = [=](auto zero, auto integer) {
-        using T = decltype(zero);
-        const T *from = static_cast<const T *>(x);
-        T *to = static_cast<T *>(out);
-        for_each_word(start, n, draw, [=](int64_t i, uint64_t bits, int m) {
-            select<T, decltype(integer)>(from + i, to + i, bits, m, (T)scale);
-        });
-    };
-    if (dtype == DType::float32) run(0.0f, int32_t(0));
-    if (dtype == DType::float64) run(0.0, int64_t(0));
+void drop(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Drop &how, bool stream) {
+    by_type(dtype, [=, &how](auto zero) {
+        using S = decltype(zero);
+        const S *from = static_cast<const S *>(x);
+        S *to = static_cast<S *>(out);
+        const bool affine = how.shift != 0 || how.fill != 0;
+        if (how.inner == 1)
+            affine ? elements<S, true>(from, to, first, n, how, stream) : elements<S, false>(from, to, first, n, how, stream);
+        else
+            affine ? rows<S, true>(from, to, first, n, how) : rows<S, false>(from, to, first, n, how);
+    });
 }
 
 }  // namespace THINNED_LEVEL

@@ -10,21 +10,71 @@ struct Draw {            // which Bernoulli bits: contract 1 of docs/design.md
     uint64_t limit;      // kept where U < limit; 0 <= limit <= 2**32
 };
 
+struct Range {
+    int64_t begin, end;
+};
+
+struct Connect {         // DropConnect with a mask for each sample
+    int64_t out, in;     // the shape of the weights
+    uint64_t start;      // unit (0, 0, 0) of (N, out, in)
+    Draw draw;
+    double scale;
+};
+
+struct Blocks {          // DropBlock
+    int64_t channels, maps;         // of a sample; one map for each channel, or one for all
+    int64_t size[3], block[3];      // of a map and of a block: depth, height, width
+    uint64_t start;                 // the first seed of sample 0: (N, maps, *(size - block + 1))
+    Draw draw;                      // what is not kept is a seed
+};
+
+struct Drop {            // y = kept ? x * scale + shift : fill
+    Draw draw;
+    uint64_t start;      // the unit of element 0
+    int64_t inner;       // elements of a unit, one after the other
+    double scale, shift, fill;
+};
+
+struct Noise {           // y = x (1 + deviation z)
+    uint32_t k0, k1;
+    uint64_t start;      // the normal number of element 0
+    double deviation;
+};
+
 enum class DType : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
 
 struct Level {
     const char *name;
     // Units start ... start + n - 1: 1 where kept, 0 where dropped.
     void (*mask)(uint8_t *out, uint64_t start, int64_t n, Draw draw);
-    // The same units: out = kept ? x * scale : 0. `out` may be `x`.
-    void (*dropout)(DType dtype, const void *x, void *out, uint64_t start, int64_t n, Draw draw, double scale);
+    // y[n, o] = scale * sum over i of (kept ? w[o, i] : 0) * x[n, i], for the samples and rows in the ranges.
+    void (*connect)(DType dtype, const void *x, const void *weight, void *y, const Connect &c, Range samples, Range rows);
+    // grad_x[n, i] = scale * sum over o of (kept ? w[o, i] : 0) * grad[n, o].
+    void (*connect_by_x)(DType dtype, const void *grad, const void *weight, void *grad_x, const Connect &c, Range samples);
+    // grad_weight[o, i] = scale * sum over n of (kept ? grad[n, o] * x[n, i] : 0).
+    void (*connect_by_weight)(DType dtype, const void *grad, const void *x, void *grad_weight, const Connect &c, int64_t samples,
+                              Range rows);
+    // Samples of x: 0 where a block has fallen, else x * places/kept places of the sample. `out` may be `x`.
+    void (*drop_block)(DType dtype, const void *x, void *out, const Blocks &b, Range samples);
+    // Elements first ... first + n - 1 of an array, to which x and out point. `out` may be `x`. Half precision is computed
+    // in single and rounded once. `stream` writes past the caches.
+    void (*drop)(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Drop &how, bool stream);
+    void (*noise)(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Noise &how);
+    // Standard normal numbers start ... start + n - 1.
+    void (*normals)(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);
 };
 
 #define THINNED_LEVEL_OF(level)                                                                                        \
     namespace level {                                                                                                  \
     void mask(uint8_t *out, uint64_t start, int64_t n, Draw draw);                                                     \
-    void dropout(DType dtype, const void *x, void *out, uint64_t start, int64_t n, Draw draw, double scale);           \
-    inline constexpr Level table{#level, mask, dropout};                                                               \
+    void connect(DType dtype, const void *x, const void *weight, void *y, const Connect &c, Range samples, Range rows); \
+    void connect_by_x(DType dtype, const void *grad, const void *weight, void *grad_x, const Connect &c, Range samples); \
+    void connect_by_weight(DType dtype, const void *grad, const void *x, void *grad_weight, const Connect &c, int64_t samples, Range rows); \
+    void drop_block(DType dtype, const void *x, void *out, const Blocks &b, Range samples);                            \
+    void drop(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Drop &how, bool stream);          \
+    void noise(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Noise &how);                     \
+    void normals(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);                                    \
+    inline constexpr Level table{#level, mask, connect, connect_by_x, connect_by_weight, drop_block, drop, noise, normals}; \
     }
 
 THINNED_LEVEL_OF(plain)

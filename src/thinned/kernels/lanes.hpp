@@ -32,7 +32,6 @@ typedef uint64_t Lanes;
 constexpr int L = sizeof(Lanes) / 8;     // lanes, one group each
 constexpr int PAIR = 2;                  // vectors in flight: hides the latency of the products
 constexpr int STEP = PAIR * L;           // groups decided together
-constexpr int BLOCK = 64;                // groups whose bits wait in a buffer (1 KiB) to be used
 constexpr uint64_t LOW = 0xFFFFFFFFu;
 constexpr uint64_t M0 = 0xD2511F53u, M1 = 0xCD9E8D57u;
 constexpr uint32_t W0 = 0x9E3779B9u, W1 = 0xBB67AE85u;
@@ -157,31 +156,52 @@ inline void decide(uint64_t *out, uint64_t first, Draw draw, const Schedule &key
     }
 }
 
-// Calls use(i, bits, m) for m <= 64 units at a time: bit j tells whether unit start + i + j is kept.
+// Calls use(i, bits, m) for m <= 64 units at a time: bit j tells whether unit start + i + j is kept. Only the first
+// and the last call have m < 64: after the first, start + i is a multiple of 64.
 template <class Use>
 inline void for_each_word(uint64_t start, int64_t n, Draw draw, Use use) {
+    const Schedule key(draw);
+    uint64_t word[2 * STEP], group = start / 128;
+    std::memset(word, 255, sizeof word);
+    for (int64_t i = -(int64_t)(start % 128); i < n;) {
+        const uint64_t same = (LOW - (group & LOW)) + 1;  // groups until the upper counter word moves on
+        const int groups = same < STEP ? (int)same : STEP;
+        if (draw.limit <= LOW) decide(word, group, draw, key);
+        for (int k = 0; k < 2 * groups; ++k, i += 64) {
+            if (i >= 0 && i + 64 <= n) {
+                use(i, word[k], 64);
+                continue;
+            }
+            const int begin = i < 0 ? (int)-i : 0, end = n - i < 64 ? (int)(n - i) : 64;
+            if (begin < end) use(i + begin, word[k] >> begin, end - begin);
+        }
+        group += groups;
+    }
+}
+
+// Words for `n` packed bits that begin anywhere in a group.
+constexpr int64_t packed_words(int64_t n) { return 2 * ((n + 254) / 128 + STEP); }
+
+// The kept bits of units start ... start + n - 1, packed; the first is bit start % 128 of out[0 ... packed_words(n)).
+inline void pack(uint64_t *out, uint64_t start, int64_t n, Draw draw) {
     if (draw.limit > LOW) {
-        for (int64_t i = 0; i < n; i += 64) use(i, ~0ull, n - i < 64 ? (int)(n - i) : 64);
+        std::memset(out, 255, packed_words(n) * sizeof *out);
         return;
     }
     const Schedule key(draw);
-    uint64_t word[2 * BLOCK + 1];
-    word[2 * BLOCK] = 0;
-    for (int64_t done = 0; done < n;) {
-        const uint64_t unit = start + done, group = unit / 128;
-        const int offset = unit % 128;
-        const uint64_t same = (LOW - (group & LOW)) + 1;  // groups until the upper counter word moves on
-        int64_t units = (int64_t)(same < BLOCK ? same : BLOCK) * 128 - offset;
-        if (units > n - done) units = n - done;
-        for (int g = 0; g * 128 < units + offset; g += STEP) decide(word + 2 * g, group + g, draw, key);
-        for (int64_t i = 0; i < units; i += 64) {
-            const int64_t bit = offset + i;
-            uint64_t bits = word[bit / 64] >> (bit % 64);
-            if (bit % 64) bits |= word[bit / 64 + 1] << (64 - bit % 64);
-            use(done + i, bits, units - i < 64 ? (int)(units - i) : 64);
-        }
-        done += units;
+    const uint64_t first = start / 128;
+    const int64_t groups = (start % 128 + n + 127) / 128;
+    for (int64_t g = 0; g < groups;) {
+        decide(out + 2 * g, first + g, draw, key);
+        const uint64_t same = (LOW - ((first + g) & LOW)) + 1;  // groups until the upper counter word moves on
+        g += same < STEP ? same : STEP;
     }
+}
+
+// 64 packed bits from bit `at` on; reads a word more.
+inline uint64_t word_at(const uint64_t *words, uint64_t at) {
+    const int shift = at % 64;
+    return words[at / 64] >> shift | words[at / 64 + 1] << 1 << (63 - shift);
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from thinned import _checks, functional
+from thinned.kernels import autograd
 from thinned.key import Key
 from thinned.nn.ops import operators as ops
 from thinned.nn.stream import Stream, scalar
@@ -62,7 +63,7 @@ class Drop(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Drop in training; the input itself in evaluation."""
-        if isinstance(input, torch.fx.Proxy):
+        if not isinstance(input, Tensor) and isinstance(input, torch.fx.Proxy):
             return self.traced(input)
         self.check(input)
         return self.drop(input) if self.training else input
@@ -81,17 +82,29 @@ class Drop(nn.Module):
 
     def drop(self, input: Tensor) -> Tensor:
         """One training pass: a fresh seed, then the function; written back where ``inplace`` asks for it."""
-        x = input.unsqueeze(0) if input.dim() == self.unbatched else input
+        unbatched = self.unbatched is not None and input.dim() == self.unbatched
+        x = input.unsqueeze(0) if unbatched else input
         if torch.compiler.is_compiling():
-            out = ops.drop(x, self.ticket(), self.function, self.options())
+            out: Tensor = ops.drop(x, self.ticket(), self.function, self.options())
         else:
-            seed, sample_offset = self.stream.draw()
-            call = getattr(functional, self.function)
-            options = {name: getattr(self, name) for name in self.settings}
-            out = call(x, self._p, key=Key(seed), sample_offset=sample_offset, **options)
-        if x is not input:
+            out = self.eager(x)
+        if unbatched:
             out = out.squeeze(0)
-        return input.copy_(out) if self.inplace else out
+        return input.copy_(out) if self.inplace and out is not input else out
+
+    def eager(self, x: Tensor) -> Tensor:
+        """`drop` outside of compiled graphs; what `check` and `p` have checked is not checked again."""
+        seed, sample_offset = self.stream.draw()
+        options = {name: getattr(self, name) for name in self.settings}
+        if self.function not in functional.UNITS:
+            call = getattr(functional, self.function)
+            out: Tensor = call(x, self._p, key=Key(seed), sample_offset=sample_offset, **options)
+            return out
+        if self._p == 0.0:
+            return x
+        how = functional.plan(self.function, x.shape, self._p, sample_offset, **options)
+        apply = autograd.apply_ if self.inplace else autograd.apply
+        return apply(x, how, (seed & 0xFFFF_FFFF, seed >> 32))
 
     def traced(self, input: torch.fx.Proxy) -> Any:
         """This module as one node of a torch.fx graph, as torch's own dropout is."""

@@ -70,8 +70,8 @@ def _drop(x: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
     key, sample_offset, p = unpack(ticket)
     call = getattr(functional, function)
     out: Tensor = call(x, p, key=key, sample_offset=sample_offset, **_parse(options))
-    like = torch.empty_like(x)  # as `_drop_fake` promises: these strides, and no view of x
-    return out if out is not x and out.stride() == like.stride() else like.copy_(out)
+    strides = torch.empty_like(x, device="meta").stride()  # as `_drop_fake` promises, and no view of x
+    return out if out is not x and out.stride() == strides else torch.empty_like(x).copy_(out)
 
 
 @functools.lru_cache(256)
