@@ -309,7 +309,10 @@ def _channels(scale: float, p: float, key: Key, function: Any, alpha: bool, drop
     show = paint_standardized if alpha else paint
     x = np.stack([feature_maps(temple(38)), feature_maps(flower(38))])
     x = standardized(x) if alpha else x * (1 - p)  # so that survivors end at 1, the brightest there is
-    kept, y = keep_mask((*x.shape[:2], 1, 1), p, key=key), function(x, p, key=key)
+    shape = (*x.shape[:2], 1, 1)
+    thin = function is thinned.thin_dropout
+    kept = masks.features(x.shape, p, key) if thin else keep_mask(shape, p, key=key)
+    kept, y = np.broadcast_to(kept, shape), function(x, p, key=key)
     sheet = Sheet(660, scale)
     for i, name in enumerate(("the temple", "the flower")):
         top = 62 + 306 * i
@@ -326,6 +329,13 @@ def draw_spatial(scale: float) -> Sheet:
     """Two samples with six feature maps each, before and after: whole maps are dropped, different ones in
     each sample, and the others are brighter."""
     return _channels(scale, 0.3, Key(12), thinned.spatial_dropout, False, "dropped: all of it 0")
+
+
+@drawing("thin")
+def draw_thin(scale: float) -> Sheet:
+    """Two samples with six feature maps each, before and after: exactly three of the maps are dropped, the
+    same three in both samples, and the others are brighter."""
+    return _channels(scale, 0.5, Key(3), thinned.thin_dropout, False, "dropped: not computed")
 
 
 @drawing("feature-alpha")
@@ -541,7 +551,7 @@ Where there are few units, the keys are such that some are dropped and some kept
 | TensorFlow 1 | keep_prob | p = 1 − keep_prob |
 
 A unit falls with probability p exact to 2⁻³², on every backend; DropBlock drops a share p of the map in
-expectation, edges and overlaps included.
+expectation, edges and overlaps included; Thin drops round(p·n) of n units, but leaves one.
 
 ## All of them
 
@@ -610,7 +620,11 @@ def _theory(row: Method) -> str:
         return f"{told} (`theory.{row.share.__name__}`)."
     if row.moments is None:
         return "No closed form."
-    ones = {"block": "a 1, on a map of many blocks", "weight": "a weight of 1"}.get(row.unit, "a 1")
+    ones = {
+        "block": "a 1, on a map of many blocks",
+        "weight": "a weight of 1",
+        "feature": "a 1, of many units",
+    }.get(row.unit, "a 1")
     told = []
     for p in (0.1, 0.5):
         mean, variance = row.moments(p)

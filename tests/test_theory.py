@@ -27,6 +27,26 @@ def test_all_is_zero_at_one():
     assert theory.mask_moments(1.0) == theory.alpha_moments(1.0) == theory.alpha_constants(1.0) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.05, 0.3, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("n", [1, 2, 5, 8])
+def test_survivors_over_all_picks(n, p):
+    k = theory.survivor_count(n, p)
+    assert k == max(1, n - round(p * n))
+    factors = [
+        [n / k if i in kept else 0.0 for i in range(n)] for kept in itertools.combinations(range(n), k)
+    ]
+    moments = np.mean(factors), np.var(factors)
+    assert theory.thin_moments(p, n) == pytest.approx(moments, rel=1e-12, abs=1e-12)
+
+
+def test_survivors_of_many_are_those_of_dropout():
+    assert theory.survivor_count(0, 0.5) == 0
+    assert theory.thin_moments(1.0) == (1.0, math.inf)
+    for p in (0.1, 0.5, 0.7):
+        assert theory.thin_moments(p) == theory.bernoulli_moments(p)
+        assert theory.thin_moments(p, 10**9) == pytest.approx(theory.bernoulli_moments(p), rel=1e-8)
+
+
 @P
 def test_alpha_keeps_mean_0_and_variance_1(p):
     a, b = theory.alpha_constants(p)

@@ -15,6 +15,7 @@ from thinned.functional import (
     feature_alpha_dropout,
     gaussian_dropout,
     spatial_dropout,
+    thin_dropout,
 )
 from thinned.key import Key, choose
 from thinned.masks import keep_mask
@@ -35,4 +36,5 @@ __all__ = [
     "gaussian_dropout",
     "keep_mask",
     "spatial_dropout",
+    "thin_dropout",
 ]

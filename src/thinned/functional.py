@@ -126,6 +126,26 @@ def drop_path(
     return _apply(x, plan("drop_path", x.shape, p, sample_offset, mode), key)
 
 
+def thin_dropout(
+    x: Any, p: float = 0.5, *, key: Key, training: bool = True, groups: int = 1, sample_offset: int = 0
+) -> Any:
+    """Thin: keep exactly k of n columns or channels for the whole batch, multiplied by n/k.
+
+    ``x``: (N, features) or (N, C, *spatial) -> same. k = max(1, n − round(p·n)): p = 1 leaves one. With
+    ``groups`` > 1 sample i of the whole batch has the survivors of group i mod ``groups``. This is what
+    `thinned.scratch.Thin` and `thinned.nn.thin` train, without the units that are dropped.
+
+    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, whose k is a random number.
+    """
+    p = _checked(x, p, key, sample_offset, "(N, features) or (N, C, *spatial)", 2)
+    groups = _checks.positive_int("groups", groups)
+    if p == 0.0 or not training or x.shape[1] == 0:
+        return x
+    gain = x.shape[1] / theory.survivor_count(x.shape[1], p)
+    kept = masks.features(x.shape, p, key, sample_offset, groups=groups)
+    return _apply(x, Linear(lambda t: _select(t, kept, gain)), key)
+
+
 def gaussian_dropout(
     x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
 ) -> Any:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from thinned import _array, _checks, kernels, theory
 from thinned.kernels.block import Blocks
-from thinned.key import Key, choose, threshold, words
+from thinned.key import Key, threshold, words
 
 Mask = NDArray[np.bool_]
 Units = tuple[int, int]  # the first unit, and how many elements, one after the other, make one
@@ -78,13 +78,26 @@ def batch(shape: Sequence[int], sample_offset: int = 0) -> Units:
 
 
 def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
-    """The units that `thin` computes: (groups, k), each row ascending; k = max(1, n − round(p·n)) of n.
+    """The units that `thin` computes: (groups, k), each row ascending; k = `theory.survivor_count`.
 
     One group is picked by the key itself, more by ``key.fold_in(g)``, g = 0 … groups − 1.
     """
-    k = max(1, n - round(p * n))
+    k = theory.survivor_count(n, p)
     keys = [key] if groups == 1 else [key.fold_in(g) for g in range(groups)]
-    return np.stack([choose(one, n, k) for one in keys])
+    return np.stack([kernels.choose(one, n, k) for one in keys])
+
+
+def features(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0, *, groups: int = 1) -> Mask:
+    """(N, C, *spatial) -> (1 or N, C, 1, …): whole columns or channels, as `survivors` has them.
+
+    Sample i of the whole batch belongs to group i mod ``groups``.
+    """
+    n, c, *spatial = shape
+    kept = np.zeros((groups, c), bool)
+    np.put_along_axis(kept, survivors(c, p, key, groups), True, axis=1)
+    if groups > 1:
+        kept = kept[(sample_offset % groups + np.arange(n)) % groups]
+    return kept.reshape(-1, c, *(1 for _ in spatial))
 
 
 def seeds(

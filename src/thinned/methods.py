@@ -61,6 +61,17 @@ _ROWS = (
         options=MappingProxyType({"rescale": "test"}),
     ),
     Method(
+        name="thin",
+        title="Thin",
+        unit="feature",
+        dims="(N, features) or (N, C, *spatial)",
+        summary="keeps exactly k of n columns or channels for a whole batch, computes no others",
+        source="Graham, Reizenstein, Robinson 2015, arXiv:1502.02478; here exactly k units survive",
+        function=functional.thin_dropout,
+        moments=theory.thin_moments,
+        hand="ThinDropout",
+    ),
+    Method(
         name="gaussian",
         title="Gaussian dropout",
         unit="element",

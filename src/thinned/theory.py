@@ -39,6 +39,22 @@ def gaussian_moments(p: float) -> tuple[float, float]:
     return bernoulli_moments(p)
 
 
+def survivor_count(n: int, p: float) -> int:
+    """How many of n units `thin` keeps: k = max(1, n − round(p·n)); none of none."""
+    return min(n, max(1, n - round(p * n)))
+
+
+def thin_moments(p: float, n: int | None = None) -> tuple[float, float]:
+    """Mean and variance of thin's factor: n/k for k of n units that it picks, 0 for the others.
+
+    Mean 1, variance n/k − 1. Without n, the limit of many units: p/(1 − p), as of dropout's factor, and at
+    p = 1, where one unit is left, no bound.
+    """
+    if n is None:
+        return 1.0, p / (1.0 - p) if p < 1.0 else math.inf
+    return 1.0, n / survivor_count(n, p) - 1.0
+
+
 def alpha_constants(p: float) -> tuple[float, float]:
     """The affine map y = a·(x or α′) + b that keeps mean 0 and variance 1: (a, b).
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thinned import Key, keep_mask, kernels, theory
+from thinned import Key, choose, keep_mask, kernels, theory
 from thinned.key import normals
 from thinned.methods import METHODS, Method
 
@@ -67,6 +67,7 @@ class Case:
             "any": (0, 9),
             "(N, …)": (1, 9),
             "(N, C, *spatial)": (2, 9),
+            "(N, features) or (N, C, *spatial)": (2, 9),
             "(N, C, L), (N, C, H, W) or (N, C, D, H, W)": (3, 5),
             "(N, in)": (2, 2),
         }[self.method.dims]
@@ -84,6 +85,7 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"block_size": 3, "per_channel": False},
         {"block_size": 4, "exact_rate": False},
     ],
+    "thin": [{}, {"groups": 3}],
     "drop-path": [{}, {"mode": "batch"}],
     "drop-connect": [{}, {"per_sample": False}],
 }
@@ -142,6 +144,12 @@ def kept_units(case, shape, p, seed, offset=0):
     if unit == "channel":
         kept = keep_mask(shape[:2], p, key=key, start=offset * shape[1])
         return np.broadcast_to(kept.reshape(*shape[:2], *[1] * (len(shape) - 2)), shape)
+    if unit == "feature":
+        n, c, *spatial = shape
+        groups, k = case.options.get("groups", 1), theory.survivor_count(c, p)
+        keys = [key if groups == 1 else key.fold_in((offset + i) % groups) for i in range(n)]
+        kept = np.array([np.isin(np.arange(c), choose(one, c, k)) for one in keys], bool)
+        return np.broadcast_to(kept.reshape(n, c, *[1] * len(spatial)), shape)
     if unit == "sample":
         whole = case.options.get("mode") == "batch"
         kept = keep_mask(1 if whole else shape[0], p, key=key, start=0 if whole else offset)
@@ -187,6 +195,8 @@ def expected(case, x, p, seed, offset=0):
         if "alpha" in case.method.name:
             a, b = theory.alpha_constants(p)
             return np.where(kept, a * x + b, a * theory.ALPHA_PRIME + b)
+        if case.method.unit == "feature":
+            gain = x.shape[1] / max(theory.survivor_count(x.shape[1], p), 1)
         if case.method.unit == "block" and x.size:
             per_sample = kept.reshape(len(x), -1).sum(axis=1)
             gain = np.array([x[0].size / max(k, 1) for k in per_sample]).reshape(-1, *[1] * (x.ndim - 1))

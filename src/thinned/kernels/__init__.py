@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from thinned import _array
 from thinned.key import Key, bernoulli
+from thinned.key import choose as choose_by_sorting
 from thinned.key import normals as reference_normals
 
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # as kernel.hpp numbers them
@@ -112,6 +113,16 @@ def mask(key: Key, n: int, limit: int, start: int = 0) -> NDArray[np.bool_]:
         return bernoulli(key, n, limit, start)
     out = np.empty(n, np.bool_)
     cpu.mask(address(out), n, start, *key.words, limit, workers(n))
+    return out
+
+
+def choose(key: Key, n: int, k: int) -> NDArray[np.int64]:
+    """The ``k`` of ``n`` indices with the smallest (word, index), ascending: `thinned.key.choose`, fast."""
+    cpu = extension()
+    if cpu is None or n >= 1 << 32:
+        return choose_by_sorting(key, n, k)
+    out = np.empty(k, np.int64)
+    cpu.choose(*key.words, n, k, address(out))
     return out
 
 

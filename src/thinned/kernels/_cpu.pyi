@@ -74,3 +74,41 @@ def noise(
 def normals(out: int, n: int, start: int, k0: int, k1: int, threads: int = 1, level: str = "") -> None: ...
 def keep_at_most(bytes: int) -> None: ...
 def waiting() -> int: ...
+
+# Rows, columns, elements of a kernel; addresses and numbers of the surviving rows and columns.
+Part = tuple[int, int, int, int, int, int, int]
+
+def take(w: int, out: int, part: Part, itemsize: int, threads: int) -> None: ...
+def place(compact: int, out: int, part: Part, itemsize: int, threads: int) -> None: ...
+def sgd(
+    w: int,
+    v: int,
+    g: int,
+    part: Part,
+    itemsize: int,
+    lr: float,
+    momentum: float,
+    nesterov: bool,
+    l1: float,
+    l2: float,
+    threads: int,
+) -> None: ...
+def adam(
+    w: int,
+    m1: int,
+    v: int,
+    g: int,
+    part: Part,
+    itemsize: int,
+    beta1: float,
+    beta2: float,
+    rest1: float,
+    rest2: float,
+    rate: float,
+    eps: float,
+    l1: float,
+    l2: float,
+    threads: int,
+) -> None: ...
+def choose(k0: int, k1: int, n: int, k: int, out: int) -> None: ...
+def clip(w: int, part: Part, itemsize: int, c: float, threads: int) -> None: ...

@@ -17,6 +17,7 @@
 #include "pool.hpp"
 #include "split.hpp"
 #include "strides.hpp"
+#include "survivors.hpp"
 
 #ifdef THINNED_X86
 #include <cpuid.h>
@@ -213,4 +214,5 @@ NB_MODULE(_cpu, m) {
         .def(nb::init<std::size_t>(), "bytes"_a);
     m.def("keep_at_most", &keep_at_most, "bytes"_a, "Bound the memory that waits to be used again.");
     m.def("waiting", &waiting, "Bytes that wait to be used again.");
+    bind_survivors(m);
 }

@@ -28,7 +28,8 @@ def applicable(engine: str) -> list[str]:
 
 def fits_dense(row: Method) -> bool:
     """Whether a method works on (N, features) inside a network of ReLU or logistic units."""
-    return row.kind == "drop" and row.dims in ("any", "(N, in)") and not row.needs
+    dims = ("any", "(N, in)", "(N, features) or (N, C, *spatial)")
+    return row.kind == "drop" and row.dims in dims and not row.needs
 
 
 def drop_arguments(method: str) -> dict[str, Any]:
@@ -38,11 +39,18 @@ def drop_arguments(method: str) -> dict[str, Any]:
     row = METHODS[method]
     if row.unit == "weight":  # one mask a batch: a mask a sample costs as many products as samples
         return {"drop": None, "connect": functools.partial(scratch.DropConnect, per_sample=False)}
+    if is_thin(method):
+        return {"drop": scratch.Dropout}
     layer: Callable[..., scratch.Layer] = getattr(scratch, str(row.hand))
     return {"drop": lambda p: layer(p, **row.options)}
 
 
-def training_pass(net: scratch.Sequential, x: np.ndarray, key: Key, step: int) -> np.ndarray:
+def is_thin(method: str) -> bool:
+    """Whether a method is one that computes the survivors alone; it then drops inputs as dropout does."""
+    return method != "none" and METHODS[method].unit == "feature"
+
+
+def training_pass(net: scratch.Network, x: np.ndarray, key: Key, step: int) -> np.ndarray:
     """Logits in training: layer ``name`` gets the key ``key.fold_in(step).fold_in(name)`` on each engine."""
     if isinstance(net, TorchNet):
         return net.training_pass(x, key, step)

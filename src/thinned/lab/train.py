@@ -33,7 +33,7 @@ DIVERGED = 1e4  # times ln K, the loss of guessing among K classes: a loss above
 ONE_THREAD = 1 << 25  # multiplications of the largest matrix product, below which one thread is enough
 
 
-def build(config: Config, dataset: Dataset) -> scratch.Sequential:
+def build(config: Config, dataset: Dataset) -> scratch.Network:
     """The network of a configuration: inputs → hidden layers, with dropout after each → outputs."""
     classes = len(dataset.classes)
     outputs = classes if config.outputs is None else config.outputs
@@ -50,7 +50,9 @@ def build(config: Config, dataset: Dataset) -> scratch.Sequential:
         max_norm=config.max_norm,
         dtype=np.dtype(config.dtype),
     )
-    return engines.TorchNet(net, config.method) if config.engine == "torch" else net
+    if config.engine == "torch":
+        return engines.TorchNet(net, config.method)
+    return scratch.Thin(net) if engines.is_thin(config.method) else net
 
 
 def train(
@@ -148,7 +150,7 @@ class Trainer:
         self.best: tuple[int, Arrays] = (0, {})
         self.diverged, self.penalty = False, 0.0
 
-    def build(self) -> scratch.Sequential:
+    def build(self) -> scratch.Network:
         """The network before training."""
         return build(self.config, self.data)
 

@@ -11,13 +11,14 @@
 (8, 10)
 """
 
-from thinned.scratch.drops import DropConnect, Dropout, GaussianDropout, SpatialDropout
+from thinned.scratch.drops import DropConnect, Dropout, GaussianDropout, SpatialDropout, ThinDropout
 from thinned.scratch.files import load_params, save_params
 from thinned.scratch.layers import Layer, Linear, Maxout, ReLU, Sigmoid, Softmax
 from thinned.scratch.losses import SoftmaxCrossEntropy
 from thinned.scratch.networks import Network, Sequential, ThreeLayerNet, mlp
 from thinned.scratch.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Normalize
 from thinned.scratch.optimizers import SGD, Adam, Optimizer
+from thinned.scratch.thin import Thin
 
 __all__ = [
     "SGD",
@@ -41,6 +42,8 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "SpatialDropout",
+    "Thin",
+    "ThinDropout",
     "ThreeLayerNet",
     "load_params",
     "mlp",

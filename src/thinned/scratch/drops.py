@@ -13,12 +13,13 @@ from thinned.functional import (
     dropout,
     gaussian_dropout,
     spatial_dropout,
+    thin_dropout,
 )
 from thinned.key import Key
 from thinned.scratch.layers import Array, Layer, Linear, same_shape, table
 
 
-class _Drop(Layer):
+class Drop(Layer):
     """A method that is its own backward pass: linear in x, and the same factors for the same key."""
 
     def __init__(self, p: float = 0.5) -> None:
@@ -44,7 +45,7 @@ class _Drop(Layer):
         return f"{type(self).__name__}({self.p:g})"
 
 
-class Dropout(_Drop):
+class Dropout(Drop):
     """Drop each unit with probability p.
 
     y = r·x/(1 − p), r ~ Bernoulli(1 − p), and y = x in evaluation, with ``rescale="train"``;
@@ -64,7 +65,7 @@ class Dropout(_Drop):
         return out
 
 
-class SpatialDropout(_Drop):
+class SpatialDropout(Drop):
     """y[n, c] = r[n, c]·x[n, c]/(1 − p), r ~ Bernoulli(1 − p): whole channels; y = x in evaluation.
 
     ``x``: (N, C, *spatial). Keeps nothing for the backward pass but the key.
@@ -77,7 +78,26 @@ class SpatialDropout(_Drop):
         return out
 
 
-class GaussianDropout(_Drop):
+class ThinDropout(Drop):
+    """y = r·x·n/k, where r keeps exactly k of n columns or channels for the whole batch; y = x in evaluation.
+
+    ``x``: (N, n) or (N, n, *spatial); k = max(1, n − round(p·n)). With ``groups`` > 1 sample i has the
+    survivors of group i mod ``groups``. Here all units are computed; in a `Thin` network the survivors alone.
+
+    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, whose k is a random number.
+    """
+
+    def __init__(self, p: float = 0.5, groups: int = 1) -> None:
+        super().__init__(p)
+        self.groups = _checks.positive_int("groups", groups)
+
+    def _apply(self, x: Array, key: Key | None) -> Array:
+        training = key is not None
+        out: Array = thin_dropout(x, self.p, key=key or Key(0), training=training, groups=self.groups)
+        return out
+
+
+class GaussianDropout(Drop):
     """y = x·z, z ~ N(1, p/(1 − p)), and y = x in evaluation.
 
     Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 10.

@@ -7,12 +7,15 @@ the loss by the output of the last ``forward``, and returns that by its input.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from thinned import _checks
+from thinned.kernels import survivors
+from thinned.kernels.survivors import Indices, Penalty
 from thinned.key import Key, normals
 
 Array = NDArray[Any]  # of float32 or float64
@@ -52,6 +55,36 @@ def blocks(array: Array) -> Iterator[slice]:
     return (slice(i, i + rows) for i in range(0, len(array), rows))
 
 
+@dataclass(frozen=True)
+class Part:
+    """A gradient that is 0 outside of some rows and columns, plus that of a penalty.
+
+    ``values`` (rows, columns) are those of the surviving ``rows`` and ``cols``, None for all; the gradient of
+    ``penalty`` comes on top of it everywhere, and is in no array.
+    """
+
+    values: Array
+    rows: Indices | None = None
+    cols: Indices | None = None
+    penalty: Penalty = survivors.NONE
+
+    def add_to(self, grad: Array) -> None:
+        """Add the values to an array of the parameter's shape."""
+        axes = [
+            np.arange(n) if i is None else i for n, i in zip(grad.shape, (self.rows, self.cols), strict=False)
+        ]
+        grad[np.ix_(*axes)] += self.values
+
+    def whole(self, param: Array) -> Array:
+        """All of it, in an array like ``param``."""
+        grad: Array = survivors.place(self.values, self.rows, self.cols, param.shape)
+        if self.penalty.l1:
+            grad += self.penalty.l1 * np.sign(param)
+        if self.penalty.l2:
+            grad += self.penalty.l2 * param
+        return grad
+
+
 class Layer:
     """One step of a network.
 
@@ -86,8 +119,8 @@ class Layer:
     def project(self) -> None:
         """Put the parameters back into their constraint, after an update."""
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array]]:
-        """Name, parameter and gradient, one parameter after the other."""
+    def named_params(self) -> Iterator[tuple[str, Array, Array | Part]]:
+        """Name, parameter and gradient, one parameter after the other; a `Part` where units were dropped."""
         for name, param in self.params.items():
             yield name, param, self.grads[name]
 
@@ -175,39 +208,33 @@ class Linear(Layer):
 
     def add_penalty_grads(self) -> None:
         """∂/∂W of the penalty, l1·sign W + l2·W, added to the gradient of the loss; the same for b."""
-        for name, l1, l2 in self._rates():
+        for name, rate in self.penalties():
             param, param_grad = self.params[name], self.grads[name]
             for rows in blocks(param):
-                if l1:
-                    param_grad[rows] += l1 * np.sign(param[rows])
-                if l2:
-                    param_grad[rows] += l2 * param[rows]
+                if rate.l1:
+                    param_grad[rows] += rate.l1 * np.sign(param[rows])
+                if rate.l2:
+                    param_grad[rows] += rate.l2 * param[rows]
 
     def penalty(self) -> float:
         """l1·‖W‖₁ + l2/2·‖W‖², and the same for b."""
         total = 0.0
-        for name, l1, l2 in self._rates():
+        for name, rate in self.penalties():
             for rows in blocks(self.params[name]):
                 w = self.params[name][rows]
-                total += l1 * float(np.abs(w).sum()) if l1 else 0.0
-                total += l2 / 2 * float(np.vdot(w, w)) if l2 else 0.0
+                total += rate.l1 * float(np.abs(w).sum()) if rate.l1 else 0.0
+                total += rate.l2 / 2 * float(np.vdot(w, w)) if rate.l2 else 0.0
         return total
 
     def project(self) -> None:
         """w ← w·min(1, c/‖w‖) for each row w of W."""
-        if self.max_norm is None:
-            return
-        weight = self.params["weight"]
-        for rows in blocks(weight):
-            w = weight[rows]
-            norm = np.sqrt(np.einsum("ij,ij->i", w, w))
-            if (norm > self.max_norm).any():
-                w *= (self.max_norm / np.maximum(norm, self.max_norm))[:, None]
+        if self.max_norm is not None:
+            survivors.clip(self.params["weight"], None, self.max_norm)
 
-    def _rates(self) -> Iterator[tuple[str, float, float]]:
-        """Name, l1 and l2 of the parameters that are regularised."""
-        rates = (("weight", self.l1, self.l2), ("bias", self.bias_l1, self.bias_l2))
-        return (row for row in rates if row[1] or row[2])
+    def penalties(self) -> Iterator[tuple[str, Penalty]]:
+        """Name and rates of the parameters that are regularised."""
+        rates = {"weight": Penalty(self.l1, self.l2), "bias": Penalty(self.bias_l1, self.bias_l2)}
+        return ((name, rate) for name, rate in rates.items() if rate)
 
     def __repr__(self) -> str:
         return f"Linear({self.n_in}, {self.n_out})"
@@ -311,6 +338,10 @@ class Maxout(Layer):
     def param_grads(self, grad: Array) -> None:
         """`backward` without the gradient by x."""
         self.linear.param_grads(self._spread(grad))
+
+    def penalties(self) -> Iterator[tuple[str, Penalty]]:
+        """Those of `Linear`."""
+        return self.linear.penalties()
 
     def penalty(self) -> float:
         """That of `Linear`."""

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from thinned import _checks
 from thinned.key import Key
 from thinned.scratch.drops import Dropout
-from thinned.scratch.layers import Array, Layer, Linear, Maxout, ReLU, Sigmoid, floats
+from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, floats
 from thinned.scratch.optimizers import SGD
 
 PREDICT_ROWS = 4096  # evaluated at once: memory stays small for any number of samples
@@ -79,7 +79,7 @@ class Network(Layer):
         for layer in self.children.values():
             layer.project()
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array]]:
+    def named_params(self) -> Iterator[tuple[str, Array, Array | Part]]:
         """Qualified name, parameter and gradient, such as ``"fc1.weight"``."""
         for child, layer in self.children.items():
             for name, param, grad in layer.named_params():

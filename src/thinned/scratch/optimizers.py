@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from thinned import _checks
-from thinned.scratch.layers import Array, Layer, blocks, floats
+from thinned.kernels import survivors
+from thinned.scratch.layers import Array, Layer, Part, floats
 
 
 class Optimizer:
     """A rule that updates each parameter w from its gradient g and the rule's moments of it.
 
     ``lr`` may be set between steps. ``t`` counts the steps. A rule names its moments, and says in
-    ``_update`` what a step does to a block of w.
+    ``_update`` what a step does to w.
     """
 
     moments: tuple[str, ...] = ()
@@ -24,7 +25,6 @@ class Optimizer:
         self.lr = _checks.non_negative("lr", lr)
         self.t = 0
         self._state: dict[str, Array] = {}
-        self._buffer: Array = np.empty(0, np.float32)
 
     def step(self, net: Layer) -> None:
         """Update every parameter of ``net`` in place, then put it back into its constraints.
@@ -35,8 +35,7 @@ class Optimizer:
         params = list(net.named_params())
         moments = [[self._moment(kind, name, w) for kind in self.moments] for name, w, _ in params]
         for (_, w, g), ms in zip(params, moments, strict=True):
-            for rows in blocks(w):
-                self._update(w[rows], g[rows], self._like(w[rows]), *(m[rows] for m in ms))
+            self._update(w, g if isinstance(g, Part) else Part(g), *ms)
         self.t += 1
         net.project()
 
@@ -59,8 +58,8 @@ class Optimizer:
                 new[name] = floats(f"state[{name!r}]", state[name]).copy()
         self.t, self._state = t, new
 
-    def _update(self, w: Array, g: Array, tmp: Array, *moments: Array) -> None:
-        """One step for w; ``tmp`` is room for an array like it."""
+    def _update(self, w: Array, g: Part, *moments: Array) -> None:
+        """One step for w."""
         raise NotImplementedError
 
     def _moment(self, kind: str, name: str, w: Array) -> Array:
@@ -75,12 +74,6 @@ class Optimizer:
                 f"state[{full!r}]: expected {w.shape} {w.dtype}, came {came}; one optimizer a network"
             )
         return m
-
-    def _like(self, w: Array) -> Array:
-        """Room for an array like ``w``, the same at each call."""
-        if self._buffer.size < w.size or self._buffer.dtype != w.dtype:
-            self._buffer = np.empty(w.size, w.dtype)
-        return self._buffer[: w.size].reshape(w.shape)
 
 
 class SGD(Optimizer):
@@ -98,17 +91,10 @@ class SGD(Optimizer):
             raise ValueError("nesterov: expected momentum > 0 with it, came momentum = 0")
         self.moments = ("velocity",) if self.momentum else ()
 
-    def _update(self, w: Array, g: Array, tmp: Array, *moments: Array) -> None:
-        direction = g
-        if moments:
-            (v,) = moments
-            v *= self.momentum
-            v += g
-            direction = v
-            if self.nesterov:
-                direction = np.multiply(v, self.momentum, out=tmp)
-                direction += g
-        w -= np.multiply(direction, self.lr, out=tmp)
+    def _update(self, w: Array, g: Part, *moments: Array) -> None:
+        (v,) = moments or (None,)
+        rule: dict[str, Any] = {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
+        survivors.sgd(w, v, g.values, g.rows, g.cols, **rule, penalty=g.penalty)
 
 
 class Adam(Optimizer):
@@ -133,20 +119,10 @@ class Adam(Optimizer):
         """The rate of the next step."""
         return self.lr / (1.0 + self.decay * self.t)
 
-    def _update(self, w: Array, g: Array, tmp: Array, *moments: Array) -> None:
-        m, v = moments
-        m *= self.beta1
-        m += np.multiply(g, 1 - self.beta1, out=tmp)
-        v *= self.beta2
-        np.multiply(g, g, out=tmp)
-        tmp *= 1 - self.beta2
-        v += tmp
-        unbias1, unbias2 = 1 - self.beta1 ** (self.t + 1), (1 - self.beta2 ** (self.t + 1)) ** 0.5
-        np.sqrt(v, out=tmp)  # m̂/(√v̂ + ε) = m/(√v + ε·unbias2)·unbias2/unbias1: the paper's order, section 2
-        tmp += self.eps * unbias2
-        np.divide(m, tmp, out=tmp)
-        tmp *= self.rate * unbias2 / unbias1
-        w -= tmp
+    def _update(self, w: Array, g: Part, *moments: Array) -> None:
+        (m, v), betas, step = moments, (self.beta1, self.beta2), self.t + 1
+        rule: dict[str, Any] = {"step": step, "lr": self.rate, "betas": betas, "eps": self.eps}
+        survivors.adam(w, m, v, g.values, g.rows, g.cols, **rule, penalty=g.penalty)
 
 
 def _fraction(name: str, value: Any) -> float:

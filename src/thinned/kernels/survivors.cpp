@@ -1,0 +1,337 @@
+// What `thin` does to a weight of (rows, columns, kernel): take the survivors out, put them back among
+// zeros, and take an optimizer's step with a gradient that is there for the survivors alone.
+//
+// Rules are rounded operation by operation, in the order of the NumPy rules in survivors.py: this file is
+// compiled without contraction (no fused multiply-add), so both give the same bits.
+// Arrays come as addresses; survivors.py answers for their sizes, dtypes and layout.
+
+#include "survivors.hpp"
+
+#include <nanobind/stl/tuple.h>
+
+#include <cmath>
+#include <cstring>
+#include <tuple>
+#include <vector>
+
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
+#include "split.hpp"
+
+namespace nb = nanobind;
+using namespace thinned;
+
+namespace {
+
+using Address = uintptr_t;
+using Index = const int64_t *;
+constexpr int64_t COPIED = 1 << 18;   // elements: below that a second thread costs more than it saves
+constexpr int64_t STEPPED = 1 << 16;  // the same, of an optimizer's step
+constexpr int64_t CACHED = 1 << 23;   // bytes: what is larger is written around the caches
+
+
+// Which rows and columns of an array (rows, columns, kernel); null is all of them. Ascending.
+struct Part {
+    int64_t rows, columns, kernel;
+    Index row, column;
+    int64_t n_rows, n_columns;
+
+    using Tuple = std::tuple<int64_t, int64_t, int64_t, Address, int64_t, Address, int64_t>;
+    explicit Part(const Tuple &t)
+        : rows(std::get<0>(t)), columns(std::get<1>(t)), kernel(std::get<2>(t)), row((Index)std::get<3>(t)),
+          column((Index)std::get<5>(t)), n_rows(std::get<4>(t)), n_columns(std::get<6>(t)) {}
+
+    int64_t width() const { return columns * kernel; }      // of a row
+    int64_t compact() const { return n_columns * kernel; }  // of a row of survivors
+};
+
+// The survivors of one row, and back.
+template <class T>
+inline void gather(const T *from, T *to, const Part &part) {
+    if (!part.column)
+        std::memcpy(to, from, part.width() * sizeof(T));
+    else if (part.kernel == 1)
+        for (int64_t j = 0; j < part.n_columns; ++j) to[j] = from[part.column[j]];
+    else
+        for (int64_t j = 0; j < part.n_columns; ++j)
+            std::memcpy(to + j * part.kernel, from + part.column[j] * part.kernel, part.kernel * sizeof(T));
+}
+
+template <class T>
+inline void scatter(const T *from, T *to, const Part &part) {
+    if (!part.column)
+        std::memcpy(to, from, part.width() * sizeof(T));
+    else if (part.kernel == 1)
+        for (int64_t j = 0; j < part.n_columns; ++j) to[part.column[j]] = from[j];
+    else
+        for (int64_t j = 0; j < part.n_columns; ++j)
+            std::memcpy(to + part.column[j] * part.kernel, from + j * part.kernel, part.kernel * sizeof(T));
+}
+
+// Calls use(r, i) for the rows r of [begin, end): i is its place among the survivors, −1 where it is none.
+template <class Use>
+inline void for_rows(const Part &part, int64_t begin, int64_t end, Use use) {
+    int64_t i = part.row ? std::lower_bound(part.row, part.row + part.n_rows, begin) - part.row : begin;
+    for (int64_t r = begin; r < end; ++r) {
+        const bool survives = !part.row || (i < part.n_rows && part.row[i] == r);
+        use(r, survives ? i++ : -1);
+    }
+}
+
+template <class T>
+void take(const T *w, T *out, const Part &part, int threads) {
+    split(part.n_rows, COPIED / std::max<int64_t>(part.compact(), 1), 1, threads, [=](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i)
+            gather(w + (part.row ? part.row[i] : i) * part.width(), out + i * part.compact(), part);
+    });
+}
+
+// A copy that does not read what it overwrites, and leaves the caches to others.
+inline void stream(void *to, const void *from, int64_t bytes) {
+#ifdef __SSE2__
+    char *out = (char *)to;
+    const char *in = (const char *)from;
+    const int64_t head = std::min<int64_t>(-(Address)out & 15, bytes);
+    std::memcpy(out, in, head);
+    int64_t i = head;
+    for (; i + 16 <= bytes; i += 16) _mm_stream_si128((__m128i *)(out + i), _mm_loadu_si128((const __m128i *)(in + i)));
+    std::memcpy(out + i, in + i, bytes - i);
+#else
+    std::memcpy(to, from, bytes);
+#endif
+}
+
+template <class T>
+void place(const T *compact, T *out, const Part &part, int threads) {
+    const int64_t width = part.width(), bytes = width * (int64_t)sizeof(T);
+    const auto copy = part.rows * bytes > CACHED ? stream : [](void *to, const void *from, int64_t n) { std::memcpy(to, from, n); };
+    split(part.rows, COPIED / std::max<int64_t>(width, 1), 1, threads, [=](int64_t begin, int64_t end) {
+        const std::vector<T> zeros(width);
+        std::vector<T> line(part.column ? width : 0);  // survivors change, the zeros between them stay
+        for_rows(part, begin, end, [&](int64_t r, int64_t i) {
+            const T *from = i < 0 ? zeros.data() : compact + i * part.compact();
+            if (i >= 0 && part.column) {
+                scatter(from, line.data(), part);
+                from = line.data();
+            }
+            copy(out + r * width, from, bytes);
+        });
+#ifdef __SSE2__
+        _mm_sfence();
+#endif
+    });
+}
+
+// Calls step(first, g, n) for stretches of the array: its elements first … first + n − 1 have the gradients g.
+template <class T, class Step>
+void sweep(const T *g, const Part &part, int threads, Step step) {
+    const int64_t width = part.width();
+    if (!part.row && !part.column)
+        return split(part.rows * width, STEPPED, 64, threads, [=](int64_t begin, int64_t end) { step(begin, g + begin, end - begin); });
+    split(part.rows, STEPPED / std::max<int64_t>(width, 1), 1, threads, [=](int64_t begin, int64_t end) {
+        const std::vector<T> zeros(width);
+        std::vector<T> line(part.column ? width : 0);
+        for_rows(part, begin, end, [&](int64_t r, int64_t i) {
+            const T *from = i < 0 ? zeros.data() : g + i * part.compact();
+            if (i >= 0 && part.column) {
+                scatter(from, line.data(), part);
+                from = line.data();
+            }
+            step(r * width, from, width);
+        });
+    });
+}
+
+// ∂/∂w of l1·|w| + l2/2·w², added to the gradient.
+template <bool L1, bool L2, class T>
+inline T penalized(T g, T w, T l1, T l2) {
+    if (L1) g += l1 * (w != w ? w : (T)((w > 0) - (w < 0)));
+    if (L2) g += l2 * w;
+    return g;
+}
+
+// Picks the rule that is compiled for these penalties.
+template <class Call>
+void with_penalties(double l1, double l2, Call call) {
+    const std::true_type yes;
+    const std::false_type no;
+    if (l1 != 0)
+        l2 != 0 ? call(yes, yes) : call(yes, no);
+    else
+        l2 != 0 ? call(no, yes) : call(no, no);
+}
+
+struct Descent { double lr, momentum, l1, l2; bool nesterov; };
+
+// w ← w − lr·g
+template <class T, class L1, class L2>
+void plain(T *w, const T *g, const Part &part, int threads, Descent rule, L1, L2) {
+    const T lr = (T)rule.lr, l1 = (T)rule.l1, l2 = (T)rule.l2;
+    sweep(g, part, threads, [=](int64_t first, const T *g_, int64_t n) {
+        T *__restrict w_ = w + first;
+        for (int64_t i = 0; i < n; ++i) w_[i] -= lr * penalized<L1::value, L2::value>(g_[i], w_[i], l1, l2);
+    });
+}
+
+// v ← μ·v + g, w ← w − lr·v, or with Nesterov's momentum w ← w − lr·(g + μ·v)
+template <bool NESTEROV, class T, class L1, class L2>
+void momentum(T *w, T *v, const T *g, const Part &part, int threads, Descent rule, L1, L2) {
+    const T lr = (T)rule.lr, mu = (T)rule.momentum, l1 = (T)rule.l1, l2 = (T)rule.l2;
+    sweep(g, part, threads, [=](int64_t first, const T *g_, int64_t n) {
+        T *__restrict w_ = w + first;
+        T *__restrict v_ = v + first;
+        for (int64_t i = 0; i < n; ++i) {
+            const T grad = penalized<L1::value, L2::value>(g_[i], w_[i], l1, l2);
+            const T speed = v_[i] * mu + grad;
+            v_[i] = speed;
+            w_[i] -= (NESTEROV ? speed * mu + grad : speed) * lr;
+        }
+    });
+}
+
+// w ← w − lr·g for the survivors alone: nothing moves the others.
+template <class T>
+void touch(T *w, const T *g, const Part &part, int threads, T lr) {
+    split(part.n_rows, STEPPED / std::max<int64_t>(part.compact(), 1), 1, threads, [=](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+            T *__restrict w_ = w + (part.row ? part.row[i] : i) * part.width();
+            const T *g_ = g + i * part.compact();
+            if (!part.column)
+                for (int64_t j = 0; j < part.width(); ++j) w_[j] -= lr * g_[j];
+            else
+                for (int64_t j = 0; j < part.n_columns; ++j)
+                    for (int64_t k = 0; k < part.kernel; ++k) w_[part.column[j] * part.kernel + k] -= lr * g_[j * part.kernel + k];
+        }
+    });
+}
+
+template <class T>
+void sgd(Address w_, Address v_, Address g_, const Part &part, Descent rule, int threads) {
+    T *w = (T *)w_, *v = (T *)v_;
+    const T *g = (const T *)g_;
+    if (rule.momentum == 0 && rule.l1 == 0 && rule.l2 == 0 && (part.row || part.column))
+        return touch(w, g, part, threads, (T)rule.lr);
+    with_penalties(rule.l1, rule.l2, [&](auto l1, auto l2) {
+        if (rule.momentum == 0)
+            plain(w, g, part, threads, rule, l1, l2);
+        else if (rule.nesterov)
+            momentum<true>(w, v, g, part, threads, rule, l1, l2);
+        else
+            momentum<false>(w, v, g, part, threads, rule, l1, l2);
+    });
+}
+
+// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← w − rate·m/(√v + ε); rate and ε hold the corrections.
+struct Moments { double beta1, beta2, rest1, rest2, rate, eps, l1, l2; };
+
+template <class T>
+void adam(Address w_, Address m_, Address v_, Address g_, const Part &part, Moments rule, int threads) {
+    T *w = (T *)w_, *m = (T *)m_, *v = (T *)v_;
+    const T b1 = (T)rule.beta1, b2 = (T)rule.beta2, c1 = (T)rule.rest1, c2 = (T)rule.rest2;
+    const T rate = (T)rule.rate, eps = (T)rule.eps, r1 = (T)rule.l1, r2 = (T)rule.l2;
+    with_penalties(rule.l1, rule.l2, [&](auto l1, auto l2) {
+        sweep((const T *)g_, part, threads, [=](int64_t first, const T *g, int64_t n) {
+            T *__restrict w1 = w + first;
+            T *__restrict m1 = m + first;
+            T *__restrict v1 = v + first;
+            for (int64_t i = 0; i < n; ++i) {
+                const T grad = penalized<decltype(l1)::value, decltype(l2)::value>(g[i], w1[i], r1, r2);
+                const T mean = m1[i] * b1 + grad * c1, square = v1[i] * b2 + grad * grad * c2;
+                m1[i] = mean;
+                v1[i] = square;
+                w1[i] -= mean / (std::sqrt(square) + eps) * rate;
+            }
+        });
+    });
+}
+
+// w ← w·min(1, c/‖w‖) for each row w that survives; its sum of squares is taken in double, lane by lane.
+template <class T>
+void clip(T *w, const Part &part, double c, int threads) {
+    constexpr int LANES = 8;
+    split(part.n_rows, COPIED / std::max<int64_t>(part.width(), 1), 1, threads, [=](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; ++r) {
+            T *row = w + (part.row ? part.row[r] : r) * part.width();
+            double lane[LANES] = {}, total = 0;
+            int64_t i = 0;
+            for (; i + LANES <= part.width(); i += LANES)
+                for (int j = 0; j < LANES; ++j) lane[j] += (double)row[i + j] * row[i + j];
+            for (; i < part.width(); ++i) lane[0] += (double)row[i] * row[i];
+            for (double one : lane) total += one;
+            const double norm = std::sqrt(total);
+            if (norm <= c || norm != norm) continue;
+            const T factor = (T)(c / norm);
+            for (int64_t k = 0; k < part.width(); ++k) row[k] *= factor;
+        }
+    });
+}
+
+// Words of Philox4x32-10 at the counters (block, 0, 0, 2): contract 1 of docs/design.md.
+inline void words(uint32_t out[4], uint32_t block, uint32_t k0, uint32_t k1) {
+    uint32_t c0 = block, c1 = 0, c2 = 0, c3 = 2;
+    for (int r = 0; r < 10; ++r, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        const uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
+        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, c1 = (uint32_t)p1;
+        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1, c3 = (uint32_t)p0;
+    }
+    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+}
+
+// The k of n < 2**32 indices with the smallest (word, index), ascending.
+void choose(uint32_t k0, uint32_t k1, int64_t n, int64_t k, int64_t *out) {
+    if (k == 0) return;
+    std::vector<uint64_t> drawn(n);
+    for (int64_t i = 0; i < n; i += 4) {
+        uint32_t four[4];
+        words(four, (uint32_t)(i / 4), k0, k1);
+        for (int64_t j = i; j < std::min(i + 4, n); ++j) drawn[j] = (uint64_t)four[j - i] << 32 | (uint64_t)j;
+    }
+    std::vector<uint64_t> order(drawn);
+    std::nth_element(order.begin(), order.begin() + (k - 1), order.end());
+    const uint64_t last = order[k - 1];
+    for (int64_t j = 0; j < n; ++j)
+        if (drawn[j] <= last) *out++ = j;
+}
+
+// Calls `call` with a pointer to the type of that many bytes: the values are moved, not read.
+template <class Call>
+void by_size(int64_t itemsize, Call call) {
+    if (itemsize == 2)
+        call((uint16_t *)nullptr);
+    else if (itemsize == 4)
+        call((uint32_t *)nullptr);
+    else
+        call((uint64_t *)nullptr);
+}
+
+}  // namespace
+
+void bind_survivors(nb::module_ &m) {
+    using namespace nb::literals;
+    m.def("take", [](Address w, Address out, Part::Tuple part, int64_t itemsize, int threads) {
+        nb::gil_scoped_release release;
+        by_size(itemsize, [&](auto *type) { take((decltype(type))w, (decltype(type))out, Part(part), threads); });
+    });
+    m.def("place", [](Address compact, Address out, Part::Tuple part, int64_t itemsize, int threads) {
+        nb::gil_scoped_release release;
+        by_size(itemsize, [&](auto *type) { place((decltype(type))compact, (decltype(type))out, Part(part), threads); });
+    });
+    m.def("sgd", [](Address w, Address v, Address g, Part::Tuple part, int64_t itemsize, double lr, double momentum, bool nesterov,
+                    double l1, double l2, int threads) {
+        nb::gil_scoped_release release;
+        (itemsize == 4 ? sgd<float> : sgd<double>)(w, v, g, Part(part), Descent{lr, momentum, l1, l2, nesterov}, threads);
+    });
+    m.def("adam", [](Address w, Address m1, Address v, Address g, Part::Tuple part, int64_t itemsize, double beta1, double beta2,
+                     double rest1, double rest2, double rate, double eps, double l1, double l2, int threads) {
+        nb::gil_scoped_release release;
+        (itemsize == 4 ? adam<float> : adam<double>)(w, m1, v, g, Part(part), Moments{beta1, beta2, rest1, rest2, rate, eps, l1, l2},
+                                                     threads);
+    });
+    m.def("choose", [](uint32_t k0, uint32_t k1, int64_t n, int64_t k, Address out) { choose(k0, k1, n, k, (int64_t *)out); });
+    m.def("clip", [](Address w, Part::Tuple part, int64_t itemsize, double c, int threads) {
+        nb::gil_scoped_release release;
+        itemsize == 4 ? clip((float *)w, Part(part), c, threads) : clip((double *)w, Part(part), c, threads);
+    });
+}

@@ -1,0 +1,255 @@
+"""The surviving rows and columns of an array: taken out, put back among zeros, and an optimizer's step.
+
+An array is ``(R, C, *kernel)``, or ``(R,)``. ``rows`` and ``cols`` are ascending int64 indices, or None for
+all. What has the survivors alone is called compact: ``(rows, cols, *kernel)``.
+
+NumPy arrays and torch tensors alike. Contiguous ones in memory are done by the C++ extension, in one pass;
+all others, and all where it was not built, by the same rules in NumPy's or torch's own operations. Steps and
+copies are equal bit for bit, `clip` to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinned import _array, kernels
+
+Indices = NDArray[np.int64]
+BLOCK = 1 << 17  # elements: few enough that several blocks stay in cache, enough that calls cost nothing
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What regularisation adds to a gradient: l1·sign w + l2·w."""
+
+    l1: float = 0.0
+    l2: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.l1 or self.l2)
+
+
+NONE = Penalty()
+
+
+def compact_shape(shape: tuple[int, ...], rows: Indices | None, cols: Indices | None) -> tuple[int, ...]:
+    """The shape of the survivors of an array."""
+    sizes = list(shape)
+    for axis, chosen in enumerate((rows, cols)):
+        if chosen is not None:
+            sizes[axis] = len(chosen)
+    return tuple(sizes)
+
+
+def take(w: Any, rows: Indices | None = None, cols: Indices | None = None, out: Any = None) -> Any:
+    """The survivors of w, in ``out`` where that is given."""
+    if out is None:
+        out = _empty(compact_shape(tuple(w.shape), rows, cols), w)
+    cpu = _native((w, out), sizes=(2, 4, 8))
+    if cpu is None:
+        out[...] = w[_index(rows, cols, w)]
+    elif out.shape[0]:
+        cpu.take(_at(w), _at(out), _part(w, rows, cols), w.dtype.itemsize, _workers(w))
+    return out
+
+
+def place(
+    compact: Any,
+    rows: Indices | None,
+    cols: Indices | None,
+    shape: tuple[int, ...],
+    out: Any = None,
+) -> Any:
+    """An array of that shape: the survivors in their places, zeros elsewhere."""
+    if out is None:
+        out = _empty(shape, compact)
+    cpu = _native((compact, out), sizes=(2, 4, 8))
+    if cpu is None:
+        out[...] = 0.0
+        out[_index(rows, cols, out)] = compact
+    else:
+        cpu.place(_at(compact), _at(out), _part(out, rows, cols), out.dtype.itemsize, _workers(out))
+    return out
+
+
+def sgd(
+    w: Any,
+    v: Any,
+    g: Any,
+    rows: Indices | None = None,
+    cols: Indices | None = None,
+    *,
+    lr: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
+    penalty: Penalty = NONE,
+) -> None:
+    """v ← μ·v + g, w ← w − lr·v, in place; with Nesterov's momentum w ← w − lr·(g + μ·v).
+
+    ``g`` is compact, and 0 elsewhere; the gradient of ``penalty`` is added to it everywhere. ``v`` is None
+    where the momentum μ is 0. With no momentum and no penalty only the survivors are touched.
+    """
+    cpu = _native((w, g) if v is None else (w, v, g))
+    if cpu is not None:
+        part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
+        moments = 0 if v is None else _at(v)
+        cpu.sgd(_at(w), moments, _at(g), part, w.dtype.itemsize, lr, momentum, nesterov, *rates, _workers(w))
+        return
+    w, v, g = _plain(w), None if v is None else _plain(v), _plain(g)
+    if v is None and not penalty:
+        w[_index(rows, cols, w)] -= g * lr
+        return
+    for block, grad in _blocks(w, g, rows, cols, penalty):
+        direction = grad
+        if v is not None:
+            v[block] *= momentum
+            v[block] += grad
+            direction = v[block] * momentum + grad if nesterov else v[block]
+        w[block] -= direction * lr
+
+
+def adam(
+    w: Any,
+    m: Any,
+    v: Any,
+    g: Any,
+    rows: Indices | None = None,
+    cols: Indices | None = None,
+    *,
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    penalty: Penalty = NONE,
+) -> None:
+    """m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← w − lr·m̂/(√v̂ + ε), in place.
+
+    m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ) at ``step`` t = 1, 2, … ``g`` and ``penalty`` as of `sgd`.
+    """
+    unbias1, unbias2 = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
+    # m̂/(√v̂ + ε) = m/(√v + ε·unbias2)·unbias2/unbias1: the paper's order, section 2
+    rate, small = lr * unbias2 / unbias1, eps * unbias2
+    cpu = _native((w, m, v, g))
+    if cpu is not None:
+        part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
+        rests = (1 - betas[0], 1 - betas[1])
+        arrays = (_at(w), _at(m), _at(v), _at(g))
+        cpu.adam(*arrays, part, w.dtype.itemsize, *betas, *rests, rate, small, *rates, _workers(w))
+        return
+    w, m, v, g = map(_plain, (w, m, v, g))
+    for block, grad in _blocks(w, g, rows, cols, penalty):
+        m[block] *= betas[0]
+        m[block] += grad * (1 - betas[0])
+        v[block] *= betas[1]
+        v[block] += grad * grad * (1 - betas[1])
+        w[block] -= m[block] / (np.sqrt(v[block]) + small) * rate
+
+
+def clip(w: Any, rows: Indices | None, bound: float) -> None:
+    """w ← w·min(1, c/‖w‖) in place, for each row w that survives; norms in double precision."""
+    cpu = _native((w,))
+    if cpu is not None:
+        cpu.clip(_at(w), _part(w, rows, None), w.dtype.itemsize, bound, _workers(w))
+        return
+    w = _plain(w)
+    flat = w.reshape(len(w), math.prod(w.shape[1:]))
+    for block in _slices(flat):
+        chosen = block if rows is None else rows[(block.start <= rows) & (rows < block.stop)]
+        some = flat[chosen]
+        norm = np.sqrt(np.einsum("ij,ij->i", some, some, dtype=np.float64))
+        if (norm > bound).any():
+            flat[chosen] = some * (bound / np.maximum(norm, bound))[:, None].astype(w.dtype)
+
+
+def _native(arrays: tuple[Any, ...], sizes: tuple[int, ...] = (4, 8)) -> ModuleType | None:
+    """The extension, where it can take these arrays: of one dtype, contiguous, in the CPU's memory."""
+    dtype = arrays[0].dtype
+    if not all(x.dtype == dtype and _is_flat(x) for x in arrays) or dtype.itemsize not in sizes:
+        return None
+    return kernels.extension()
+
+
+def _at(x: Any) -> int:
+    """The address of an array's first element."""
+    return int(x.data_ptr() if _array.is_torch(x) else x.ctypes.data)
+
+
+def _part(w: Any, rows: Indices | None, cols: Indices | None) -> tuple[int, int, int, int, int, int, int]:
+    """(rows, columns, kernel, address and number of the surviving rows, of the columns), for the extension.
+
+    A vector is one row, whose columns survive.
+    """
+    if len(w.shape) == 1:
+        sizes, rows, cols = (1, w.shape[0], 1), None, rows
+    else:
+        sizes = (w.shape[0], w.shape[1], math.prod(w.shape[2:]))
+    which = [
+        (0, n) if i is None else (i.ctypes.data, len(i)) for i, n in ((rows, sizes[0]), (cols, sizes[1]))
+    ]
+    return (*sizes, *which[0], *which[1])
+
+
+def _workers(x: Any) -> int:
+    """Threads: torch's for a tensor, ours for an array."""
+    return int(sys.modules["torch"].get_num_threads()) if _array.is_torch(x) else kernels.threads()
+
+
+def _empty(shape: tuple[int, ...], like: Any) -> Any:
+    """Room of that shape, in the dtype and on the device of ``like``."""
+    return like.new_empty(shape) if _array.is_torch(like) else np.empty(shape, like.dtype)
+
+
+def _is_flat(x: Any) -> bool:
+    """Whether ``x`` lies in the CPU's memory, in C order without gaps."""
+    if _array.is_torch(x):
+        return bool(x.device.type == "cpu" and x.is_contiguous())
+    return bool(x.flags.c_contiguous)
+
+
+def _plain(x: Any) -> Any:
+    """A tensor's memory as an array."""
+    return x.detach().numpy() if _array.is_torch(x) else x
+
+
+def _index(rows: Indices | None, cols: Indices | None, like: Any) -> Any:
+    """What picks rows × cols out of an array."""
+    r, c = (None if i is None else _array.to_like(i, like) for i in (rows, cols))
+    if c is None:
+        return slice(None) if r is None else r
+    return (slice(None), c) if r is None else (r[:, None], c)
+
+
+def _slices(w: NDArray[Any]) -> Iterator[slice]:
+    """Blocks of rows."""
+    step = max(1, BLOCK * len(w) // max(1, w.size))
+    return (slice(i, min(i + step, len(w))) for i in range(0, len(w), step))
+
+
+def _blocks(
+    w: NDArray[Any], g: NDArray[Any], rows: Indices | None, cols: Indices | None, penalty: Penalty
+) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Blocks of rows and their whole gradients, with the penalty's: a chain of cheap operations in cache."""
+    dense = rows is None and cols is None
+    for block in _slices(w):
+        grad = g[block] if dense else np.zeros_like(w[block])
+        if not dense:
+            low, high = (
+                (block.start, block.stop)
+                if rows is None
+                else np.searchsorted(rows, [block.start, block.stop])
+            )
+            inside = None if rows is None else rows[low:high] - block.start
+            grad[_index(inside, cols, w)] = g[low:high]
+        if penalty.l1:
+            grad = grad + penalty.l1 * np.sign(w[block])
+        if penalty.l2:
+            grad = grad + penalty.l2 * w[block]
+        yield block, grad
