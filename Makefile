@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find src -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md LICENSE
 
-.PHONY: setup demo test lint bench peers clean
+.PHONY: setup demo test lint bench battery sanitize peers clean
 
 setup: $(VENV)/installed
 
@@ -32,16 +32,34 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-bench: setup
-	$(BIN)/thinned bench
+# Every file of the folder but these is a benchmark; blocks are measured in .peers.
+BENCHMARKS := $(filter-out __init__ measure peers show blocks,$(basename $(notdir $(wildcard src/thinned/lab/bench/*.py))))
+
+# Blocks are measured beside timm and torchvision where `make peers` has been run. To renew the page:
+# make bench BENCH="--write docs/performance.md"
+bench: setup $(if $(wildcard .peers/bin/python),.peers/installed)
+	$(BIN)/thinned bench $(BENCHMARKS) $(BENCH)
+	@if [ -e .peers/installed ]; then bin=.peers/bin; else bin=$(BIN); fi; \
+	echo "$$bin/thinned bench blocks $(BENCH)"; $$bin/thinned bench blocks $(BENCH)
+
+# The masks under our own statistical tests and dieharder's: about half an hour. Writes docs/randomness.md.
+battery: setup
+	PYTHONPATH=tests $(BIN)/python -m battery
+
+# The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
+sanitize: setup
+	bash tests/sanitize.sh $(BIN)/python
 
 # Peers as judges, in an environment of their own: torchvision without its binary part breaks other packages.
-peers: setup
+.peers/installed: $(VENV)/installed
 	@test -x .peers/bin/python || $(PYTHON) -m venv .peers
-	.peers/bin/python -m pip install --quiet -c constraints.txt torch numpy pytest hypothesis
+	.peers/bin/python -m pip install --quiet -c constraints.txt torch numpy pytest hypothesis rich typer
 	.peers/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
 	.peers/bin/python -m pip install --quiet transformers==5.23.0 pillow pyyaml huggingface_hub safetensors
 	.peers/bin/python -m pip install --quiet --no-deps --force-reinstall dist/thinned-*.whl
+	@touch $@
+
+peers: .peers/installed
 	HF_HUB_OFFLINE=1 .peers/bin/python -m pytest tests/peers
 
 clean:

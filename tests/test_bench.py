@@ -1,44 +1,193 @@
-"""The benchmark runs, tells the same in its table and its JSON, and refuses unknown names. No timings."""
+"""The benchmark runs, tells the same to readers and programs, and counts memory rightly. No timings."""
 
 import json
+import os
+import resource
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("rich")
 
+import torch
+from torch import nn
+
+from thinned import kernels
 from thinned.lab import bench
+from thinned.lab.bench import blocks, connect, elements, measure, memory, show
+from thinned.lab.bench.measure import Case, Effort, Spread, contest
 from thinned.lab.errors import LabError
+
+TINY = Effort(seconds=0.0, rounds=3, few=1, patience=10.0)
+MACHINE = {"processor": "any", "cores": 2}
 
 
 @pytest.fixture
-def short(monkeypatch):
-    monkeypatch.setattr(bench, "SIZES", {"1K": 1 << 10})
-    monkeypatch.setattr(bench, "RATES", (0.5,))
-    monkeypatch.setattr(bench, "SECONDS", 0.0)
-    monkeypatch.setattr(bench, "ROUNDS", 3)
+def small(monkeypatch):
+    """Every benchmark in small, a few rounds."""
+    monkeypatch.setattr(bench, "FULL", TINY)
+    monkeypatch.setattr(measure, "WARM", 1e-9)
+    monkeypatch.setattr(elements, "SIZES", {"1K": 1 << 10, "512K": 1 << 12})
+    monkeypatch.setattr(elements, "RATES", (0.3, 0.5))
+    monkeypatch.setattr(blocks, "MAPS", ((2, 3, 8, 8), (1, 2, 7, 7), (2, 2, 6, 6)))
+    monkeypatch.setattr(blocks, "JUDGED", (2, 3, 8, 8))
+    monkeypatch.setattr(blocks, "TOKENS", (2, 4, 3))
+    monkeypatch.setattr(connect, "BATCHES", (2, 3))
+    monkeypatch.setattr(connect, "SIZES", (5, 4))
+    monkeypatch.setattr(memory, "peak_of", lambda label, passes: lambda: 1000.0)
 
 
-def test_every_case_is_measured(short, capsys):
-    bench.run(json=True)
+def case(goals, **others):
+    """A case of bytes, whose figures are known."""
+    works = {label: lambda value=value: value for label, value in {"ours": 10.0, **others}.items()}
+    return Case("sizes", "a row", "ours", works, goals, unit="B")
+
+
+NAMES = ("elements", "blocks", "connect", "memory")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_case_is_measured(small, capsys, name):
+    bench.run([name], json=True)
     told = json.loads(capsys.readouterr().out)
-    assert {(r["work"], r["size"], r["p"]) for r in told["results"]} == {
-        ("dropout forward", "1K", 0.5),
-        ("dropout forward + backward", "1K", 0.5),
+    assert told["machine"]["torch"] == torch.__version__
+    rows = told["results"]
+    assert {r["threads"] for r in rows} == ({1} if name == "memory" else {1, kernels.cores()})
+    assert len({(r["group"], r["name"], r["threads"]) for r in rows}) == len(rows)
+    for r in rows:
+        assert set(r["ratios"]) == set(r["figures"]) - {r["ours"]}
+        assert set(r["goals"]) == set(r["met"])
+        for spread in [*r["figures"].values(), *r["ratios"].values()]:
+            assert 0 <= spread["low"] <= spread["median"] <= spread["high"]
+            assert r["unit"] != "s" or spread["low"] > 0
+
+
+def test_the_goals_name_contestants_that_are_there(small):
+    judged = [c for name in NAMES for c in bench.benchmark(name).cases(1) if c.goals]
+    assert {c.group.split(",")[0] for c in judged} >= {
+        "dropout",
+        "nn.Dropout",
+        "drop_block",
+        "drop_connect",
+        "kept for the backward pass",
+        "peak extra memory",
     }
-    for r in told["results"]:
-        assert 0 < r["low"] <= r["microseconds"] <= r["high"]
-        assert r["copy"] > 0
-        assert r["torch"] > 0
+    for c in judged:
+        assert set(c.goals) <= {*c.contestants, *blocks.PEERS}, c.group  # a peer may not be installed
 
 
-def test_the_table_is_for_readers(short, capsys):
-    bench.run("dropout")
+def test_contestants_take_turns_on_the_threads_of_the_case():
+    calls, threads = [], []
+    works = {label: lambda label=label: calls.append(label) for label in "abc"}
+    works["threads"] = lambda: threads.append((torch.get_num_threads(), kernels.threads()))
+    before = torch.get_num_threads()
+    result = contest(Case("turns", "", "a", works, threads=3), TINY)
+    assert set(threads) == {(3, 3)}
+    assert torch.get_num_threads() == before
+    assert {"a", "b", "c"} <= set(calls)
+    assert set(result.ratios) == {"b", "c", "threads"}
+
+
+def test_goals_are_judged_by_the_ratio():
+    result = contest(case({"half": 2.0, "more": 0.4}, half=5.0, more=20.0, none=0.0))
+    assert result.ratios["half"] == Spread(2.0, 2.0, 2.0)
+    assert result.ratios["none"].median == float("inf")
+    assert result.met("half")
+    assert not result.met("more")
+    assert show.verdict(result, "half") == "half ≤ 2: met"
+    assert show.verdict(result, "more") == "more ≤ 1/2.50: missed"
+    with pytest.raises(LabError, match="must return a number, got str"):
+        contest(case({}, wrong="x"))
+
+
+def test_figures_read_well():
+    seconds = [show.quantity(s, "s") for s in (0.0, 4.5e-10, 3.35e-5, 0.1587, 1.206)]
+    assert seconds == ["0 ps", "450 ps", "33.5 µs", "159 ms", "1.21 s"]
+    assert [show.quantity(b, "B") for b in (24, 1500, 411e6)] == ["24 B", "1.50 kB", "411 MB"]
+    assert [show.times(r) for r in (0.0, 1.0, 1.123, 18.19, 1 / 48.6, 0.025)] == [
+        "0",
+        "1",
+        "1.12",
+        "18.2",
+        "1/48.6",
+        "1/40",
+    ]
+
+
+def test_a_page_gets_its_sections_and_keeps_the_rest(small, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- bench:blocks -->\nold\n<!-- /bench:blocks -->\nb\n", encoding="utf-8")
+    bench.run(["blocks"], markdown=True, write=page)
+    text = page.read_text("utf-8")
+    assert text.startswith("a\n<!-- bench:blocks -->\n`thinned bench blocks`: processor")
+    assert text.endswith("|\n<!-- /bench:blocks -->\nb\n")
+    assert "old" not in text
+    assert capsys.readouterr().out.strip() in text
+    with pytest.raises(LabError, match="must hold <!-- bench:memory -->"):
+        bench.run(["memory"], write=page)
+    assert page.read_text("utf-8") == text
+
+
+def test_the_committed_page_has_a_place_for_every_benchmark():
+    show.sections_of(Path(__file__).parents[1] / "docs" / "performance.md", bench.NAMES)
+
+
+def test_the_terminal_gets_tables(capsys):
+    from rich.console import Console
+
+    result = contest(case({"floor": 2.0}, floor=5.0))
+    show.to_terminal(Console(width=140), [result], MACHINE)
     told = capsys.readouterr().out
-    assert "dropout forward + backward, float32, 1 thread" in told
-    assert "1K" in told
+    for text in ("processor any, cores 2", "sizes", "÷ floor", "floor ≤ 2: met"):
+        assert text in told
 
 
-def test_an_unknown_name_is_refused():
-    with pytest.raises(LabError, match="no benchmark named 'cats'; there is: dropout"):
-        bench.run("cats")
+def test_unknown_names_are_refused():
+    with pytest.raises(LabError, match="no benchmark named 'cats'; there are: blocks, connect"):
+        bench.run(["elements", "cats"])
+
+
+class Hoarder(torch.autograd.Function):
+    """Keeps tensors where autograd does not see them."""
+
+    @staticmethod
+    def forward(ctx, x, where):
+        hidden = torch.empty(len(x), dtype=torch.float64)
+        if where == "saved":
+            ctx.save_for_backward(hidden)
+        elif where == "context":
+            ctx.hidden = {"list": [hidden, hidden[1:]]}
+        elif where == "array":
+            ctx.hidden = hidden.numpy()
+        elif where == "closure":
+            ctx.map = lambda g: g * hidden
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2, None
+
+
+@pytest.mark.parametrize("where", ["saved", "context", "array", "closure", "nowhere"])
+def test_what_is_kept_is_found_wherever_it_hides(where):
+    x = torch.randn(1000, requires_grad=True)
+    kept = memory.kept_bytes(lambda t: Hoarder.apply(t, where).view(10, 100), x)
+    assert kept == (0 if where == "nowhere" else 8000)
+
+
+def test_kept_bytes_of_known_functions():
+    x = torch.randn(1000, requires_grad=True)
+    assert memory.kept_bytes(lambda t: t + 1, x) == 0
+    assert memory.kept_bytes(lambda t: t.exp(), x) == 0  # keeps its result, which is there anyway
+    assert memory.kept_bytes(nn.Dropout(0.5), x) == 4000
+    assert memory.kept_bytes(lambda t: t.sin().cos(), x) == 4000  # sin x, for cos
+
+
+def test_the_peak_of_a_process_is_seen():
+    before = memory.begin_peak()
+    block = bytearray(b"x") * (64 << 20)
+    size = len(block)
+    del block
+    slack = 64 * resource.getpagesize() * (os.cpu_count() or 1)  # pages are counted in batches, by core
+    assert size - slack <= memory.peak() - before < 2 * size

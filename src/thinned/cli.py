@@ -259,13 +259,16 @@ def methods(
 
 @app.command()
 def bench(
-    name: Annotated[str | None, typer.Argument(help="one benchmark; all by default")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="benchmarks; all by default")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="few rounds: a look, no measurement")] = False,
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
+    write: Annotated[Path | None, typer.Option(help="put the tables into this page, too")] = None,
 ) -> None:
-    """Time the kernels, beside a plain copy and torch's own dropout."""
+    """Measure the kernels beside their floor, a plain copy or product, and their peers."""
     from thinned.lab import bench as benchmarks
 
-    benchmarks.run(name, json)
+    benchmarks.run(names or (), json, quick, markdown, write)
 
 
 def _defaults(

@@ -1,0 +1,80 @@
+"""Debian's dieharder over a pipe: each test reads on where the last one ended."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO
+
+# What it rates "good" itself: not 5, 6, 7 ("suspect") nor 14 ("do not use"). 17 (gcd) and the longer lagged
+# sums take as long as all others together: `half` alone has them.
+TESTS = (
+    *map(str, (0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 15, 16, 100, 101, 102)),
+    *("200 -n 2", "200 -n 4", "200 -n 8", "201 -n 3", "202 -n 5", "203 -n 0", "203 -n 1"),
+    *map(str, (204, 205, 206, 207, 208, 209)),
+)
+MORE = {"half": ("17", "203 -n 31")}
+FIELDS = ("test_name", "ntuple", "psamples", "pvalues")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One p-value."""
+
+    test: str
+    samples: int  # p-values that it sums up
+    p: float
+
+
+def version() -> str | None:
+    """The program and its version, or None where it is not installed."""
+    if shutil.which("dieharder") is None:
+        return None
+    told = subprocess.run(["dieharder", "-l"], capture_output=True, text=True, check=False).stdout
+    return " ".join(told.split("version", 1)[1].split()[:1])
+
+
+@contextmanager
+def pipe(stream: str) -> Iterator[IO[bytes]]:
+    """A process that writes the stream until nobody reads it."""
+    call = [sys.executable, "-m", "battery", "--pour", stream]
+    with subprocess.Popen(call, stdout=subprocess.PIPE) as source:
+        assert source.stdout is not None
+        try:
+            yield source.stdout
+        finally:
+            source.stdout.close()
+            source.terminate()
+
+
+def run(test: str, source: IO[bytes], samples: int | None = None) -> list[Line]:
+    """The lines of one test, with its own number of samples or another."""
+    call = ["dieharder", "-g", "200", "-d", *test.split(), "-c", "|"]
+    call += ["-p", str(samples)] if samples else []
+    for name in FIELDS:
+        call += ["-D", name]
+    done = subprocess.run(call, stdin=source, capture_output=True, text=True, check=True)
+    found = []
+    for text in done.stdout.splitlines():
+        cells = [cell.strip() for cell in text.split("|")]
+        if len(cells) < len(FIELDS) or cells[0].startswith("#"):
+            continue
+        name, ntuple, psamples, p = cells[: len(FIELDS)]
+        found.append(Line(f"{name} {ntuple}", int(psamples), float(p)))
+    if not found:
+        raise RuntimeError(f"dieharder -d {test} told nothing: {done.stdout} {done.stderr}")
+    return numbered(found)
+
+
+def numbered(lines: list[Line]) -> list[Line]:
+    """Lines of one name apart: some tests tell several p-values under one."""
+    names = [line.test for line in lines]
+    out = []
+    for i, line in enumerate(lines):
+        mark = f" #{names[:i].count(line.test) + 1}" if names.count(line.test) > 1 else ""
+        out.append(Line(line.test + mark, line.samples, line.p))
+    return out
