@@ -100,6 +100,8 @@ def drop_block(
     fall = masks.seeds(x.shape, p, size, key, sample_offset, per_channel=per_channel, exact_rate=exact_rate)
 
     def linear(t: Any) -> Any:
+        if (gpu := kernels.on_gpu(t)) is not None:
+            return gpu.drop_block(t, fall)
         if kernels.native(t):
             return _array.strided(block.drop(t, fall), t)
         kept = masks.blocks(t.shape, fall)

@@ -39,8 +39,9 @@ def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0,
     start = _checks.integer("start", start, 0, 1 << 64)
     if start + n > 1 << 64:
         raise ValueError(f"start + number of units must be at most 2**64, got {start} + {n}")
-    kept = kernels.mask(key, n, threshold(p), start).reshape(sizes)
-    return _array.to_like(kept, like)
+    if (gpu := kernels.on_gpu(like)) is not None:
+        return gpu.mask(key, n, threshold(p), start, like.device).reshape(sizes)
+    return _array.to_like(kernels.mask(key, n, threshold(p), start).reshape(sizes), like)
 
 
 def first(shape: Sequence[int], sample_offset: int) -> int:

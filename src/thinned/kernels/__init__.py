@@ -91,6 +91,33 @@ def extension() -> ModuleType | None:
     return _cpu
 
 
+def on_gpu(x: Any) -> ModuleType | None:
+    """The Triton kernels, where ``x`` is a tensor on a GPU and they run there, else None."""
+    return triton() if getattr(x, "is_cuda", False) else None
+
+
+@functools.cache
+def triton() -> ModuleType | None:
+    """The Triton kernels, or None; that Triton is there and does not run is reported once."""
+    if os.environ.get("THINNED_KERNELS") == "numpy":
+        return None
+    try:
+        from thinned.kernels import gpu
+    except ImportError:
+        return None
+    try:
+        gpu.mask(Key(0), 1, 0, 0, "cuda")
+    except Exception as error:  # no compiler for its launcher, a GPU that is too old, …
+        warnings.warn(
+            f"thinned draws masks on the CPU: Triton does not run here ({type(error).__name__}: {error}). "
+            "Results are the same, slower. Set THINNED_KERNELS=numpy to silence this.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return gpu
+
+
 def threads() -> int:
     """Threads for NumPy arrays: $THINNED_NUM_THREADS, $OMP_NUM_THREADS, or the cores this process may use."""
     for name in ("THINNED_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -163,7 +190,10 @@ def plainly(x: Any, how: Map, words: Words) -> Any:
     while inner < how.inner:  # the last axes, which make a unit
         axes -= 1
         inner *= shape[axes]
-    kept = mask(key, math.prod(shape[:axes]), how.limit, how.start)
+    n, gpu = math.prod(shape[:axes]), on_gpu(x)
+    kept: Any = (
+        gpu.mask(key, n, how.limit, how.start, x.device) if gpu else mask(key, n, how.limit, how.start)
+    )
     y = _array.times(x, how.scale, how.shift)
     fill = how.fill if x.dtype.itemsize > 4 else float(np.float32(how.fill))  # half is rounded from single
     return _array.where(kept.reshape(shape[:axes] + (1,) * (len(shape) - axes)), y, fill)

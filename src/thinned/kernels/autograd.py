@@ -43,7 +43,8 @@ def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tens
     n, code, cpu = x.numel(), CODES.get(x.dtype), kernels.extension()
     known = code is not None and cpu is not None and type(how) is not kernels.Linear
     if not (known and x.is_cpu and n > 0 and not x.is_neg() and (pointer := x.data_ptr())):
-        y: Tensor = kernels.plainly(x.detach(), how, words)
+        gpu = kernels.on_gpu(x)
+        y: Tensor = (gpu.apply if gpu and gpu.takes(how) else kernels.plainly)(x.detach(), how, words)
         return y if out is None else out.copy_(y)
     if out is None:
         out = torch.empty_like(x) if x.nbytes < kernels.POOLED else _pooled_like(x)

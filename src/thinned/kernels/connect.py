@@ -40,6 +40,8 @@ class Draw:
 
 def forward(x: Any, weight: Any, draw: Draw) -> Any:
     """y_n = scale·(R_n * W) x_n."""
+    if (gpu := kernels.on_gpu(x)) is not None:
+        return gpu.connect(x, weight, draw)
     if draw.limit == 0 or 0 in (*x.shape, *weight.shape):
         return _array.zeros((len(x), len(weight)), x)
     if _native(x):
@@ -54,6 +56,9 @@ def backward(
     grad: Any, x: Any, weight: Any, draw: Draw, needed: tuple[bool, bool] = (True, True)
 ) -> tuple[Any, Any]:
     """∂L/∂x_n = scale·(R_n * W)ᵀ g_n, and ∂L/∂W = scale·Σ_n R_n * (g_n x_nᵀ); None where not needed."""
+    if (gpu := kernels.on_gpu(x)) is not None:
+        gradients: tuple[Any, Any] = gpu.connect_gradients(grad, x, weight, draw, needed)
+        return gradients
     if draw.limit > 0 and 0 not in grad.shape and _native(x):
         shape = (len(x), *weight.shape)
         return (
