@@ -15,7 +15,7 @@ from torch import nn
 
 from thinned import kernels
 from thinned.lab import bench
-from thinned.lab.bench import blocks, connect, elements, measure, memory, show
+from thinned.lab.bench import blocks, connect, elements, measure, memory, residual, show
 from thinned.lab.bench.measure import Case, Effort, Spread, contest
 from thinned.lab.errors import LabError
 
@@ -35,6 +35,7 @@ def small(monkeypatch):
     monkeypatch.setattr(blocks, "TOKENS", (2, 4, 3))
     monkeypatch.setattr(connect, "BATCHES", (2, 3))
     monkeypatch.setattr(connect, "SIZES", (5, 4))
+    monkeypatch.setattr(residual, "SHAPES", ((8, 3),))
     monkeypatch.setattr(memory, "peak_of", lambda label, passes: lambda: 1000.0)
 
 
@@ -44,10 +45,7 @@ def case(goals, **others):
     return Case("sizes", "a row", "ours", works, goals, unit="B")
 
 
-NAMES = ("elements", "blocks", "connect", "memory")
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", bench.NAMES)
 def test_every_case_is_measured(small, capsys, name):
     bench.run([name], json=True)
     told = json.loads(capsys.readouterr().out)
@@ -64,7 +62,7 @@ def test_every_case_is_measured(small, capsys, name):
 
 
 def test_the_goals_name_contestants_that_are_there(small):
-    judged = [c for name in NAMES for c in bench.benchmark(name).cases(1) if c.goals]
+    judged = [c for name in bench.NAMES for c in bench.benchmark(name).cases(1) if c.goals]
     assert {c.group.split(",")[0] for c in judged} >= {
         "dropout",
         "nn.Dropout",
@@ -72,6 +70,7 @@ def test_the_goals_name_contestants_that_are_there(small):
         "drop_connect",
         "kept for the backward pass",
         "peak extra memory",
+        "Residual",
     }
     for c in judged:
         assert set(c.goals) <= {*c.contestants, *blocks.PEERS}, c.group  # a peer may not be installed

@@ -178,6 +178,50 @@ def test_dropout2d_takes_three_dimensions_as_n_c_l():
     assert kept.any(2).float().mean(1).std() > 0
 
 
+# The original rule.
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("inplace", [False, True])
+def test_original_rule(dtype, inplace):
+    module, x = tnn.Dropout(0.3, inplace, rescale="test"), inputs(MAP, dtype=dtype)
+    assert repr(module) == f"Dropout(p=0.3, inplace={inplace}, rescale='test')"
+    with tnn.keyed(module, Key(5), 7):
+        y = module(x.clone())
+    key = Key(5).fold_in(7).fold_in("")
+    assert torch.equal(y, functional.dropout(x, 0.3, key=key, rescale="test"))
+    module.eval()
+    for p in (0.3, 0.0, 1.0):
+        module.p = p
+        given = x.clone()
+        y = module(given)
+        assert (y is given) == inplace
+        assert y.dtype == dtype
+        assert torch.equal(y, functional.dropout(x, p, key=key, training=False, rescale="test"))
+    with pytest.raises(ValueError, match="rescale must be one of 'train', 'test', got 'eval'"):
+        tnn.Dropout(rescale="eval")
+    with pytest.raises(TypeError):
+        tnn.Dropout(0.5, False, "test")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_original_rule_compiled_and_exported(training, fresh_compiler):
+    module, x = tnn.Dropout(0.5, rescale="test").train(training), inputs(MAP, requires_grad=True)
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    for i, p in enumerate((0.2, 0.5, 0.0, 1.0)):
+        module.p = p
+        results = []
+        for run in (module, compiled):
+            torch.manual_seed(i)
+            y = run(x)
+            results.append([y, *torch.autograd.grad(y.square().sum(), x)])
+        assert all(map(torch.equal, *results))
+    assert graphs() == 1
+    if not training:
+        module.p = 0.25
+        assert torch.equal(torch.export.export(module, (x,)).module()(x), x * 0.75)
+
+
 # Wrong input.
 
 
@@ -396,6 +440,32 @@ def test_exported_training_draws():
     assert not torch.equal(run(torch.ones(1000)), run(torch.ones(1000)))
 
 
+def test_evaluation_as_an_onnx_file(tmp_path):
+    """Of every module: no operator of ours is left, and another program computes the same."""
+    pytest.importorskip("onnxscript")
+    reference = pytest.importorskip("onnx.reference")
+    kinds = {kind for kind, *_ in CASES.values()} - {
+        tnn.Dropout1d,
+        tnn.Dropout3d,
+        tnn.DropBlock1d,
+        tnn.DropBlock3d,
+    }
+    model = nn.Sequential(
+        *(kind(0.5) for kind in sorted(kinds, key=str)),
+        tnn.Dropout(0.25, rescale="test"),
+        tnn.Residual(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), tnn.Dropout(0.5)), 0.5),
+        nn.Flatten(),
+        tnn.DropConnectLinear(4 * 9 * 8, 3),
+    ).eval()
+    x = inputs(MAP)
+    program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
+    program.save(tmp_path / "model.onnx")
+    assert {node.domain for node in program.model.graph} <= {"", "pkg.onnxscript.torch_lib"}
+    run = reference.ReferenceEvaluator(str(tmp_path / "model.onnx"))
+    (y,) = run.run(None, {run.input_names[0]: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(y), model(x).detach(), rtol=1e-4, atol=1e-4)
+
+
 CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 
 
@@ -512,21 +582,6 @@ def test_drop_connect_linear_of_sequences_autocast_and_gaussian(fresh_compiler):
     assert layer.train()(x[0, 0]).shape == (5,)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert tnn.DropConnectLinear(6, 5)(x.float()).dtype == torch.bfloat16
-
-
-# Residual.
-
-
-def test_residual():
-    branch = nn.Linear(4, 4)
-    block, x = tnn.Residual(branch, 0.5), inputs((9, 4))
-    assert torch.equal(block.eval()(x), x + branch(x))
-    assert list(block.state_dict()) == ["branch.weight", "branch.bias"]
-    block.train()
-    with tnn.keyed(block, Key(0), 1):
-        dropped = functional.drop_path(branch(x), 0.5, key=Key(0).fold_in(1).fold_in(""))
-        assert torch.equal(block(x), x + dropped)
-    assert tnn.set_rate(block, 0.3) == {"": 0.3}
 
 
 # keyed.

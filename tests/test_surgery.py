@@ -115,6 +115,16 @@ def test_and_back_again():
     assert not model.alpha.training
 
 
+def test_the_original_rule_has_no_twin_there():
+    model = nn.Sequential(tnn.Dropout(rescale="test"), tnn.Dropout(0.2, rescale="train"))
+    report = tnn.swap_dropout(model, back=True)
+    assert [type(module) for module in model] == [tnn.Dropout, nn.Dropout]
+    assert report.replaced == {"1": "torch.nn.Dropout(p=0.2, inplace=False)"}
+    assert report.unreached == {"0": "drops by the original rule, which torch's Dropout has not"}
+    assert set(model[1].__dict__) == set(nn.Dropout().__dict__)
+    assert repr(tnn.swap_dropout(model).model[1]) == "Dropout(p=0.2, inplace=False)"
+
+
 @pytest.mark.parametrize("name", TWINS)
 def test_the_root_itself(name):
     model = getattr(nn, name)(0.25, inplace=True)

@@ -51,8 +51,7 @@ def dropout(
         return x
     if not training:
         return _array.times(x, 1.0 - p)
-    how = plan("dropout", x.shape, p, sample_offset)
-    return _apply(x, how if rescale == "train" else how._replace(scale=1.0), key)
+    return _apply(x, plan("dropout", x.shape, p, sample_offset, rescale=rescale), key)
 
 
 def spatial_dropout(
@@ -335,7 +334,9 @@ UNITS: dict[str, Callable[[Sequence[int], int], masks.Units]] = {
 
 
 @lru_cache(1024)
-def plan(function: str, shape: Sequence[int], p: float, sample_offset: int, mode: str = "") -> Any:
+def plan(
+    function: str, shape: Sequence[int], p: float, sample_offset: int, mode: str = "", rescale: str = "train"
+) -> Any:
     """What a pass of a method in `UNITS` is to the kernels, but for the key; 0 < p ≤ 1."""
     start, inner = (masks.batch if mode == "batch" else UNITS[function])(shape, sample_offset)
     if function == "gaussian_dropout" and p < 1.0:
@@ -343,7 +344,7 @@ def plan(function: str, shape: Sequence[int], p: float, sample_offset: int, mode
     if "alpha" in function:
         a, b = theory.alpha_constants(p)
         return kernels.Drop(threshold(p), start, inner, a, b, a * theory.ALPHA_PRIME + b)
-    return kernels.Drop(threshold(p), start, inner, _gain(p))
+    return kernels.Drop(threshold(p), start, inner, _gain(p) if rescale == "train" else 1.0)
 
 
 def _draw(weight: Any, p: float, key: Key, per_sample: bool, sample_offset: int) -> connect.Draw:

@@ -27,7 +27,9 @@ class Method:
     share: Callable[..., float] | None = None
     hand: str | None = None  # its class in thinned.scratch
     module: str | None = None  # its class in thinned.nn
-    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))  # beside p, for hand too
+    options: Mapping[str, Any] = field(
+        default_factory=lambda: MappingProxyType({})
+    )  # beside p, for hand and module too
     needs: str = ""  # what a network must have for it
     kind: str = "drop"  # or "augment": works on a batch of images before the network
 
@@ -58,6 +60,7 @@ _ROWS = (
         function=functional.dropout,
         moments=theory.mask_moments,
         hand="Dropout",
+        module="Dropout",
         options=MappingProxyType({"rescale": "test"}),
     ),
     Method(

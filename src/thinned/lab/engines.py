@@ -127,7 +127,8 @@ def _module(hand: scratch.Sequential, method: str) -> Any:
             return torch.nn.ReLU()
         if isinstance(layer, scratch.Sigmoid):
             return torch.nn.Sigmoid()
-        module: torch.nn.Module = getattr(nn, str(METHODS[method].module))(vars(layer)["p"])
+        row = METHODS[method]
+        module: torch.nn.Module = getattr(nn, str(row.module))(vars(layer)["p"], **row.options)
         return module
 
     return torch.nn.Sequential(*map(twin, hand.children.values()))

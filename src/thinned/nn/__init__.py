@@ -15,8 +15,8 @@ from thinned.nn.modules import (
     DropPath,
     FeatureAlphaDropout,
     GaussianDropout,
-    Residual,
 )
+from thinned.nn.residual import Residual
 from thinned.nn.surgery import Swap, max_norm_, set_rate, swap_dropout
 
 __all__ = [

@@ -17,7 +17,7 @@ from thinned import _checks, functional
 from thinned.kernels import autograd
 from thinned.key import Key
 from thinned.nn.ops import operators as ops
-from thinned.nn.stream import Stream, scalar
+from thinned.nn.stream import Draw, Stream, scalar
 
 
 class Drop(nn.Module):
@@ -66,7 +66,11 @@ class Drop(nn.Module):
         if not isinstance(input, Tensor) and isinstance(input, torch.fx.Proxy):
             return self.traced(input)
         self.check(input)
-        return self.drop(input) if self.training else input
+        return self.drop(input) if self.training else self.evaluation(input)
+
+    def evaluation(self, input: Tensor) -> Tensor:
+        """What evaluation makes of the input: itself."""
+        return input
 
     def check(self, input: Tensor) -> None:
         """Raise TypeError or ValueError where the input is not what this module takes."""
@@ -94,17 +98,21 @@ class Drop(nn.Module):
 
     def eager(self, x: Tensor) -> Tensor:
         """`drop` outside of compiled graphs; what `check` and `p` have checked is not checked again."""
-        seed, sample_offset = self.stream.draw()
-        options = {name: getattr(self, name) for name in self.settings}
-        if self.function not in functional.UNITS:
-            call = getattr(functional, self.function)
-            out: Tensor = call(x, self._p, key=Key(seed), sample_offset=sample_offset, **options)
-            return out
+        draw = self.stream.draw()
+        if draw.places is not None or self.function not in functional.UNITS:
+            return self.by(draw, x)
         if self._p == 0.0:
             return x
-        how = functional.plan(self.function, x.shape, self._p, sample_offset, **options)
+        options = {name: getattr(self, name) for name in self.settings}
+        how = functional.plan(self.function, x.shape, self._p, draw.sample_offset, **options)
         apply = autograd.apply_ if self.inplace else autograd.apply
-        return apply(x, how, (seed & 0xFFFF_FFFF, seed >> 32))
+        return apply(x, how, (draw.seed & 0xFFFF_FFFF, draw.seed >> 32))
+
+    def by(self, draw: Draw, x: Tensor) -> Tensor:
+        """The function, with the mask that was drawn."""
+        call = getattr(functional, self.function)
+        options = {name: getattr(self, name) for name in self.settings}
+        return draw.spread(lambda x, i: call(x, self._p, key=Key(draw.seed), sample_offset=i, **options), x)
 
     def traced(self, input: torch.fx.Proxy) -> Any:
         """This module as one node of a torch.fx graph, as torch's own dropout is."""
@@ -134,9 +142,30 @@ class _TorchDrop(Drop):
 
 
 class Dropout(_TorchDrop):
-    """Zero each element with probability p, as `thinned.dropout` does; any shape -> same."""
+    """Zero each element with probability p, as `thinned.dropout` does; any shape -> same.
 
-    function = "dropout"
+    ``rescale="test"`` is the original rule: training leaves the survivors as they are, evaluation multiplies
+    by 1 − p. The default is torch's.
+    """
+
+    function, settings = "dropout", ("rescale",)
+    rescale: str = "train"
+
+    def __init__(self, p: float = 0.5, inplace: bool = False, *, rescale: str = "train") -> None:
+        super().__init__(p, inplace)
+        self.rescale = _checks.one_of("rescale", rescale, ("train", "test"))
+
+    def extra_repr(self) -> str:
+        """As torch shows it, and the rule where it is not torch's."""
+        options = f"p={self.p}, inplace={self.inplace}"
+        return options if self.rescale == "train" else f"{options}, rescale={self.rescale!r}"
+
+    def evaluation(self, input: Tensor) -> Tensor:
+        """The input; times 1 − p by the original rule."""
+        if self.rescale == "train":
+            return input
+        out = (input * (1.0 - self.rate)).to(input.dtype)
+        return input.copy_(out) if self.inplace else out
 
 
 class Dropout1d(_TorchDrop):
@@ -230,24 +259,6 @@ class DropPath(Drop):
             )
 
 
-class Residual(DropPath):
-    """x + drop_path(branch(x)): a residual block whose branch is dropped; (N, *) -> same.
-
-    ``branch`` is any module that keeps the shape. Stochastic depth: Huang, Sun, Liu, Sedra and Weinberger
-    2016, arXiv:1603.09382.
-    """
-
-    def __init__(self, branch: nn.Module, p: float = 0.1, mode: str = "sample") -> None:
-        super().__init__(p, mode)
-        self.branch = branch
-
-    def forward(self, input: Tensor) -> Tensor:
-        """The input plus what is left of the branch."""
-        if isinstance(input, torch.fx.Proxy):
-            return self.traced(input)
-        return input + super().forward(self.branch(input))
-
-
 class DropConnectLinear(Drop):
     """A linear layer that drops weights, as `thinned.drop_connect` does; (*, in) -> (*, out).
 
@@ -309,17 +320,22 @@ class DropConnectLinear(Drop):
         if torch.compiler.is_compiling():
             out = self._compiled(x, weight, bias, rows)
         else:
-            seed, sample_offset = self.stream.draw()
-            out = functional.drop_connect(
+            draw = self.stream.draw()
+            draw = Draw(draw.seed, draw.sample_offset * rows, draw.places if self.per_sample else None)
+            out = draw.spread(
+                lambda x, i: functional.drop_connect(
+                    x,
+                    weight,
+                    bias,
+                    self._p,
+                    key=Key(draw.seed),
+                    training=self.training,
+                    per_sample=self.per_sample,
+                    inference=self.inference,
+                    sample_offset=i,
+                ),
                 x,
-                weight,
-                bias,
-                self._p,
-                key=Key(seed),
-                training=self.training,
-                per_sample=self.per_sample,
-                inference=self.inference,
-                sample_offset=sample_offset * rows,
+                work=rows * self.weight.numel(),
             )
         return out.reshape(*input.shape[:-1], self.out_features)
 

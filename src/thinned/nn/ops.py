@@ -56,7 +56,13 @@ def unpack(ticket: Tensor) -> tuple[Key, int, float]:
 
 @torch.library.impl("thinned::draw", "CompositeExplicitAutograd")
 def _draw(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
-    return pack(*stream.find(int(handle.item())).draw(), rate.item())
+    seed, sample_offset, places = stream.find(int(handle.item())).draw()
+    if places is not None:
+        raise RuntimeError(
+            "inside keyed, a compiled branch that drops must see its whole batch: give its Residual "
+            "skip=False, or compile the Residual itself"
+        )
+    return pack(seed, sample_offset, rate.item())
 
 
 @torch.library.register_fake("thinned::draw")

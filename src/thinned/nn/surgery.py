@@ -64,12 +64,15 @@ def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
     found = {name: module for name, module in named if type(module) in kinds}
     for name, module in found.items():
         _checks.probability(f"p of {name or 'model'}", module.p)
+    only_here = {name for name, module in found.items() if getattr(module, "rescale", "train") != "train"}
+    left = dict.fromkeys(only_here, "drops by the original rule, which torch's Dropout has not")
+    found = {name: module for name, module in found.items() if name not in left}
     for module in set(found.values()):
         _to_torch(module) if isinstance(module, Drop) else _to_ours(module)
     replaced = {
         name: f"{type(module).__module__.split('.')[0]}.nn.{module!r}" for name, module in found.items()
     }
-    return Swap(model, replaced, {} if back else unreached(model))
+    return Swap(model, replaced, left if back else unreached(model))
 
 
 def _to_ours(module: nn.Module) -> None:
@@ -81,8 +84,8 @@ def _to_ours(module: nn.Module) -> None:
 
 def _to_torch(module: Drop) -> None:
     p = module.p
-    for name in ("_p", "rate", "stream"):
-        delattr(module, name)
+    for name in ("_p", "rate", "stream", "rescale"):
+        module.__dict__.pop(name, None)
     module.__class__ = _BACK[type(module)]  # type: ignore[assignment]
     module.p = p
 
