@@ -15,7 +15,7 @@ from torch import nn
 
 from thinned import kernels
 from thinned.lab import bench
-from thinned.lab.bench import blocks, connect, elements, measure, memory, residual, show
+from thinned.lab.bench import blocks, connect, elements, measure, memory, residual, show, thin
 from thinned.lab.bench.measure import Case, Effort, Spread, contest
 from thinned.lab.errors import LabError
 
@@ -35,6 +35,11 @@ def small(monkeypatch):
     monkeypatch.setattr(blocks, "TOKENS", (2, 4, 3))
     monkeypatch.setattr(connect, "BATCHES", (2, 3))
     monkeypatch.setattr(connect, "SIZES", (5, 4))
+    monkeypatch.setattr(thin, "SIZES", (5, 4, 3))
+    monkeypatch.setattr(thin, "CHANNELS", (2, 3, 3))
+    monkeypatch.setattr(thin, "SIDE", 4)
+    monkeypatch.setattr(thin, "IMAGES", 2)
+    monkeypatch.setattr(thin, "BY_HAND", (((5, 4, 3), 6, 1e-4, None), ((4, 4, 3), 6, 0.0, 3.5)))
     monkeypatch.setattr(residual, "SHAPES", ((8, 3),))
     monkeypatch.setattr(memory, "peak_of", lambda label, passes: lambda: 1000.0)
 
@@ -71,6 +76,8 @@ def test_the_goals_name_contestants_that_are_there(small):
         "kept for the backward pass",
         "peak extra memory",
         "Residual",
+        "a step of training in torch",
+        "a step of training in NumPy",
     }
     for c in judged:
         assert set(c.goals) <= {*c.contestants, *blocks.PEERS}, c.group  # a peer may not be installed

@@ -17,9 +17,12 @@ from thinned.nn.modules import (
     GaussianDropout,
 )
 from thinned.nn.residual import Residual
+from thinned.nn.sgd import SGD
 from thinned.nn.surgery import Swap, max_norm_, set_rate, swap_dropout
+from thinned.nn.thin import Thinning, thin, thinning
 
 __all__ = [
+    "SGD",
     "AlphaDropout",
     "DropBlock1d",
     "DropBlock2d",
@@ -34,10 +37,13 @@ __all__ = [
     "GaussianDropout",
     "Residual",
     "Swap",
+    "Thinning",
     "attention_map",
     "keyed",
     "last_features",
     "max_norm_",
     "set_rate",
     "swap_dropout",
+    "thin",
+    "thinning",
 ]

@@ -1,0 +1,140 @@
+"""A step of training (forward, loss, backward, update), thinned, against the dense steps."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from threadpoolctl import ThreadpoolController
+from torch import Tensor, nn
+
+import thinned.nn as tnn
+from thinned import Key, scratch
+from thinned.lab.bench.measure import Case
+
+P, RATE, MOMENTUM, L2 = 0.5, 1e-3, 0.9, 1e-4
+SIZES, BATCH = (3072, 2000, 800, 40), 256
+CHANNELS, SIDE, IMAGES = (64, 128, 128), 32, 32
+
+# By hand: sizes, batch, weight decay, bound on the norm of a unit's weights; that of the goals, and MNIST's.
+BY_HAND = ((SIZES, BATCH, L2, None), ((784, 1024, 1024, 10), 128, 0.0, 3.5))
+
+Build = Callable[[float], nn.Module]  # of a rate; with 0 there is no dropout
+
+
+def cases(threads: int) -> Iterator[Case]:
+    """A perceptron, with goals against the dense steps with and without dropout; convolutions; by hand."""
+    goals = {"no dropout": 0.47, "torch's dropout": 0.42}
+    yield case(
+        "-".join(map(str, SIZES)),
+        lambda p: perceptron(p, SIZES),
+        (BATCH, SIZES[0]),
+        SIZES[-1],
+        goals,
+        threads,
+    )
+    name, shape = "-".join(map(str, CHANNELS)) + " channels, 3 × 3", (IMAGES, CHANNELS[0], SIDE, SIDE)
+    yield case(name, convolutions, shape, CHANNELS[-1], {"no dropout": 0.60}, threads)
+    for sizes, rows, l2, max_norm in BY_HAND:
+        yield by_hand(sizes, rows, l2, max_norm, threads)
+
+
+def case(
+    name: str, build: Build, shape: tuple[int, ...], classes: int, goals: dict[str, float], threads: int
+) -> Case:
+    """One network on one batch of random data."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    labels = torch.randint(classes, shape[:1], generator=generator)
+    torch.manual_seed(0)
+    works = {
+        "thinned": step(tnn.thin(build(P)), x, labels, tnn.SGD),
+        "no dropout": step(build(0.0), x, labels, torch.optim.SGD),
+        "torch's dropout": step(build(P), x, labels, torch.optim.SGD),
+        "no dropout, our SGD": step(build(0.0), x, labels, tnn.SGD),
+    }
+    row = f"{name}, batch {' × '.join(map(str, shape))}"
+    return Case(f"a step of training in torch, p = {P:g}", row, "thinned", works, goals, threads)
+
+
+def perceptron(p: float, sizes: tuple[int, ...]) -> nn.Module:
+    """(N, first) -> (N, last), dropout after the hidden layers."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(sizes[:-1]):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU(), *dropout(nn.Dropout, p)]
+    return nn.Sequential(*layers, nn.Linear(sizes[-2], sizes[-1]))
+
+
+def convolutions(p: float) -> nn.Module:
+    """(N, 64, *) -> (N, 128): a block of VGG, dropout of both layers' channels, a reader of their means."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(CHANNELS):
+        convolution = nn.Conv2d(n_in, n_out, 3, padding=1)
+        layers += [convolution, nn.BatchNorm2d(n_out), nn.ReLU(), *dropout(nn.Dropout2d, p)]
+    reader = nn.Linear(CHANNELS[-1], CHANNELS[-1])
+    return nn.Sequential(*layers, nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), reader)
+
+
+def dropout(kind: type[nn.Module], p: float) -> list[nn.Module]:
+    """A dropout module, if there is one."""
+    return [kind(p)] if p else []
+
+
+def step(
+    model: nn.Module, x: Tensor, labels: Tensor, optimizer: type[torch.optim.SGD]
+) -> Callable[[], object]:
+    """One step, with momentum and L2."""
+    rule = optimizer(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=L2)
+
+    def work() -> None:
+        rule.zero_grad()
+        nn.functional.cross_entropy(model(x), labels).backward()
+        rule.step()
+
+    return work
+
+
+def by_hand(sizes: tuple[int, ...], rows: int, l2: float, max_norm: float | None, threads: int) -> Case:
+    """A network by hand on one batch; where its norms are free, beside torch's thinned step, too."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((rows, sizes[0]), dtype=np.float32)
+    y = rng.integers(0, sizes[-1], rows)
+    works = {
+        "thinned": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout, thin=True),
+        "no dropout": step_by_hand(sizes, x, y, l2, max_norm, threads, None),
+        "dropout": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout),
+    }
+    goals = {}
+    if max_norm is None:
+        model = tnn.thin(perceptron(P, sizes))
+        works["torch, thinned"] = step(model, torch.from_numpy(x), torch.from_numpy(y), tnn.SGD)
+        goals = {"no dropout": 0.5, "torch, thinned": 1.0}
+    name = f"{'-'.join(map(str, sizes))}, batch {rows}"
+    return Case(f"a step of training in NumPy, p = {P:g}", name, "thinned", works, goals, threads)
+
+
+def step_by_hand(
+    sizes: tuple[int, ...],
+    x: np.ndarray,
+    y: np.ndarray,
+    l2: float,
+    max_norm: float | None,
+    threads: int,
+    drop: Callable[[float], scratch.Layer] | None,
+    thin: bool = False,
+) -> Callable[[], object]:
+    """A step of a network of `scratch.mlp`, its matrix products on so many threads."""
+    net: scratch.Network = scratch.mlp(sizes, key=Key(0), drop=drop, l2=l2, max_norm=max_norm)
+    net = scratch.Thin(net) if thin else net
+    optimizer, loss = scratch.SGD(RATE, momentum=MOMENTUM), scratch.SoftmaxCrossEntropy()
+    products, key = ThreadpoolController(), Key(1)
+
+    def step() -> None:
+        with products.limit(limits=threads, user_api="blas"):
+            loss.forward(net.forward(x, key.fold_in(optimizer.t)), y)
+            net.param_grads(loss.backward())
+            optimizer.step(net)
+
+    return step

@@ -1,0 +1,118 @@
+"""Gradient descent that takes a thinned layer's gradient as it is computed: for the survivors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+from thinned.kernels import survivors
+from thinned.nn.thin_weights import COMPACT, CompactGradient
+
+
+class SGD(torch.optim.SGD):
+    """`torch.optim.SGD`, with its rule, its state and its ``state_dict``, for models that are thinned.
+
+    v ← μ·v + g + λ·w, w ← w − lr·v. A thinned layer's gradient g is zero outside the survivors. Here it
+    stays compact, and one pass over a parameter in the CPU's memory reads it and writes v and w. Without
+    momentum and weight decay only the survivors are touched: the rule moves no others. With them it moves
+    all, and all are written.
+
+    What else looks at ``p.grad`` (clipping, GradScaler, hooks, DistributedDataParallel) finds a dense
+    tensor, made at that moment. Other devices and dtypes, ``dampening`` and ``maximize`` take torch's way.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float | Tensor = 1e-3,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, lr, momentum, dampening, weight_decay, nesterov, maximize=maximize)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; the gradients of these parameters may be compact from now on."""
+        super().add_param_group(param_group)
+        for p in self.param_groups[-1]["params"]:
+            setattr(p, COMPACT, True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; returns the closure's loss where there is a closure."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            others = [p for p in group["params"] if p.grad is not None and not self._in_place(p, group)]
+            if others:
+                self._as_torch(others, group)
+        return loss
+
+    def _in_place(self, p: Tensor, group: dict[str, Any]) -> bool:
+        """The step of one parameter in one pass, if it can be done so."""
+        grad = p.grad
+        known = p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) and p.is_contiguous()
+        if not known or grad is None or grad.is_sparse or group["dampening"] or group["maximize"]:
+            return False
+        part = grad.compact if isinstance(grad, CompactGradient) else None
+        if part is not None:
+            (g, place), shape = part, part[1].shape
+            g, (rows, cols) = g.reshape(place.sizes).contiguous(), place.arrays
+        else:
+            g = grad.dense() if isinstance(grad, CompactGradient) else grad
+            g, rows, cols, shape = g.contiguous(), None, None, p.shape
+        v = self._moments(p) if group["momentum"] else None
+        survivors.sgd(
+            p.detach().view(shape),
+            None if v is None else v.view(shape),
+            g,
+            rows,
+            cols,
+            lr=float(group["lr"]),
+            momentum=group["momentum"],
+            nesterov=group["nesterov"],
+            penalty=survivors.Penalty(l2=group["weight_decay"]),
+        )
+        torch.autograd.graph.increment_version(p)  # written past autograd, which counts
+        return True
+
+    def _moments(self, p: Tensor) -> Tensor:
+        """The velocity v of a parameter; at first 0."""
+        state = self.state[p]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
+        v: Tensor = state["momentum_buffer"]
+        if not v.is_contiguous():
+            v = state["momentum_buffer"] = v.contiguous()
+        return v
+
+    def _as_torch(self, params: list[Any], group: dict[str, Any]) -> None:
+        """The step of the others, by torch's own function."""
+        grads = [p.grad.dense() if isinstance(p.grad, CompactGradient) else p.grad for p in params]
+        moments = [self.state[p].get("momentum_buffer") for p in params]
+        sgd(
+            params,
+            grads,
+            moments,
+            has_sparse_grad=any(g.is_sparse for g in grads),
+            foreach=False,
+            fused=False,
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=group["dampening"],
+            nesterov=group["nesterov"],
+            maximize=group["maximize"],
+        )
+        if group["momentum"]:
+            for p, v in zip(params, moments, strict=True):
+                self.state[p]["momentum_buffer"] = v
