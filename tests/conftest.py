@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+os.environ.setdefault(
+    "SCIPY_ARRAY_API", "1"
+)  # before SciPy is imported: one of scikit-learn's checks wants it
+
 sys.path.insert(0, str(Path(__file__).parent))  # tests import tests/helpers as `helpers`
 
 # Seeds are printed on failure (print_blob), and CI draws the same examples every time.

@@ -15,7 +15,7 @@ from torch import nn
 
 from thinned import kernels
 from thinned.lab import bench
-from thinned.lab.bench import blocks, connect, elements, measure, memory, residual, show, thin
+from thinned.lab.bench import blocks, connect, elements, estimators, measure, memory, residual, show, thin
 from thinned.lab.bench.measure import Case, Effort, Spread, contest
 from thinned.lab.errors import LabError
 
@@ -40,6 +40,9 @@ def small(monkeypatch):
     monkeypatch.setattr(thin, "SIDE", 4)
     monkeypatch.setattr(thin, "IMAGES", 2)
     monkeypatch.setattr(thin, "BY_HAND", (((5, 4, 3), 6, 1e-4, None), ((4, 4, 3), 6, 0.0, 3.5)))
+    monkeypatch.setattr(estimators, "HIDDEN", ((4, 3),))
+    monkeypatch.setattr(estimators, "ROWS", 300)
+    monkeypatch.setattr(estimators, "FEATURES", 5)
     monkeypatch.setattr(residual, "SHAPES", ((8, 3),))
     monkeypatch.setattr(memory, "peak_of", lambda label, passes: lambda: 1000.0)
 
@@ -76,6 +79,7 @@ def test_the_goals_name_contestants_that_are_there(small):
         "kept for the backward pass",
         "peak extra memory",
         "Residual",
+        "an epoch of 300 rows",
         "a step of training in torch",
         "a step of training in NumPy",
     }

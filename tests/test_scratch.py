@@ -39,6 +39,7 @@ from thinned.scratch import (
     Sigmoid,
     Softmax,
     SoftmaxCrossEntropy,
+    Tanh,
     ThreeLayerNet,
     load_params,
     mlp,
@@ -72,6 +73,7 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "linear-l2": lambda: Linear(6, 4, key=Key(0), l2=0.3, bias_l2=0.2, **F64),
     "relu": ReLU,
     "sigmoid": Sigmoid,
+    "tanh": Tanh,
     "softmax": Softmax,
     "dropout": lambda: Dropout(0.3),
     "dropout-original": lambda: Dropout(0.3, "test"),
@@ -85,6 +87,8 @@ MAKERS: dict[str, Callable[[], Any]] = {
     "mlp-gaussian": lambda: mlp(
         (6, 7, 5, 4), key=Key(3), drop=GaussianDropout, p=0.3, l1=0.01, l2=0.1, **F64
     ),
+    "mlp-tanh": lambda: mlp((6, 7, 4), key=Key(3), drop=Dropout, activation="tanh", **F64),
+    "mlp-identity": lambda: mlp((6, 7, 4), key=Key(3), drop=Dropout, activation="identity", **F64),
     "nested": lambda: Sequential(small_sequential(), ReLU(), Linear(4, 3, key=Key(4), **F64)),
 }
 KEYS = pytest.mark.parametrize("key", [Key(11), None], ids=["training", "evaluation"])
@@ -586,7 +590,7 @@ def test_files_that_are_no_parameters(tmp_path: Path) -> None:
             r"sizes: expected \(n_in, \*hidden, n_out\), came \(6,\)",
         ),
         (
-            lambda: mlp((6, 2), key=Key(0), drop=None, activation="tanh"),
+            lambda: mlp((6, 2), key=Key(0), drop=None, activation="swish"),
             ValueError,
             "activation must be one of 'relu'",
         ),

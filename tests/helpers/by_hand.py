@@ -32,6 +32,7 @@ from thinned.scratch import (
     Sigmoid,
     Softmax,
     SpatialDropout,
+    Tanh,
     networks,
 )
 
@@ -100,7 +101,7 @@ def fill(layer: Layer) -> Any:
 
 
 class Magnitude(Layer):
-    """Bounds a logistic or softmax layer: |y| ≤ 1 + |x|; back, |y_k·(g_k − Σ g_j y_j)| ≤ |g_k| + Σ|g_j|."""
+    """Bounds functions of slope ≤ 1: |y| ≤ 1 + |x|; back, |y_k·(g_k − Σ g_j y_j)| ≤ |g_k| + Σ|g_j|."""
 
     def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
         return 1 + np.abs(x)
@@ -157,7 +158,7 @@ class NormMagnitude(Layer):
 
 def magnitudes(layer: Any) -> Any:
     """The same layer or network with positive parameters: on positive input it adds up absolute values."""
-    if isinstance(layer, (Sigmoid, Softmax)):
+    if isinstance(layer, (Sigmoid, Tanh, Softmax)):
         return Magnitude()
     if isinstance(layer, GaussianDropout):
         return PositiveGaussian(layer.p)
@@ -218,8 +219,9 @@ def torch_forward(
             return x
         noise = normals(key, x.numel()).reshape(tuple(x.shape))
         return x * torch.from_numpy(1 + (layer.p / (1 - layer.p)) ** 0.5 * noise)
-    functions = {ReLU: torch.relu, Sigmoid: torch.sigmoid, Softmax: lambda x: torch.softmax(x, -1)}
-    return functions[type(layer)](x)
+    if isinstance(layer, Softmax):
+        return torch.softmax(x, -1)
+    return {ReLU: torch.relu, Sigmoid: torch.sigmoid, Tanh: torch.tanh}[type(layer)](x)
 
 
 def torch_norm(torch: Any, layer: Any, x: Any, key: Key | None, weight: Any, bias: Any) -> Any:
@@ -293,7 +295,7 @@ def judge_by_torch(torch: Any, layer: Any, x: np.ndarray, key: Key | None, twin:
 
 
 def bounded(layer: Any) -> bool:
-    """Whether a logistic or softmax layer is in it."""
+    """Whether a logistic, tanh or softmax layer is in it."""
     if isinstance(layer, networks.Network):
         return any(bounded(child) for child in layer.children.values())
-    return isinstance(layer, (Sigmoid, Softmax))
+    return isinstance(layer, (Sigmoid, Tanh, Softmax))

@@ -13,8 +13,8 @@
 
 from thinned.scratch.drops import DropConnect, Dropout, GaussianDropout, SpatialDropout, ThinDropout
 from thinned.scratch.files import load_params, save_params
-from thinned.scratch.layers import Layer, Linear, Maxout, ReLU, Sigmoid, Softmax
-from thinned.scratch.losses import SoftmaxCrossEntropy
+from thinned.scratch.layers import Layer, Linear, Maxout, ReLU, Sigmoid, Softmax, Tanh
+from thinned.scratch.losses import LogisticCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
 from thinned.scratch.networks import Network, Sequential, ThreeLayerNet, mlp
 from thinned.scratch.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Normalize
 from thinned.scratch.optimizers import SGD, Adam, Optimizer
@@ -32,6 +32,8 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "LogisticCrossEntropy",
+    "Loss",
     "Maxout",
     "Network",
     "Normalize",
@@ -42,6 +44,8 @@ __all__ = [
     "Softmax",
     "SoftmaxCrossEntropy",
     "SpatialDropout",
+    "SquaredError",
+    "Tanh",
     "Thin",
     "ThinDropout",
     "ThreeLayerNet",

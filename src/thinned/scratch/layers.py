@@ -279,6 +279,23 @@ class Sigmoid(Layer):
         return out
 
 
+class Tanh(Layer):
+    """y = tanh x, for any shape."""
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """Any shape -> same."""
+        y: Array = np.tanh(floats("x", x))
+        self._saved = y
+        return y
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x = ∂L/∂y·(1 − y²)."""
+        y = self.recall()
+        out: Array = 1 - y * y
+        out *= same_shape("grad", grad, y.shape)
+        return out
+
+
 class Softmax(Layer):
     """y_k = e^{x_k} / Σ_j e^{x_j} over the last axis; never overflows.
 

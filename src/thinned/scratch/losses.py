@@ -1,4 +1,8 @@
-"""Losses: a number, and its gradient by what went in."""
+"""Losses: a number, and its gradient by what went in.
+
+All are means over the samples. With ``weights`` w of shape (N,), at least 0 and not all 0, they are
+weighted means, Σ_n w_n L_n/Σ_n w_n: a sample of weight 2 counts as two.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinned.scratch.layers import Array, floats
+from thinned.scratch.layers import Array, Sigmoid, floats, same_shape
 
 
-class SoftmaxCrossEntropy:
+class Loss:
+    """A mean over samples; ``backward`` is for the last ``forward``."""
+
+    _shares: Array | None = None  # w_n/Σ w_n; None: 1/N
+
+    def forward(self, x: Array, targets: NDArray[Any], weights: Array | None = None) -> float:
+        """The mean loss; TypeError or ValueError where shapes, dtypes or labels do not fit."""
+        raise NotImplementedError
+
+    def backward(self) -> Array:
+        """∂L/∂x, of the shape of x."""
+        raise NotImplementedError
+
+    def _mean(self, losses: Array, weights: Array | None) -> float:
+        """Σ_n w_n L_n/Σ_n w_n, of losses (N,)."""
+        if weights is None:
+            self._shares = None
+            return float(np.mean(losses, dtype=np.float64))
+        weights = same_shape("weights", weights, losses.shape)
+        total = float(weights.sum(dtype=np.float64))
+        if not total > 0 or weights.min() < 0:
+            raise ValueError("weights: expected numbers of at least 0, not all 0, came others")
+        self._shares = weights / total
+        return float(np.vdot(self._shares, losses))
+
+    def _weighed(self, grad: Array) -> Array:
+        """``grad`` (N, K) with each row times w_n/Σ w_n, in place."""
+        if self._shares is None:
+            grad /= len(grad)
+        else:
+            grad *= self._shares[:, None]
+        return grad
+
+
+class SoftmaxCrossEntropy(Loss):
     """L = −1/N Σ_n log y[n, label_n], y = softmax(logits); never overflows.
 
     After ``forward``, ``probabilities`` holds y, (N, K).
@@ -19,15 +57,13 @@ class SoftmaxCrossEntropy:
     probabilities: Array | None = None
     _labels: NDArray[Any]
 
-    def forward(self, logits: Array, labels: NDArray[Any]) -> float:
+    def forward(self, logits: Array, labels: NDArray[Any], weights: Array | None = None) -> float:
         """The mean loss of logits (N, K) and labels (N,), integers in [0, K).
 
         The loss is NaN where a logit is NaN or +∞. Raises TypeError or ValueError where shapes, dtypes or
         labels do not fit.
         """
-        logits = floats("logits", logits)
-        if logits.ndim != 2 or 0 in logits.shape:
-            raise ValueError(f"logits: expected shape (N, K), N and K at least 1, came {logits.shape}")
+        logits = outputs("logits", logits)
         labels = check_labels(labels, *logits.shape)
         with np.errstate(invalid="ignore"):  # ∞ − ∞: NaN, and so is the loss
             y = logits - logits.max(axis=1, keepdims=True)  # the largest exponent is 0
@@ -36,7 +72,7 @@ class SoftmaxCrossEntropy:
         total = y.sum(axis=1, keepdims=True)
         y /= total
         self.probabilities, self._labels = y, labels
-        return float(np.mean(np.log(total[:, 0]) - score, dtype=np.float64))
+        return self._mean(np.log(total[:, 0]) - score, weights)
 
     def backward(self) -> Array:
         """∂L/∂logits = (y − onehot(labels))/N, of shape (N, K)."""
@@ -44,8 +80,57 @@ class SoftmaxCrossEntropy:
             raise RuntimeError("SoftmaxCrossEntropy.backward: call forward first")
         grad = self.probabilities.copy()
         grad[np.arange(len(grad)), self._labels] -= 1
-        grad /= len(grad)
-        return grad
+        return self._weighed(grad)
+
+
+class LogisticCrossEntropy(Loss):
+    """L = −1/N Σ_n Σ_k t·log y + (1 − t)·log(1 − y), y = 1/(1 + e^−logits): K yes-or-no questions.
+
+    After ``forward``, ``probabilities`` holds y, (N, K).
+    """
+
+    probabilities: Array | None = None
+    _targets: Array
+
+    def forward(self, logits: Array, targets: NDArray[Any], weights: Array | None = None) -> float:
+        """The mean loss of logits (N, K) and targets (N, K), floating-point numbers in [0, 1]."""
+        logits = outputs("logits", logits)
+        targets = same_shape("targets", targets, logits.shape)
+        self.probabilities, self._targets = Sigmoid().forward(logits), targets
+        softplus = np.log1p(np.exp(-np.abs(logits))) + np.maximum(logits, 0)  # log(1 + eˣ): exponents are ≤ 0
+        return self._mean((softplus - targets * logits).sum(axis=1), weights)
+
+    def backward(self) -> Array:
+        """∂L/∂logits = (y − t)/N, of shape (N, K)."""
+        if self.probabilities is None:
+            raise RuntimeError("LogisticCrossEntropy.backward: call forward first")
+        return self._weighed(self.probabilities - self._targets)
+
+
+class SquaredError(Loss):
+    """L = 1/(2N) Σ_n ‖y_n − t_n‖²."""
+
+    _error: Array | None = None
+
+    def forward(self, y: Array, targets: NDArray[Any], weights: Array | None = None) -> float:
+        """The mean loss of outputs (N, K) and targets (N, K)."""
+        y = outputs("y", y)
+        self._error = y - same_shape("targets", targets, y.shape)
+        return self._mean(np.einsum("nk,nk->n", self._error, self._error) / 2, weights)
+
+    def backward(self) -> Array:
+        """∂L/∂y = (y − t)/N, of shape (N, K)."""
+        if self._error is None:
+            raise RuntimeError("SquaredError.backward: call forward first")
+        return self._weighed(self._error.copy())
+
+
+def outputs(name: str, value: Any) -> Array:
+    """``value`` as a floating-point array (N, K), neither of them 0."""
+    value = floats(name, value)
+    if value.ndim != 2 or 0 in value.shape:
+        raise ValueError(f"{name}: expected shape (N, K), N and K at least 1, came {value.shape}")
+    return value
 
 
 def check_labels(labels: Any, n: int, classes: int) -> NDArray[Any]:

@@ -12,9 +12,10 @@ from numpy.typing import DTypeLike
 from thinned import _checks
 from thinned.key import Key
 from thinned.scratch.drops import Dropout
-from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, floats
+from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, Tanh, floats
 from thinned.scratch.optimizers import SGD
 
+ACTIVATIONS: dict[str, type[Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 PREDICT_ROWS = 4096  # evaluated at once: memory stays small for any number of samples
 
 
@@ -202,6 +203,7 @@ def mlp(
     input_p: float = 0.0,
     connect: Callable[..., Layer] | None = None,
     activation: str = "relu",
+    init: str | None = None,
     pieces: int = 5,
     l1: float = 0.0,
     l2: float = 0.0,
@@ -213,21 +215,21 @@ def mlp(
     ``drop(input_p)`` goes before the first where ``input_p`` > 0; ``drop=None`` drops no units.
     ``connect``: `DropConnect`, or a function of its arguments, makes the linear layers; the first drops
     weights with ``input_p``, the others with p, where dropout would drop what they read.
-    ``activation``: ``"relu"`` (weights start as He et al. 2015), ``"sigmoid"`` (Glorot and Bengio 2010), or
-    ``"maxout"``: each hidden layer is a `Maxout` of ``pieces``. ``l1``, ``l2`` are for the weights of all
-    layers; ``max_norm`` for those of the hidden units, as in Srivastava et al. 2014. One key gives the same
-    first weights with every ``drop`` and without.
+    ``activation``: ``"relu"``, ``"sigmoid"``, ``"tanh"``, ``"identity"``, or ``"maxout"``: a hidden layer is
+    then a `Maxout` of ``pieces``. ``init`` as of `Linear`; None is ``"he"`` for ReLU and maxout, ``"xavier"``
+    for the others. ``l1``, ``l2`` are for the weights of all layers; ``max_norm`` for those of the hidden
+    units, as in Srivastava et al. 2014. One key gives the same first weights with every ``drop`` and without.
     """
     sizes = [_checks.positive_int(f"sizes[{i}]", size) for i, size in enumerate(sizes)]
     if len(sizes) < 2:
         raise ValueError(f"sizes: expected (n_in, *hidden, n_out), came {tuple(sizes)}")
     p, input_p = _checks.probability("p", p), _checks.probability("input_p", input_p)
     key = _checks.is_key("key", key)
-    _checks.one_of("activation", activation, ("relu", "sigmoid", "maxout"))
+    _checks.one_of("activation", activation, (*ACTIVATIONS, "identity", "maxout"))
     if connect is not None and (drop is not None or activation == "maxout"):
         raise ValueError("connect: expected drop=None and another activation than maxout with it")
     same: dict[str, Any] = {"l1": l1, "l2": l2, "dtype": dtype}
-    same["init"] = "xavier" if activation == "sigmoid" else "he"
+    same["init"] = init or ("he" if activation in ("relu", "maxout") else "xavier")
     layers: list[Layer] = [drop(input_p)] if drop is not None and input_p > 0 else []
     last = len(sizes) - 2
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
@@ -238,8 +240,8 @@ def mlp(
             layers.append(Maxout(n_in, n_out, pieces=pieces, **own))
         else:
             layers.append(Linear(n_in, n_out, **own))
-        if i < last and activation != "maxout":
-            layers.append(ReLU() if activation == "relu" else Sigmoid())
+        if i < last and activation in ACTIVATIONS:
+            layers.append(ACTIVATIONS[activation]())
         if i < last and drop is not None:
             layers.append(drop(p))
     return Sequential(*layers)

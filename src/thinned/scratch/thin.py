@@ -12,11 +12,11 @@ from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
 from thinned.key import Key
 from thinned.scratch.drops import Drop, DropConnect, Dropout, ThinDropout
-from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid
+from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, Tanh
 from thinned.scratch.networks import Network
 from thinned.scratch.norms import BatchNorm
 
-BETWEEN = (ReLU, Sigmoid, BatchNorm)  # what may stand between a linear layer and its dropout
+BETWEEN = (ReLU, Sigmoid, Tanh, BatchNorm)  # what may stand between a linear layer and its dropout
 
 
 class Thin(Network):
@@ -24,9 +24,9 @@ class Thin(Network):
 
     It has the layers of ``net`` under their names: parameters, files, optimizers and evaluation are those of
     ``net``. In a training pass each `Dropout` or `ThinDropout` at the end of a chain
-    `Linear` → (`ReLU`, `Sigmoid`, `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout`: k of n units
-    survive for the whole batch, picked by ``key.fold_in(name)``, and are multiplied by n/k. Of the first
-    weight the surviving rows are used, of the second the surviving columns, forward and backward; their
+    `Linear` → (`ReLU`, `Sigmoid`, `Tanh`, `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout`: k of n
+    units survive for the whole batch, picked by ``key.fold_in(name)``, and are multiplied by n/k. Of the
+    first weight the surviving rows are used, of the second the surviving columns, forward and backward; their
     gradients are `Part`s. A `Maxout` may stand for each `Linear`. All is as in ``net`` with `ThinDropout`
     layers, to rounding; but a `BatchNorm` counts survivors alone in its running mean and variance.
 

@@ -1,0 +1,102 @@
+"""What training meets: rows of a table, their weights, and masks that go with a row."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils import check_array
+
+from thinned import keep_mask
+from thinned.key import Key, permutation
+from thinned.scratch.drops import Drop
+
+Array = NDArray[Any]
+BLOCK = 1 << 22  # numbers of X that are dense at once: memory stays small for any number of samples
+
+
+class Data(NamedTuple):
+    """What to learn from."""
+
+    X: Any  # (N, features), dense or sparse
+    targets: Array  # as the loss takes them
+    weights: Array | None
+    ids: Array | None = None  # of `row_ids`, where masks go with rows
+
+    def take(self, rows: Array) -> Data:
+        """These rows of each."""
+        return Data(self.X[rows], self.targets[rows], *(a if a is None else a[rows] for a in self[2:]))
+
+
+class RowDropout(Drop):
+    """Dropout whose mask goes with what a row holds: copies of a row have the same, and count as its weight.
+
+    y[i] = r[place[i]]·x[i]/(1 − p), r ~ Bernoulli(1 − p), (N, n) -> same; y = x in evaluation. `set_rows`
+    goes before a training pass.
+    """
+
+    place: Array
+
+    def _apply(self, x: Array, key: Key | None) -> Array:
+        if key is None or self.p == 0:
+            return x
+        keep = keep_mask((self.place.max() + 1, x.shape[1]), self.p, key=key)[self.place]
+        return np.where(keep, x * x.dtype.type(1 / (1 - self.p)), x.dtype.type(0))
+
+    @staticmethod
+    def set_rows(layers: list[RowDropout], ids: Array) -> None:
+        """Tell the layers which rows of a batch are copies, by their ``ids`` (N,)."""
+        _, place = np.unique(ids, return_inverse=True)
+        for layer in layers:
+            layer.place = place
+
+
+def row_ids(X: Any) -> Array:
+    """A number for each row, (N,), that hangs on nothing but what it holds, to float32: its CRC-32.
+
+    Of a million pairs of rows that differ, fewer than one has the same number: they only share masks.
+    """
+    rows = (row for block in dense_blocks(X) for row in block.astype(np.float32) + 0)  # -0 becomes 0
+    return np.fromiter(map(zlib.crc32, rows), np.uint32, X.shape[0])
+
+
+def dense(rows: Any) -> Array:
+    """Sparse rows as an array; an array as it is."""
+    return rows.toarray() if hasattr(rows, "toarray") else rows
+
+
+def dense_blocks(X: Any) -> Iterator[Array]:
+    """X (N, features), a few rows at a time."""
+    rows = max(1, BLOCK // X.shape[1])
+    return (dense(X[i : i + rows]) for i in range(0, X.shape[0], rows))
+
+
+def hold_out(targets: Array, fraction: float, key: Key) -> tuple[Array, Array]:
+    """Rows to train on and rows held out, evenly spaced among all in the order of their targets.
+
+    Raises ValueError where fewer than two would be on either side.
+    """
+    n = len(targets)
+    count = round(fraction * n)
+    if not 2 <= count < n - 1:
+        raise ValueError(
+            f"validation_fraction must leave 2 samples or more on either side of {n}, got {fraction!r}"
+        )
+    order = permutation(key, n)
+    order = order[np.lexsort(targets[order].reshape(n, -1).T)]
+    held = np.zeros(n, bool)
+    held[order[((np.arange(count) + 0.5) * n / count).astype(int)]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def sample_weights(sample_weight: Any, n: int, dtype: Any) -> Array:
+    """Weights (n,), at least 0, not all 0."""
+    weights: Array = check_array(sample_weight, ensure_2d=False, dtype=dtype, input_name="sample_weight")
+    if weights.shape != (n,):
+        raise ValueError(f"sample_weight must have shape ({n},), one a row of X, got {weights.shape}")
+    if weights.min() < 0 or not weights.any():
+        raise ValueError(f"sample_weight must be at least 0, and not all zero, got {weights.min():g}")
+    return weights

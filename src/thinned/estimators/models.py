@@ -1,0 +1,154 @@
+"""The classifier and the regressor: what their targets, outputs and scores are."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import column_or_1d
+
+from thinned import scratch
+from thinned.estimators.base import DropoutMLP
+from thinned.estimators.data import Array, dense
+
+
+class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
+    """A network that classifies, with dropout: scikit-learn's ``MLPClassifier`` and four parameters.
+
+    ``dropout``: the share of hidden units that is dropped in a step of training; ``input_dropout``: of
+    features. ``max_norm``: c such that every hidden unit's incoming weights keep ‖w‖₂ ≤ c; 2 to 4 is usual.
+    ``thin``: drop the same units for a whole batch, exactly a share ``dropout`` of them, and do not compute
+    them: training takes less time than without dropout. False: other units for each row (copies of a row
+    share them), at the full price.
+
+    The others mean what they mean in scikit-learn, except: ``solver`` is "adam" or "sgd". Where units are
+    dropped, ``tol`` is held against the loss of the whole network, on a thousand of the training samples at
+    most: masks make that of an epoch, in ``loss_curve_``, noisy. ``early_stopping`` holds out samples of
+    every class in proportion. ``alpha`` counts once for a batch, alpha/2·‖W‖²/(its samples), as there.
+    Sizes, activation, dropout and ``max_norm`` are those of the first call where ``partial_fit`` or
+    ``warm_start`` go on.
+
+    X: (N, features), dense or sparse; float32 stays float32 and is about twice as fast, all else becomes
+    float64. Scale it: to [0, 1] or to mean 0 and variance 1. y: (N,) of any classes, or (N, labels) of 0
+    and 1. One ``random_state``, one result: masks, order and first weights come from it alone.
+
+    After `fit`: ``classes_``, ``coefs_``, ``intercepts_``, ``loss_``, ``best_loss_``, ``loss_curve_``,
+    ``validation_scores_``, ``best_validation_score_``, ``n_iter_``, ``t_``, ``n_layers_``, ``n_outputs_``,
+    ``out_activation_``, ``n_features_in_``, ``feature_names_in_``, as in scikit-learn.
+
+    Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958.
+    """
+
+    def partial_fit(
+        self, X: Any, y: Any, *, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> Any:
+        """One epoch on X and y, going on from what was learned.
+
+        ``classes``: all that will ever come; the first call needs them.
+        """
+        return self._fit(X, y, sample_weight, partial=True, classes=classes)
+
+    def predict(self, X: Any) -> Array:
+        """The likeliest class of each row, (N,), or each label's 0 or 1, (N, labels)."""
+        decided = self._decide(self._outputs(X)).astype(int)
+        return decided if self._multilabel else self.classes_[decided.reshape(-1)]
+
+    def predict_proba(self, X: Any) -> Array:
+        """The probability of each class, (N, classes), in the order of ``classes_``; or of each label."""
+        outputs = self._outputs(X)
+        last = scratch.Softmax() if self.out_activation_ == "softmax" else scratch.Sigmoid()
+        y = last.forward(outputs)
+        return np.hstack([1 - y, y]) if len(self.classes_) == 2 and not self._multilabel else y
+
+    def predict_log_proba(self, X: Any) -> Array:
+        """The logarithm of `predict_proba`."""
+        with np.errstate(divide="ignore"):
+            out: Array = np.log(self.predict_proba(X))
+        return out
+
+    def _encode(self, y: Any, fresh: bool, dtype: Any, classes: Any) -> Array:
+        """Class numbers (N,) for softmax; 0. and 1. for logistic, (N, 1) of two classes or (N, labels)."""
+        check_classification_targets(y)
+        multilabel = type_of_target(y) == "multilabel-indicator"
+        y = dense(y) if multilabel else column_or_1d(y, warn=True)
+        if fresh:
+            if classes is None:
+                classes = np.arange(y.shape[1]) if multilabel else y
+            self.classes_, self._multilabel = np.unique(np.asarray(classes)), multilabel
+            self.out_activation_ = "logistic" if multilabel or len(self.classes_) == 2 else "softmax"
+            self.n_outputs_ = (
+                1 if self.out_activation_ == "logistic" and not multilabel else len(self.classes_)
+            )
+        elif classes is not None and not np.array_equal(np.unique(np.asarray(classes)), self.classes_):
+            raise ValueError(f"classes must be those of the first call, {self.classes_}, got {classes}")
+        if multilabel != self._multilabel or (multilabel and y.shape[1] != self.n_outputs_):
+            raise ValueError(f"y must have shape {self._shape()}, as at the first call, got {y.shape}")
+        if multilabel:
+            return y.astype(dtype)
+        if not (known := np.isin(y, self.classes_)).all():
+            raise ValueError(f"y must hold classes of the first call, {self.classes_}, got {y[~known][0]}")
+        codes = np.searchsorted(self.classes_, y)
+        return codes[:, None].astype(dtype) if self.out_activation_ == "logistic" else codes
+
+    def _shape(self) -> str:
+        return f"(N, {self.n_outputs_})" if self._multilabel else "(N,)"
+
+    def _decide(self, outputs: Array) -> Array:
+        """Class numbers (N,), or yes and no (N, n_outputs_)."""
+        return outputs.argmax(axis=1) if self.out_activation_ == "softmax" else outputs > 0
+
+    def _score_outputs(self, outputs: Array, targets: Array, weights: Array | None) -> float:
+        """The share of rows of which all is right."""
+        right = (self._decide(outputs) == targets).reshape(len(targets), -1).all(axis=1)
+        return float(np.average(right, weights=weights))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+class DropoutMLPRegressor(RegressorMixin, DropoutMLP):
+    """A network that predicts numbers, with dropout: scikit-learn's ``MLPRegressor`` and four parameters.
+
+    Parameters, X and what is there after `fit` are those of `DropoutMLPClassifier`, but for ``classes_``. The
+    loss is half the squared error, summed over outputs. y: (N,) or (N, outputs); scale it, as X: weights
+    start for targets of about 1. ``early_stopping`` holds out small and large y alike, and goes by R².
+    """
+
+    def partial_fit(self, X: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> Any:
+        """One epoch on X and y, going on from what was learned."""
+        return self._fit(X, y, sample_weight, partial=True)
+
+    def predict(self, X: Any) -> Array:
+        """(N,) or (N, outputs)."""
+        y = self._outputs(X)
+        return y[:, 0] if self.n_outputs_ == 1 else y
+
+    def _encode(self, y: Any, fresh: bool, dtype: Any, classes: Any) -> Array:
+        """Numbers (N, outputs)."""
+        y = dense(y)
+        if y.dtype.kind not in "biuf" and not all(isinstance(value, numbers.Real) for value in y.flat):
+            raise ValueError(
+                f"y must hold numbers, got {str(y.flat[0])!r}; for classes: DropoutMLPClassifier"
+            )
+        y = column_or_1d(y, warn=True)[:, None] if y.ndim == 1 or y.shape[1] == 1 else y
+        if fresh:
+            self.n_outputs_, self.out_activation_ = y.shape[1], "identity"
+        elif y.shape[1] != self.n_outputs_:
+            raise ValueError(f"y must have {self.n_outputs_} outputs, as at the first call, got {y.shape[1]}")
+        return y.astype(dtype)
+
+    def _score_outputs(self, outputs: Array, targets: Array, weights: Array | None) -> float:
+        """R², the mean over outputs."""
+        return float(r2_score(targets, outputs, sample_weight=weights))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
