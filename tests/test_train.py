@@ -58,6 +58,15 @@ def test_linear_rises_then_falls_to_nothing():
     assert configs.linear(configs.WARM_UP / 2) == pytest.approx(0.5)
 
 
+def test_cycle_rises_then_falls_to_nothing():
+    values = [configs.cycle(t) for t in np.linspace(0.0, 1.0, 101)]
+    assert np.argmax(values) == 30
+    assert values[30] == 1.0
+    assert values[:31] == sorted(values[:31])
+    assert values[30:] == sorted(values[30:], reverse=True)
+    assert values[0] == values[-1] == 0.0
+
+
 def test_halve_is_the_sources_rule_at_300_epochs():
     steps = 7  # an epoch
     lr = 1e-3

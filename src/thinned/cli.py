@@ -127,7 +127,7 @@ def compare(
     ] = None,
     momentum: Annotated[float, typer.Option(help="of sgd")] = 0.9,
     nesterov: Annotated[bool, typer.Option(help="Nesterov's momentum")] = True,
-    schedule: Annotated[str, typer.Option(help="of the rate: linear (to 0), constant, halve")] = "linear",
+    schedule: Annotated[str, typer.Option(help="of the rate: linear, cycle, constant, halve")] = "linear",
     seeds: Annotated[int, typer.Option(min=1, help="so many: 3 means seeds 0, 1, 2")] = 3,
     validation: Annotated[
         float,

@@ -82,6 +82,7 @@ inline void for_rows(const Part &part, int64_t begin, int64_t end, Use use) {
 
 template <class T>
 void take(const T *w, T *out, const Part &part, int threads) {
+    if (part.compact() == 0) return;  // memcpy wants addresses even for nothing
     split(part.n_rows, COPIED / std::max<int64_t>(part.compact(), 1), 1, threads, [=](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i)
             gather(w + (part.row ? part.row[i] : i) * part.width(), out + i * part.compact(), part);
@@ -106,6 +107,7 @@ inline void stream(void *to, const void *from, int64_t bytes) {
 template <class T>
 void place(const T *compact, T *out, const Part &part, int threads) {
     const int64_t width = part.width(), bytes = width * (int64_t)sizeof(T);
+    if (bytes == 0) return;
     const auto copy = part.rows * bytes > CACHED ? stream : [](void *to, const void *from, int64_t n) { std::memcpy(to, from, n); };
     split(part.rows, COPIED / std::max<int64_t>(width, 1), 1, threads, [=](int64_t begin, int64_t end) {
         const std::vector<T> zeros(width);
@@ -128,6 +130,7 @@ void place(const T *compact, T *out, const Part &part, int threads) {
 template <class T, class Step>
 void sweep(const T *g, const Part &part, int threads, Step step) {
     const int64_t width = part.width();
+    if (width == 0) return;
     if (!part.row && !part.column)
         return split(part.rows * width, STEPPED, 64, threads, [=](int64_t begin, int64_t end) { step(begin, g + begin, end - begin); });
     split(part.rows, STEPPED / std::max<int64_t>(width, 1), 1, threads, [=](int64_t begin, int64_t end) {
