@@ -86,14 +86,12 @@ class Drop(nn.Module):
 
     def drop(self, input: Tensor) -> Tensor:
         """One training pass: a fresh seed, then the function; written back where ``inplace`` asks for it."""
-        unbatched = self.unbatched is not None and input.dim() == self.unbatched
-        x = input.unsqueeze(0) if unbatched else input
-        if torch.compiler.is_compiling():
-            out: Tensor = ops.drop(x, self.ticket(), self.function, self.options())
+        if self.unbatched is not None and input.dim() == self.unbatched:
+            out = self.drop(input.unsqueeze(0)).squeeze(0)
+        elif torch.compiler.is_compiling():
+            out = ops.drop(input, self.ticket(), self.function, self.options())
         else:
-            out = self.eager(x)
-        if unbatched:
-            out = out.squeeze(0)
+            out = self.eager(input)
         return input.copy_(out) if self.inplace and out is not input else out
 
     def eager(self, x: Tensor) -> Tensor:
@@ -103,10 +101,13 @@ class Drop(nn.Module):
             return self.by(draw, x)
         if self._p == 0.0:
             return x
-        options = {name: getattr(self, name) for name in self.settings}
-        how = functional.plan(self.function, x.shape, self._p, draw.sample_offset, **options)
+        how = self.plan(x.shape, draw.sample_offset)
         apply = autograd.apply_ if self.inplace else autograd.apply
         return apply(x, how, (draw.seed & 0xFFFF_FFFF, draw.seed >> 32))
+
+    def plan(self, shape: torch.Size, sample_offset: int) -> Any:
+        """`functional.plan` of this module."""
+        return functional.plan(self.function, shape, self._p, sample_offset)
 
     def by(self, draw: Draw, x: Tensor) -> Tensor:
         """The function, with the mask that was drawn."""
@@ -159,6 +160,10 @@ class Dropout(_TorchDrop):
         """As torch shows it, and the rule where it is not torch's."""
         options = f"p={self.p}, inplace={self.inplace}"
         return options if self.rescale == "train" else f"{options}, rescale={self.rescale!r}"
+
+    def plan(self, shape: torch.Size, sample_offset: int) -> Any:
+        """`functional.plan`, by this rule."""
+        return functional.plan(self.function, shape, self._p, sample_offset, "", self.rescale)
 
     def evaluation(self, input: Tensor) -> Tensor:
         """The input; times 1 − p by the original rule."""
@@ -249,6 +254,10 @@ class DropPath(Drop):
     def __init__(self, p: float = 0.1, mode: str = "sample") -> None:
         super().__init__(p)
         self.mode = _checks.one_of("mode", mode, ("sample", "batch"))
+
+    def plan(self, shape: torch.Size, sample_offset: int) -> Any:
+        """`functional.plan`, in this mode."""
+        return functional.plan(self.function, shape, self._p, sample_offset, self.mode)
 
     def check(self, input: Tensor) -> None:
         """Raise TypeError or ValueError where the input is not what this module takes."""
