@@ -1,5 +1,6 @@
 """Every kernel gives the reference's bits: any level, size, start, rate, thread count."""
 
+import os
 import subprocess
 import sys
 
@@ -187,6 +188,28 @@ def test_threads_change_nothing(level, inner, p):
     cpu.noise(0, address(x), address(one), n, 1, *noise, level)
     cpu.noise(0, address(x), address(many), n, 3, *noise, level)
     assert np.array_equal(one, many)
+
+
+TEAM = """
+import os, numpy as np, torch, thinned, thinned.nn as tnn
+from thinned import Key
+torch.set_num_threads(2)
+x = torch.ones(1 << 21)
+torch.mm(torch.ones(512, 512), torch.ones(512, 512))  # now torch has its team
+y = thinned.dropout(x, 0.3, key=Key(4)).numpy()
+assert np.array_equal(y, thinned.dropout(x.numpy(), 0.3, key=Key(4)))
+child = os.fork()
+if child == 0:  # in which torch's team is gone
+    os._exit(not np.array_equal(y, thinned.dropout(x, 0.3, key=Key(4)).numpy()))
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@needs_extension
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_torchs_own_threads_give_the_same_and_a_fork_is_safe():
+    pytest.importorskip("torch")
+    subprocess.run([sys.executable, "-W", "ignore", "-c", TEAM], check=True, timeout=120)
 
 
 @needs_extension

@@ -79,8 +79,8 @@ def strided(y: Any, like: Any) -> Any:
 
 
 def threads(x: Any) -> int | None:
-    """The threads that torch's user wants, where ``x`` is a tensor."""
-    return sys.modules["torch"].get_num_threads() if is_torch(x) else None
+    """The threads that torch's user wants, where ``x`` is a tensor; negative: they are torch's own."""
+    return -sys.modules["torch"].get_num_threads() if is_torch(x) else None
 
 
 def widen(x: Any) -> Any:

@@ -1,7 +1,7 @@
 from collections.abc import Sequence
 
 # Arrays are addresses. A layout is the number of elements, one after the other; or the shape, the strides of
-# x and those of out, in elements.
+# x and those of out, in elements. A negative number of threads means so many of torch's own.
 Layout = int | tuple[Sequence[int], Sequence[int], Sequence[int]]
 
 class Block:

@@ -49,7 +49,7 @@ def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tens
     if out is None:
         out = torch.empty_like(x) if x.nbytes < kernels.POOLED else _pooled_like(x)
     where: Any = n if x.is_contiguous() else (x.shape, x.stride(), out.stride())
-    threads = 1 if n < kernels.ALONE else torch.get_num_threads()
+    threads = 1 if n < kernels.ALONE else -torch.get_num_threads()
     kernels.kernel(cpu, how)(code, pointer, out.data_ptr(), where, threads, *words, *how)
     return out
 

@@ -11,7 +11,6 @@ copies are equal bit for bit, `clip` to rounding.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -199,7 +198,7 @@ def _part(w: Any, rows: Indices | None, cols: Indices | None) -> tuple[int, int,
 
 def _workers(x: Any) -> int:
     """Threads: torch's for a tensor, ours for an array."""
-    return int(sys.modules["torch"].get_num_threads()) if _array.is_torch(x) else kernels.threads()
+    return _array.threads(x) or kernels.threads()
 
 
 def _empty(shape: tuple[int, ...], like: Any) -> Any:
