@@ -22,6 +22,9 @@ run() { # run NAME SANITIZERS COMMAND...: build the extension, put it into a cop
   cp -r src/thinned "$package/"
   rm -f "$package"/thinned/kernels/_cpu*.so
   cp "$build"/_cpu*.so "$package/thinned/kernels/"
+  if [ "$name" = thread ]; then # torch's threads were not built for it: those tests are skipped
+    echo 'raise ModuleNotFoundError("torch, under ThreadSanitizer")' >"$package/torch.py"
+  fi
   echo "$sanitizers: ${tests[*]}"
   env PYTHONPATH="$package" "$@" "$python" -m pytest --capture=sys "${tests[@]}" # a report goes past Python
 }
@@ -33,7 +36,4 @@ library() { # the run-time library must come first: Python was not linked with i
 mkdir -p build
 run address address,undefined env LD_PRELOAD="$(library libasan.so) $(library libubsan.so)" \
   ASAN_OPTIONS=detect_leaks=0:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1 # Python itself leaks
-# torch and its OpenMP, which some tests ask for the right answer, were not built for it.
-printf 'called_from_lib:libtorch_cpu.so\nrace:libtorch_cpu.so\nrace:libgomp\n' >build/tsan.txt
-run thread thread setarch -R env LD_PRELOAD="$(library libtsan.so)" \
-  TSAN_OPTIONS="halt_on_error=1:suppressions=$PWD/build/tsan.txt"
+run thread thread setarch -R env LD_PRELOAD="$(library libtsan.so)" TSAN_OPTIONS=halt_on_error=1
