@@ -16,7 +16,7 @@ from torch.nn import functional  # noqa: E402
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E402
 
 import thinned.nn as tnn  # noqa: E402
-from thinned.nn.thin_weights import SMALL, CompactGradient, Pool  # noqa: E402
+from thinned.nn.thin.weights import SMALL, CompactGradient, Pool  # noqa: E402
 
 KEY, STEP = Key(5), 3
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -69,32 +69,32 @@ def on_survivors(branch: Branch, x: Tensor, drop: DropPath, *, skip: bool = True
         dense: Tensor = x + ops.drop(_run(branch, x), ticket, drop.function, drop.options())
         return dense
     draw = drop.stream.draw()
-    alive = _alive(len(x), draw, drop)
-    if not skip or not _fits(branch, len(alive)):
+    alive = survivors(len(x), draw, drop)
+    if not skip or not fits(_modules(branch), len(alive)):
         return x + drop.by(draw, _run(branch, x))
     if len(alive) == 0:
         nothing: Tensor = _Nothing.apply(x, *_parameters(branch))
         return nothing
     if len(alive) == len(x):
-        return x + _scaled(_run(branch, x), drop.p)
+        return x + scaled(_run(branch, x), drop.p)
     index = alive.to(x.device)
     rest, part = _Take.apply(x, index)
     with among(alive.numpy()):
-        left = _scaled(_run(branch, part), drop.p)
+        left = scaled(_run(branch, part), drop.p)
     wide = torch.promote_types(x.dtype, left.dtype)
     out: Tensor = _Put.apply(rest.to(wide), left.to(wide), index)
     return out
 
 
-def _alive(n: int, draw: Draw, drop: DropPath) -> Tensor:
+def survivors(n: int, draw: Draw, drop: DropPath) -> Tensor:
     """Which of n samples survive, ascending."""
     ones = torch.ones(n, dtype=torch.float64, device="cpu")
     return drop.by(draw, ones).nonzero().flatten()
 
 
-def _fits(branch: Branch, survivors: int) -> bool:
-    """Whether the branch may run on so few: a batch norm needs two samples, or those of all processes."""
-    norms = [module for module in _modules(branch) if isinstance(module, _BatchNorm)]
+def fits(modules: Iterable[nn.Module], survivors: int) -> bool:
+    """Whether a branch may run on so few: a batch norm needs two samples, or those of all processes."""
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
     norms = [norm for norm in norms if norm.training or norm.running_mean is None]
     together = any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
     return not together and not (norms and survivors == 1)
@@ -129,7 +129,7 @@ def _version(x: Tensor) -> int:
     return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
-def _scaled(x: Tensor, p: float) -> Tensor:
+def scaled(x: Tensor, p: float) -> Tensor:
     """x/(1 − p), rounded as `drop_path` does."""
     scaled: Tensor = x if p == 0.0 else _array.times(x, 1.0 / (1.0 - p))
     return scaled

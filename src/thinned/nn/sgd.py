@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from thinned.kernels import survivors
-from thinned.nn.thin_weights import COMPACT, CompactGradient
+from thinned.nn.thin.weights import COMPACT, CompactGradient
 
 
 class SGD(torch.optim.SGD):

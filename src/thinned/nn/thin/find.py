@@ -9,17 +9,21 @@ from torch import nn
 
 from thinned import _checks
 from thinned.nn.keyed import unwrap
+from thinned.nn.modules import DropPath
+from thinned.nn.reach import reason
 from thinned.nn.surgery import TWINS, swap_dropout
-from thinned.nn.thin_layers import KINDS, THIN, Chain, Region
-from thinned.nn.thin_trace import DROPS, Explorer, Found, Reader, join
+from thinned.nn.thin.layers import KINDS, THIN, Chain
+from thinned.nn.thin.passes import Part, Region
+from thinned.nn.thin.paths import FoundPath, Gate, Path, Paths, ThinPath
+from thinned.nn.thin.trace import DROPS, Explorer, Found, Reader, join
 
 
 @dataclass(frozen=True)
 class Thinning:
     """What `thin` found: ``print`` it.
 
-    ``chains``: the name of a dropout module -> the layers around it; ``dense``: that of one that stays as it
-    is -> why.
+    ``chains``: the name of a dropout module -> the layers around it, or of a DropPath -> where its branch
+    begins; ``dense``: that of one that stays as it is -> why.
     """
 
     chains: Mapping[str, str] = field(default_factory=dict)
@@ -42,6 +46,9 @@ def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
     and scaled by n/k. Forward and backward compute the k rows of the first weight and the k columns of the
     next. With ``groups`` sample i has the survivors of group i mod ``groups``, each a pick of its own.
 
+    A branch that a `DropPath` drops, as in x + drop_path(branch(x)), is computed for the surviving samples
+    alone, as in `Residual`, where every part of it is known to treat each sample by itself.
+
     Modules keep their names, parameters and ``state_dict`` keys; evaluation is the plain dense network. The
     picks come from the dropout modules' streams, so that `torch.manual_seed`, checkpointing, `keyed` and
     `set_rate` work as for all modules here. What cannot be thinned stays as it was: `thinning` tells what
@@ -63,8 +70,8 @@ def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
     _restore(root)
     if not back:
         found, dense = _find(root, groups)
-        for name, chains in found.items():
-            _install(root, name, chains, groups)
+        for name, parts in found.items():
+            _install(root, name, parts, groups)
         vars(root)[_REPORT] = dense
     return model
 
@@ -80,7 +87,9 @@ def thinning(model: nn.Module) -> Thinning:
     chains = {
         name: str(module.chain)
         for name, module in root.named_modules()
-        if type(module) in KINDS and getattr(module, "chain", None) and module.chain.drop is module
+        if type(module) in (*KINDS, ThinPath)
+        and getattr(module, "chain", None)
+        and module.chain.drop is module
     }
     return Thinning(chains, dict(vars(root)[_REPORT]))
 
@@ -88,24 +97,35 @@ def thinning(model: nn.Module) -> Thinning:
 _REPORT = "_left_dense"
 
 
-def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found]], dict[str, str]]:
-    """The chains by the name of the module that was traced, and why other dropouts have none."""
+def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found | FoundPath]], dict[str, str]]:
+    """The chains and branches by the name of the module that was traced, and why other dropouts have none."""
     explorer = Explorer(root)
-    found: dict[str, list[Found]] = {}
+    found: dict[str, list[Found | FoundPath]] = {}
     dense: dict[str, str] = {}
     for name, graph in explorer.graphs.items():
-        for drop, what in Reader(root.get_submodule(name), graph, name).chains():
-            if isinstance(what, Found) and groups > 1 and _normed(root.get_submodule(name), what):
-                what = f"BatchNorm between needs the whole batch of a unit, which {groups} groups do not give"
-            if isinstance(what, Found):
-                found.setdefault(name, []).append(what)
-            else:
+        reader = Reader(root.get_submodule(name), graph, name)
+        for drop, what in (*reader.chains(), *Paths(reader, graph).found()):
+            if isinstance(what, str):
                 dense[drop] = what
-    chained = {join(name, each.drop) for name in found for each in found[name]}
+            elif groups > 1 and (why := _needs_all(reader.module, what, found.get(name, []))):
+                dense[drop] = f"{why}, which {groups} groups do not give"
+            else:
+                found.setdefault(name, []).append(what)
+    seen = {join(name, each.drop) for name in found for each in found[name]} | set(dense)
     for name, module in root.named_modules():
-        if type(module) in DROPS and name not in chained and name not in dense:
+        if type(module) in (*DROPS, DropPath) and name not in seen:
             dense[name] = _hidden(root, name, explorer)
+        elif type(module).__name__ in ("DropPath", "StochasticDepth") and name not in seen:
+            dense[name] = reason(module, {})
     return found, dense
+
+
+def _needs_all(owner: nn.Module, what: Found | FoundPath, found: list[Found | FoundPath]) -> str:
+    """What in a chain needs all samples of a unit; what in a branch needs a sample's number in the batch."""
+    if isinstance(what, Found):
+        return "BatchNorm between needs the whole batch of a unit" if _normed(owner, what) else ""
+    inside = [each.drop for each in found if isinstance(each, Found) and each.drop in what.layers]
+    return f"{inside[0]} in its branch needs the samples' numbers" if inside else ""
 
 
 def _normed(owner: nn.Module, found: Found) -> bool:
@@ -122,17 +142,24 @@ def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
     return "not called" if name else "is the model itself"
 
 
-def _install(root: nn.Module, name: str, found: list[Found], groups: int) -> None:
-    """Turn the layers of the chains of a traced module into thin ones, and hook the module."""
+def _install(root: nn.Module, name: str, found: list[Found | FoundPath], groups: int) -> None:
+    """Turn the layers of what was found in a traced module into thin ones, and hook the module."""
     owner = root.get_submodule(name)
-    Region(owner, [_chain(owner, name, each, groups) for each in found])
+    region = Region(owner)
+    for each in found:
+        part: Part
+        if isinstance(each, Found):
+            part = _chain(owner, name, each, groups, region)
+        else:
+            part = Path(owner, name, each, region)
+        region.parts.append(part)
 
 
-def _chain(owner: nn.Module, name: str, found: Found, groups: int) -> Chain:
+def _chain(owner: nn.Module, name: str, found: Found, groups: int, region: Region) -> Chain:
     drop = owner.get_submodule(found.drop)
     if type(drop) in TWINS:
         swap_dropout(drop)
-    chain = Chain(owner, name, found, groups)
+    chain = Chain(owner, name, found, groups, region)
     roles = {found.producer: "target", found.drop: "chain"}
     roles |= dict.fromkeys(found.readers, "source") | dict.fromkeys(found.between, "chain")
     for part, role in roles.items():
@@ -145,13 +172,13 @@ def _chain(owner: nn.Module, name: str, found: Found, groups: int) -> Chain:
 def _restore(root: nn.Module) -> None:
     """Make every layer what it was before it was thinned."""
     for module in root.modules():
-        if type(module) in KINDS:
+        if type(module) in (*KINDS, ThinPath):
             module.__class__ = type(module).__bases__[-1]
             for name in ("source", "target", "chain"):
                 vars(module).pop(name, None)
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for handle, hook in list(hooks.items()):
-                if isinstance(getattr(hook, "__self__", None), Region):
+                if isinstance(getattr(hook, "__self__", None), (Region, Gate)):
                     _forget(module, handle)
     vars(root).pop(_REPORT, None)
 

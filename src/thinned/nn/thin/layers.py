@@ -8,8 +8,6 @@ each layer is what it was before.
 
 from __future__ import annotations
 
-import inspect
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +20,9 @@ from thinned import masks, theory
 from thinned.key import Key
 from thinned.nn import modules
 from thinned.nn.ops import unpack
-from thinned.nn.stream import RECENT, random_seed, recomputing
-from thinned.nn.thin_trace import Found, defaults, hooked, join, partial
-from thinned.nn.thin_weights import Chosen, Pool, Units, linear, take
+from thinned.nn.thin.passes import Part, Region, thread
+from thinned.nn.thin.trace import Found, hooked, join, partial
+from thinned.nn.thin.weights import Chosen, Units, linear, take
 
 torch.library.define("thinned::survivors", "(Tensor ticket, int n, int k, int groups) -> Tensor")
 
@@ -45,9 +43,6 @@ def _picks(n: int, p: float, key: Key, groups: int, sample_offset: int) -> Tenso
     return torch.from_numpy(np.roll(masks.survivors(n, p, key, groups), -sample_offset % groups, axis=0))
 
 
-COMPILED = 0  # stands for the thread in a compiled graph
-
-
 @dataclass
 class Pass:
     """The survivors of one chain in one forward pass, those of each group of samples."""
@@ -58,13 +53,13 @@ class Pass:
     reads: int = 0
 
 
-class Chain:
+class Chain(Part):
     """One dropout module, and what the layers around it know of the pass that is under way.
 
     ``owner`` is the module that was traced, ``name`` its name in the model.
     """
 
-    def __init__(self, owner: nn.Module, name: str, found: Found, groups: int) -> None:
+    def __init__(self, owner: nn.Module, name: str, found: Found, groups: int, region: Region) -> None:
         producer: Any = owner.get_submodule(found.producer)
         self.drop: Any = owner.get_submodule(found.drop)
         self.n, self.groups = len(producer.weight), groups
@@ -74,19 +69,8 @@ class Chain:
         self.folded = found.folded  # the factor n/k is in the readers' products
         self.matrix_only = found.rank == 0 and bool(found.between)  # a layer between takes (N, C) alone
         self.watched = [owner.get_submodule(each) for each in (*found.names, *partial(found.names))]
-        self.region: Region
-        self._forget()
-
-    def _forget(self) -> None:
-        self.passes: dict[int, Pass] = {}  # by thread
-        self.recent: dict[int, None] = {}  # the marks of passes, for recomputation
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name not in ("passes", "recent")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._forget()
+        self.region = region
+        self.forget()
 
     def __str__(self) -> str:
         first, *readers = self.names
@@ -96,11 +80,6 @@ class Chain:
     def k(self) -> int:
         """How many of the n units survive."""
         return theory.survivor_count(self.n, self.drop.p)
-
-    @property
-    def now(self) -> Pass | None:
-        """The pass under way in this thread."""
-        return self.passes.get(_thread())
 
     @property
     def units(self) -> list[Units] | None:
@@ -118,7 +97,7 @@ class Chain:
         seen = any(map(hooked, self.watched)) or (self.matrix_only and x.dim() != 2)
         of_readers, pool = (scale if self.folded else 1.0), self.region.pool
         units = [Units(row, self.n, of_readers, pool) for row in picked.unbind(0)]
-        self.passes[_thread()] = Pass(units, scale, narrow=scale > 1.0 and not seen)
+        self.passes[thread()] = Pass(units, scale, narrow=scale > 1.0 and not seen)
         return self.units
 
     def _draw(self) -> Tensor | None:
@@ -128,11 +107,7 @@ class Chain:
                 return None
             picked: Tensor = torch.ops.thinned.survivors(self.drop.ticket(), self.n, self.k, self.groups)
             return picked
-        if _thread() in self.region.open:
-            self.recent[next_mark()] = None
-            if len(self.recent) > RECENT:
-                del self.recent[next(iter(self.recent))]
-        elif not (recomputing() and next_mark() in self.recent):  # not a checkpoint that runs a part again
+        if not self.due():
             return None
         seed, sample_offset, *_ = self.drop.stream.draw()
         return _picks(self.n, self.drop.p, Key(seed), self.groups, sample_offset)
@@ -142,14 +117,13 @@ class Chain:
         now = self.now
         if now is not None:
             return _scaled(x, now, self.axis, self.folded) if now.scale > 1.0 else x
-        if self.recent and not torch.compiler.is_compiling() and not recomputing():
-            self.recent.pop(next_mark(), None)  # the call that this number marks is no pass of this chain
+        self.unmark()
         return None
 
     def read(self) -> list[Units] | None:
         """The columns that survive, for one of the readers."""
         if self.units is not None:
-            self.passes[_thread()].reads += 1
+            self.passes[thread()].reads += 1
         return self.units
 
     def check(self) -> None:
@@ -160,11 +134,6 @@ class Chain:
                 f"the model ran another way than when it was thinned: the survivors of {self.drop} were read "
                 f"{now.reads} times, not {self.readers}; call thinned.nn.thin(model) again after a change"
             )
-
-    def close(self) -> None:
-        """Forget the pass."""
-        for thread in (_thread(), COMPILED):
-            self.passes.pop(thread, None)
 
 
 def _scaled(x: Tensor, now: Pass, axis: int, folded: bool) -> Tensor:
@@ -192,57 +161,6 @@ def by_group(call: Callable[..., Tensor], x: Tensor, rank: int, *units: list[Uni
     out = torch.cat([call(x[g::groups], *each) for g, each in enumerate(zip(*chosen, strict=True))])
     samples = torch.arange(len(x), device=x.device)
     return out.index_select(0, torch.cat([samples[g::groups] for g in range(groups)]).argsort())
-
-
-class Region:
-    """A model that was thinned, as its hooks see it: its chains work while it runs."""
-
-    def __init__(self, owner: nn.Module, chains: list[Chain]) -> None:
-        arguments = inspect.signature(owner.forward).parameters.values()
-        positional = [each for each in arguments if each.kind <= each.POSITIONAL_OR_KEYWORD]
-        self.required = sum(each.default is each.empty for each in positional)
-        self.chains, self.defaults = chains, defaults(owner)
-        self.open: dict[int, None] = {}  # threads
-        self.pool = Pool()
-        for chain in chains:
-            chain.region = self
-        owner.register_forward_pre_hook(self.enter, with_kwargs=True)
-        owner.register_forward_hook(self.check)
-        owner.register_forward_hook(self.leave, always_call=True)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "open": {}}
-
-    def enter(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Before the model runs: with arguments beyond those it was traced with, another way may be taken."""
-        known = all(self.defaults.get(name, value) is value for name, value in kwargs.items())
-        if known and len(args) <= self.required:
-            self.open[_thread()] = None
-        for chain in self.chains:
-            chain.close()
-
-    def check(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After it, where it raised nothing."""
-        for chain in self.chains:
-            chain.check()
-
-    def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After it, in any case."""
-        self.open.pop(_thread(), None)
-        for chain in self.chains:
-            chain.close()
-
-
-def next_mark() -> int:
-    """The next number of torch's generator, which stays as it is."""
-    state = torch.get_rng_state()
-    mark = random_seed()
-    torch.set_rng_state(state)
-    return mark
-
-
-def _thread() -> int:
-    return COMPILED if torch.compiler.is_compiling() else threading.get_ident()
 
 
 class _Thin:

@@ -153,10 +153,15 @@ def _children(module: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
     return ((child, join(name, part)) for part, child in module.named_children())
 
 
+class Own:
+    """What thin itself hooks to layers."""
+
+
 def hooked(module: nn.Module) -> bool:
-    """Whether a hook sees what goes through a module."""
-    hooks = (module._forward_hooks, module._forward_pre_hooks)
-    return any((*hooks, module._backward_hooks, module._backward_pre_hooks))
+    """Whether a hook sees what goes through a module, beside our own."""
+    before, after = module._forward_pre_hooks, module._forward_hooks
+    foreign = before and not all(isinstance(getattr(hook, "__self__", None), Own) for hook in before.values())
+    return bool(foreign or after or module._backward_hooks or module._backward_pre_hooks)
 
 
 def join(*names: str) -> str:
