@@ -26,7 +26,8 @@ run() { # run NAME SANITIZERS COMMAND...: build the extension, put it into a cop
     echo 'raise ModuleNotFoundError("torch, under ThreadSanitizer")' >"$package/torch.py"
   fi
   echo "$sanitizers: ${tests[*]}"
-  env PYTHONPATH="$package" "$@" "$python" -m pytest --capture=sys "${tests[@]}" # a report goes past Python
+  # A report goes past Python. What memory a call takes is not what it takes without them.
+  env PYTHONPATH="$package" "$@" "$python" -m pytest --capture=sys -k "not memory_is_that" "${tests[@]}"
 }
 
 library() { # the run-time library must come first: Python was not linked with it
