@@ -15,7 +15,18 @@ from torch import nn
 
 from thinned import kernels
 from thinned.lab import bench
-from thinned.lab.bench import blocks, connect, elements, estimators, measure, memory, residual, show, thin
+from thinned.lab.bench import (
+    blocks,
+    connect,
+    elements,
+    estimators,
+    measure,
+    memory,
+    predict,
+    residual,
+    show,
+    thin,
+)
 from thinned.lab.bench.measure import Case, Effort, Spread, contest
 from thinned.lab.errors import LabError
 
@@ -40,6 +51,16 @@ def small(monkeypatch):
     monkeypatch.setattr(thin, "SIDE", 4)
     monkeypatch.setattr(thin, "IMAGES", 2)
     monkeypatch.setattr(thin, "BY_HAND", (((5, 4, 3), 6, 1e-4, None), ((4, 4, 3), 6, 0.0, 3.5)))
+    monkeypatch.setattr(predict, "SAMPLES", 3)
+    monkeypatch.setattr(predict, "SIZES", (5, 4, 3, 10))
+    monkeypatch.setattr(predict, "IMAGES", 4)
+    monkeypatch.setattr(predict, "CHANNELS", (2, 3, 3))
+    monkeypatch.setattr(predict, "SIDE", 4)
+    monkeypatch.setattr(predict, "PHOTOS", 2)
+    monkeypatch.setattr(predict, "NAME", "digits")
+    monkeypatch.setattr(predict, "LIMIT", 20)
+    monkeypatch.setattr(predict, "MANY", 4)
+    monkeypatch.setattr(predict, "NEAR", 1.0)
     monkeypatch.setattr(estimators, "HIDDEN", ((4, 3),))
     monkeypatch.setattr(estimators, "ROWS", 300)
     monkeypatch.setattr(estimators, "FEATURES", 5)
@@ -82,6 +103,9 @@ def test_the_goals_name_contestants_that_are_there(small):
         "an epoch of 300 rows",
         "a step of training in torch",
         "a step of training in NumPy",
+        "3 samples",
+        "moments",
+        "distance from the mean probabilities of 4 samples: the mean over images and classes",
     }
     for c in judged:
         assert set(c.goals) <= {*c.contestants, *blocks.PEERS}, c.group  # a peer may not be installed

@@ -92,3 +92,41 @@ def test_a_row_without_a_drawing_is_named(draw_methods):
         draw_methods.check([*METHODS, "new-row"])
     with pytest.raises(SystemExit, match="cutout is drawn, but no row"):
         draw_methods.check([name for name in METHODS if name != "cutout"])
+
+
+def test_digits_are_turned_about_their_middle():
+    pytest.importorskip("torch")
+    turned = load("draw_predictions").turned
+    images = np.zeros((2, 28, 28), np.float32)
+    images[:, 6:22, 6:22] = np.random.default_rng(0).random((2, 16, 16))
+    rows = images.reshape(2, -1)
+    assert np.allclose(turned(rows, 0.0), rows, atol=1e-5)
+    quarter = turned(rows, 90.0).reshape(2, 28, 28)
+    assert any(np.allclose(quarter, np.rot90(images, k, (1, 2)), atol=1e-4) for k in (1, 3))
+    assert np.allclose(turned(turned(rows, 90.0), -90.0), rows, atol=1e-4)
+
+
+def test_the_pictures_of_predictions_are_drawn(tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    example = load("draw_predictions")
+    monkeypatch.setattr(example, "HIDDEN", 8)
+    rng = np.random.default_rng(0)
+
+    def digits(name, limit):
+        from thinned.lab.data import Dataset
+
+        shape = (28, 28) if name == "mnist" else (32, 32, 3)
+        x, y = rng.random((60, np.prod(shape)), dtype=np.float32), rng.permutation(np.arange(60) % 10)
+        return Dataset(name, x[:40], y[:40], x[20:], y[20:], tuple("0123456789"), shape, "")
+
+    monkeypatch.setattr(example.data, "load", lambda name, limit=None: digits(name, limit))
+    monkeypatch.setattr(example, "strange", lambda count: rng.random((20, 784), dtype=np.float32))
+    example.main([str(tmp_path), "--epochs", "1", "--seeds", "2"])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "calibration.png",
+        "strange.png",
+        "turned.png",
+    ]
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 2 + 2 * 3
+    assert all(line.count("|") == 6 for line in told)

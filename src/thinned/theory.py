@@ -282,5 +282,9 @@ def subnetworks(n: int, k: int | None = None) -> int:
 
 def effective_subnetworks(n: int, p: float) -> float:
     """e to the entropy of the masks of n units: so many networks share the training; at p = ½ all 2ⁿ."""
-    entropy = -sum(q * math.log(q) for q in (p, 1.0 - p) if q > 0.0)
-    return math.exp(n * entropy)
+    return math.exp(n * mask_entropy(p))
+
+
+def mask_entropy(p: float) -> float:
+    """−p ln p − (1 − p) ln(1 − p), the entropy of a unit's mask in nats; largest, ln 2, at p = ½."""
+    return -sum(q * math.log(q) for q in (p, 1.0 - p) if q > 0.0)

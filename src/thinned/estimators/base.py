@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from thinned import _checks, scratch
 from thinned.estimators.data import (
     Array,
+    Column,
     Data,
     RowDropout,
     dense,
@@ -24,6 +25,7 @@ from thinned.estimators.data import (
     hold_out,
     row_ids,
     sample_weights,
+    with_zero,
 )
 from thinned.key import Key, choose, permutation
 
@@ -289,6 +291,24 @@ class DropoutMLP(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
         return self._evaluate(X)
+
+    def sampled(self, X: Any) -> tuple[scratch.Network, Any, str]:
+        """What `thinned.uncertainty` samples: the network, X as it is checked, and what the outputs are.
+
+        Masks are each row's own. Of two classes the outputs are the logits of both.
+        """
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
+        layers: list[scratch.Layer] = [
+            scratch.Dropout(layer.p) if isinstance(layer, RowDropout) else layer
+            for layer in _twin(self._net).children.values()
+        ]
+        outputs = {"softmax": "logits", "logistic": "labels", "identity": "numbers"}[self.out_activation_]
+        if self.n_outputs_ == 1 and outputs == "numbers":
+            layers.append(Column())
+        elif self.n_outputs_ == 1 and not self._multilabel:
+            layers[-1], outputs = with_zero(layers[-1]), "logits"
+        return scratch.Sequential(*layers), X, outputs
 
     def _evaluate(self, X: Any) -> Array:
         """What the last linear layer gives, nothing dropped: (N, n_outputs_)."""

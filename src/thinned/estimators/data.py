@@ -13,6 +13,7 @@ from sklearn.utils import check_array
 from thinned import keep_mask
 from thinned.key import Key, permutation
 from thinned.scratch.drops import Drop
+from thinned.scratch.layers import Layer, Linear
 
 Array = NDArray[Any]
 BLOCK = 1 << 22  # numbers of X that are dense at once: memory stays small for any number of samples
@@ -52,6 +53,24 @@ class RowDropout(Drop):
         _, place = np.unique(ids, return_inverse=True)
         for layer in layers:
             layer.place = place
+
+
+class Column(Layer):
+    """(N, 1) -> (N,), as the targets of one output are."""
+
+    moves_only = True  # numbers: what holds for them holds for their variances
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """The column."""
+        return x[:, 0]
+
+
+def with_zero(layer: Layer) -> Linear:
+    """A linear layer of one logit as that of two classes: of the first it is 0."""
+    weight, bias = layer.params["weight"], layer.params["bias"]
+    both = Linear(weight.shape[1], 2, key=Key(0), dtype=weight.dtype)
+    both.params["weight"][:], both.params["bias"][:] = [0 * weight[0], weight[0]], [0.0, bias[0]]
+    return both
 
 
 def row_ids(X: Any) -> Array:

@@ -32,7 +32,7 @@ class Thin(Network):
 
     ``groups``: sample i has the survivors of group i mod ``groups``; with several, gradients are whole.
     ``thinned`` names the dropout layers that are thinned; ``dense`` those that are not, which work as in
-    ``net``, with the reason.
+    ``net``, with the reason. ``stages``: dropout layer -> the names from its linear layer up to it.
 
     Raises TypeError where ``net`` is no network, ValueError where ``groups`` is not positive.
 
@@ -45,8 +45,8 @@ class Thin(Network):
         super().__init__(net.children)
         self.groups = _checks.positive_int("groups", groups)
         self.dense: dict[str, str] = {}
-        self._stages = dict(self._find_stages())
-        self.thinned = list(self._stages)
+        self.stages = dict(self._find_stages())
+        self.thinned = list(self.stages)
         self._steps = dict(self._cut())
         self._parts: dict[str, Part] = {}
 
@@ -81,7 +81,7 @@ class Thin(Network):
 
     def _cut(self) -> Iterator[tuple[str, Layer]]:
         """The steps of a training pass: chains of stages with the layer that ends them, and other layers."""
-        inside = {name for names in self._stages.values() for name in names}
+        inside = {name for names in self.stages.values() for name in names}
         chain: dict[str, Layer] = {}
         for name, layer in self.children.items():
             chain[name] = layer

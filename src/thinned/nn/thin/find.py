@@ -159,7 +159,11 @@ def _chain(owner: nn.Module, name: str, found: Found, groups: int, region: Regio
     drop = owner.get_submodule(found.drop)
     if type(drop) in TWINS:
         swap_dropout(drop)
-    chain = Chain(owner, name, found, groups, region)
+    return install(owner, found, Chain(owner, name, found, groups, region))
+
+
+def install(owner: nn.Module, found: Found, chain: Chain) -> Chain:
+    """Give the layers of a chain their parts in it."""
     roles = {found.producer: "target", found.drop: "chain"}
     roles |= dict.fromkeys(found.readers, "source") | dict.fromkeys(found.between, "chain")
     for part, role in roles.items():

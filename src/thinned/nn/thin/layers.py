@@ -59,7 +59,7 @@ class Chain(Part):
     ``owner`` is the module that was traced, ``name`` its name in the model.
     """
 
-    def __init__(self, owner: nn.Module, name: str, found: Found, groups: int, region: Region) -> None:
+    def __init__(self, owner: nn.Module, name: str, found: Found, groups: int, region: Region | None) -> None:
         producer: Any = owner.get_submodule(found.producer)
         self.drop: Any = owner.get_submodule(found.drop)
         self.n, self.groups = len(producer.weight), groups

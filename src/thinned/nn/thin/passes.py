@@ -20,7 +20,7 @@ class Part:
     """What chains and paths have: a drop module, and a pass in each thread that runs the model."""
 
     drop: Any
-    region: Region  # the model that must be under way
+    region: Any  # the `Region` that must be under way; None where passes are begun from outside
 
     def forget(self) -> None:
         """Begin without passes."""

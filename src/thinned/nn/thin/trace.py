@@ -175,14 +175,17 @@ def defaults(module: nn.Module) -> dict[str, Any]:
     return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
-def trace(module: nn.Module, whole: set[nn.Module]) -> fx.Graph:
-    """The graph of a module's training pass, defaults left as they are; the module stays as it was."""
+def trace(module: nn.Module, whole: set[nn.Module], training: bool = True) -> fx.Graph:
+    """The graph of a module's training pass, defaults left as they are; the module stays as it was.
+
+    Without ``training``, of a pass in the modes that its parts are in.
+    """
     if any(isinstance(each, torch.jit.ScriptModule) for each in (module, *module.children())):
         raise Dense("compiled by torch.jit")
     before = [(each, dict(vars(each))) for each in module.modules()]
     try:
         for each in module.modules():
-            each.training = True
+            each.training = training or each.training
         with torch.random.fork_rng(devices=[]):
             return _Tracer(whole).trace(module, defaults(module))
     finally:

@@ -102,8 +102,23 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows: Chosen, cols: C
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
     of_bias = None if bias is None or rows is None else Place(bias, rows, None)
+    if not torch.is_grad_enabled():
+        out = _product_alone(
+            x.reshape(-1, x.shape[-1]), weight, bias, Place(weight, rows, cols), of_bias, scale
+        )
+        return out.view(*x.shape[:-1], out.shape[-1])
     out = Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, Place(weight, rows, cols), of_bias, scale)
     return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def _product_alone(
+    x: Tensor, weight: Tensor, bias: Tensor | None, place: Place, of_bias: Place | None, scale: float
+) -> Tensor:
+    """s·X Wᵀ + b where nobody wants a gradient, in memory that is used again."""
+    part = place.out_of(weight).to(x.dtype)
+    b = x.new_zeros(()) if bias is None else bias if of_bias is None else of_bias.out_of(bias)
+    room = place.room((len(x), len(part)), x)
+    return torch.addmm(b.to(x.dtype), x, part.T, alpha=scale, out=room)
 
 
 def _traced(weight: Tensor, rows: Chosen, cols: Chosen) -> Tensor:

@@ -1,0 +1,181 @@
+"""Draws docs/images/predictions: what dropout knows about turned digits, strange images, and its own errors.
+
+python examples/draw_predictions.py docs/images/predictions     # needs MNIST and CIFAR-10; ten minutes
+
+Prints the table of calibration errors of docs/predictions.md: seeds, means and spreads.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import itertools
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import nn
+
+import thinned.nn as tnn
+from thinned import Key, uncertainty
+from thinned.lab import data
+
+HIDDEN, P, BATCH, SAMPLES = 1024, 0.5, 128, 100
+COLOURS = {"Monte-Carlo": "#1f77b4", "weight scaling": "#d62728"}
+
+
+def trained(digits: data.Dataset, epochs: int, seed: int) -> nn.Module:
+    """A perceptron with two hidden layers, trained on the surviving units, by Adam."""
+    torch.manual_seed(seed)
+    sizes = (digits.x_train.shape[1], HIDDEN, HIDDEN)
+    layers: list[nn.Module] = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(P)]
+    model = tnn.thin(nn.Sequential(*layers, nn.Linear(HIDDEN, len(digits.classes))))
+    x, y = torch.from_numpy(digits.x_train), torch.from_numpy(digits.y_train)
+    rule = torch.optim.Adam(model.parameters())
+    for _ in range(epochs):
+        for rows in torch.randperm(len(x)).split(BATCH):
+            rule.zero_grad()
+            nn.functional.cross_entropy(model(x[rows]), y[rows]).backward()
+            rule.step()
+    return tnn.thin(model, back=True).eval()
+
+
+def calibration(name: str, epochs: int, seeds: int, limit: int | None) -> tuple[nn.Module, data.Dataset]:
+    """Print the calibration errors over seeds; the last model and its data."""
+    digits, found = data.load(name, limit=limit), []
+    for seed in range(seeds):
+        model = trained(digits, epochs, seed)
+        x = torch.from_numpy(digits.x_test)
+        ways = {
+            "weight scaling": uncertainty.weight_scaling(model, x),
+            "Monte-Carlo": uncertainty.predict(model, x, SAMPLES, key=Key(seed), quantiles=()).mean,
+            "moments": uncertainty.moments(model, x, quantiles=()).mean,
+        }
+        found.append({way: measures(p.numpy(), digits.y_test) for way, p in ways.items()})
+    for way in found[0]:
+        values = np.array([one[way] for one in found]) * [100, 1, 100]
+        mean, spread = values.mean(0), values.std(0, ddof=1) if seeds > 1 else np.zeros(3)
+        cells = [f"{m:.{d}f} ± {s:.{d}f}" for m, s, d in zip(mean, spread, (2, 4, 2), strict=True)]
+        print(f"| {name}, {epochs} epochs | {way} | {' | '.join(cells)} |", flush=True)
+    return model, digits
+
+
+def measures(p: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """Calibration error, negative log-likelihood, and error."""
+    likelihood = np.maximum(p[np.arange(len(p)), labels], 1e-12)
+    wrong = float((p.argmax(1) != labels).mean())
+    return uncertainty.calibration_error(p, labels), float(-np.log(likelihood).mean()), wrong
+
+
+def turned(images: np.ndarray, degrees: float) -> np.ndarray:
+    """(N, 784) -> same, each image turned about its middle."""
+    angle = np.deg2rad(degrees)
+    y, x = np.mgrid[0:28, 0:28] - 13.5
+    from_y, from_x = (
+        np.cos(angle) * y + np.sin(angle) * x + 13.5,
+        np.cos(angle) * x - np.sin(angle) * y + 13.5,
+    )
+    low_y, low_x = np.floor(from_y).astype(int), np.floor(from_x).astype(int)
+    out = np.zeros((len(images), 28, 28), np.float32)
+    padded = np.pad(images.reshape(-1, 28, 28), ((0, 0), (8, 8), (8, 8)))
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        part = np.abs(1 - i - (from_y - low_y)) * np.abs(1 - j - (from_x - low_x))
+        out += part.astype(np.float32) * padded[:, low_y + i + 8, low_x + j + 8]
+    return out.reshape(len(images), -1)
+
+
+def strange(count: int) -> np.ndarray:
+    """Photographs of CIFAR-10 as grey images of MNIST's size, (count, 784)."""
+    photos = data.load("cifar10")
+    images = photos.x_test[:count].reshape(-1, *photos.shape)
+    images = images if images.shape[-1] == 3 else np.moveaxis(images, 1, -1)
+    return images.mean(-1)[:, 2:30, 2:30].reshape(count, -1).astype(np.float32)
+
+
+def draw_turned(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
+    """One digit turned by and by: the samples' probabilities, and their mutual information."""
+    one = digits.x_test[np.flatnonzero(digits.y_test == 1)[-1]][None]
+    angles = np.arange(0, 181, 15)
+    rows = np.concatenate([turned(one, angle) for angle in angles])
+    told = uncertainty.predict(model, torch.from_numpy(rows), 400, key=Key(0), quantiles=(0.1, 0.9))
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 4), height_ratios=(1, 3.2), layout="constrained")
+    top.imshow(np.hstack(rows.reshape(-1, 28, 28)), cmap="gray_r")
+    top.axis("off")
+    for c in np.argsort(-told.mean.numpy().max(0))[:4]:
+        bottom.plot(angles, told.mean[:, c], label=f"P({digits.classes[c]})")
+        bottom.fill_between(angles, told.quantiles[0, :, c], told.quantiles[1, :, c], alpha=0.2)
+    bottom.plot(angles, told.mutual_information, "k--", label="mutual information, nats")
+    bottom.set(xlabel="degrees turned", ylim=(0, 1), xlim=(angles[0] - 7.5, angles[-1] + 7.5))
+    bottom.legend(fontsize=8, ncols=3, loc="upper center")
+    save(figure, folder / "turned.png")
+
+
+def draw_strange(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
+    """How uncertain: digits, turned digits, photographs."""
+    x = digits.x_test[:1000]
+    sets = {"test digits": x, "turned by 90°": turned(x, 90.0), "grey CIFAR-10": strange(1000)}
+    figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
+    for name, rows in sets.items():
+        told = uncertainty.predict(model, torch.from_numpy(rows), SAMPLES, key=Key(0), quantiles=())
+        for axis, field in zip(axes, ("entropy", "mutual_information"), strict=True):
+            values = np.sort(getattr(told, field).numpy())
+            axis.plot(values, np.arange(1, len(values) + 1) / len(values), label=name)
+            axis.set(xlabel=f"{field.replace('_', ' ')}, nats", ylabel="share of images below", ylim=(0, 1))
+    axes[0].legend(fontsize=8)
+    save(figure, folder / "strange.png")
+
+
+def draw_calibration(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
+    """Reliability, and error against the rejected share."""
+    x = torch.from_numpy(digits.x_test)
+    sampled = uncertainty.predict(model, x, SAMPLES, key=Key(0), quantiles=())
+    ways = {"Monte-Carlo": sampled.mean, "weight scaling": uncertainty.weight_scaling(model, x)}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+    left.plot([0, 1], [0, 1], color="0.8")
+    for way, p in ways.items():
+        told = uncertainty.reliability(p, digits.y_test, 10)
+        full = told.count > 0
+        left.plot(told.confidence[full], told.accuracy[full], "o-", ms=3, color=COLOURS[way], label=way)
+        share, error = uncertainty.rejection(p, digits.y_test)
+        right.plot(share, 100 * error, color=COLOURS[way], label=f"{way}, by probability")
+    share, error = uncertainty.rejection(sampled.mean, digits.y_test, sampled.entropy)
+    right.plot(share, 100 * error, "k:", label="Monte-Carlo, by entropy")
+    left.set(xlabel="confidence", ylabel="accuracy")
+    right.set(xlabel="share rejected", ylabel="error of the rest, %", xlim=(0, 0.5))
+    left.legend(fontsize=8)
+    right.legend(fontsize=8)
+    save(figure, folder / "calibration.png")
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--limit", type=int, help="so many training examples")
+    options = parser.parse_args(arguments)
+    settings = (options.epochs, options.seeds, options.limit)
+    print("| data | prediction | calibration error, % | negative log-likelihood | error, % |")
+    print("|---|---|---|---|---|")
+    model, digits = calibration("mnist", *settings)
+    for draw in (draw_turned, draw_strange, draw_calibration):
+        draw(model, digits, options.folder)
+    calibration("cifar10", *settings)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""What dropout knows: predictions with error bars, from samples of thinned networks or from moments.
+
+>>> import numpy as np, thinned
+>>> from thinned import scratch, uncertainty
+>>> net = scratch.mlp((4, 32, 3), key=thinned.Key(0), drop=scratch.Dropout)
+>>> told = uncertainty.predict(net, np.ones((5, 4), np.float32), samples=50, key=thinned.Key(1))
+>>> told.mean.shape, told.entropy.shape
+((5, 3), (5,))
+"""
+
+from thinned.uncertainty.average import Averages, average
+from thinned.uncertainty.calibration import Reliability, calibration_error, rejection, reliability
+from thinned.uncertainty.moments import moments
+from thinned.uncertainty.predict import predict, weight_scaling
+from thinned.uncertainty.summary import Prediction
+
+__all__ = [
+    "Averages",
+    "Prediction",
+    "Reliability",
+    "average",
+    "calibration_error",
+    "moments",
+    "predict",
+    "rejection",
+    "reliability",
+    "weight_scaling",
+]

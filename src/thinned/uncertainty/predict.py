@@ -1,0 +1,205 @@
+"""`predict`: many thinned networks, one prediction. `weight_scaling`: the mean network alone."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+
+from thinned import _array, _checks
+from thinned.key import Key
+from thinned.uncertainty.summary import OUTPUTS, Array, Prediction, Summary, probabilities, summarise
+
+MEMORY = 1 << 28  # bytes that a batch may take, by default
+PATIENCE = 2.0  # seconds before a bar appears
+Told = Callable[[float], object]  # is given the share that is done
+
+
+class Sampler(Protocol):
+    """A model, taken apart at its first random layer."""
+
+    random: dict[str, str]
+    fixed: dict[str, str]
+    outputs: str | None  # where the model itself says what its outputs are
+
+    def take(self, x: Any, start: int, stop: int) -> Any:
+        """Rows of x as the model takes them."""
+
+    def evaluate(self, x: Any) -> Any:
+        """The outputs in evaluation."""
+
+    def draw(self, x: Any, first: int, samples: int, key: Key, told: Told) -> Array:
+        """The samples' outputs (S, rows, *out); ``first`` is the index of the first row in all of x."""
+
+    def row_bytes(self, x: Any, samples: int) -> int:
+        """What a row of a batch takes in memory, about."""
+
+
+def predict(
+    model: Any,
+    x: Any,
+    samples: int = 100,
+    *,
+    key: Key,
+    outputs: str | None = None,
+    quantiles: Sequence[float] = (0.05, 0.5, 0.95),
+    thin: bool = True,
+    batch_size: int | None = None,
+    progress: bool | Told = True,
+) -> Prediction:
+    """Mean, spread and entropy of a model's predictions over its dropout masks: Monte-Carlo dropout.
+
+    ``model``: a torch module, a `thinned.scratch.Network`, or a `DropoutMLPClassifier` or
+    `DropoutMLPRegressor`; ``x``: (N, …), what it takes. Everything that drops does; all else is as in
+    evaluation, BatchNorm too. The model itself is not touched: a copy of its modules, which shares its
+    parameters, is run. What comes before the first random layer is computed once.
+
+    ``outputs`` says what the model returns: ``"logits"`` (N, classes, …), of a softmax over axis 1; the
+    ``"probabilities"`` themselves; ``"labels"``, logits of a yes or no each; ``"numbers"``, for regression.
+    An estimator knows; None is ``"logits"`` for all else.
+
+    With ``thin``, dropout of whole units in a chain of layers, as `thinned.nn.thin` and
+    `thinned.scratch.Thin` find it, is sampled by thinned sub-networks: k = max(1, n − round(p·n)) of n units,
+    picked once a sample for all rows, and nothing else is computed. All other masks are drawn for each sample
+    and row, and many samples run as one batch. One key gives the same prediction, to the rounding of
+    products, whatever ``batch_size`` (rows at once; None: what fits in 256 MB).
+
+    ``progress``: a bar where work takes long and `rich` and a terminal are there; or a function that is told
+    the share done.
+
+    Raises TypeError or ValueError where an argument is of the wrong kind or range, or the outputs do not
+    fit ``outputs``; ValueError where nothing in the model drops.
+
+    Gal and Ghahramani 2016, arXiv:1506.02142; the mutual information: Houlsby, Huszár, Ghahramani and
+    Lengyel 2011, arXiv:1112.5745.
+    """
+    samples = _checks.positive_int("samples", samples)
+    _checks.is_key("key", key)
+    shares = [_checks.probability(f"quantiles[{i}]", q) for i, q in enumerate(quantiles)]
+    sampler, x, outputs = sampler_of(model, x, outputs, thin)
+    if not sampler.random:
+        why = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in sampler.fixed.items())
+        raise ValueError(f"model must hold dropout with p > 0, got nothing that drops{why and f' ({why})'}")
+    rows = rows_at_once(sampler, x, samples, batch_size)
+    n, parts = x.shape[0], []
+    with _bar(progress) as told:
+        for first in range(0, max(1, n), rows):
+            part = sampler.take(x, first, first + rows)
+            share = len(part) / max(1, n)
+            start = first / max(1, n)
+            y = sampler.draw(part, first, samples, key, lambda done, a=start, b=share: told(a + b * done))  # type: ignore[misc]
+            parts.append(summarise(_fitting(y, outputs), outputs, shares))
+    return prediction(Summary.joined(parts), x, samples, sampler)
+
+
+def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size: int | None = None) -> Any:
+    """The mean network's prediction, in one pass: what evaluation gives, as probabilities or numbers.
+
+    Arguments, errors and shapes are those of `predict` and its ``mean``.
+
+    The weight scaling rule: Srivastava et al. 2014, JMLR 15:1929-1958, section 4.
+    """
+    sampler, x, outputs = sampler_of(model, x, outputs, thin=False)
+    rows = rows_at_once(sampler, x, 1, batch_size)
+    parts = []
+    for first in range(0, max(1, x.shape[0]), rows):
+        y = _array.to_numpy(sampler.evaluate(sampler.take(x, first, first + rows)))
+        parts.append(probabilities(_fitting(y[None], outputs)[0], outputs))
+    return as_given(np.concatenate(parts), x)
+
+
+def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sampler, Any, str]:
+    """What samples a model, x as it takes it, and what its outputs are."""
+    from thinned.scratch import Network
+    from thinned.uncertainty.hand import Hand
+
+    sampler: Sampler
+    torch = sys.modules.get("torch")
+    if isinstance(model, Network):
+        sampler, x = Hand(model, bool(thin)), _array.floating("x", x)
+    elif hasattr(model, "sampled"):
+        net, x, own = model.sampled(x)
+        sampler = Hand(net, bool(thin), own)
+    elif torch is not None and isinstance(model, torch.nn.Module):
+        from thinned.uncertainty.graph import Graph
+
+        sampler, x = Graph(model, _array.array("x", x), bool(thin)), x
+    else:
+        raise TypeError(
+            "model must be a torch module, a thinned.scratch.Network or a fitted estimator of "
+            f"thinned.estimators, got {type(model).__name__}"
+        )
+    if isinstance(sampler, Hand) and _array.is_torch(x):
+        raise TypeError("x must be a NumPy array for a network of thinned.scratch, got a torch tensor")
+    if len(x.shape) == 0:
+        raise ValueError("x must have samples in its first dimension, got shape ()")
+    said = sampler.outputs
+    if said is not None and outputs not in (None, said):
+        raise ValueError(f"outputs must be {said!r} for this estimator, got {outputs!r}")
+    return sampler, x, _checks.one_of("outputs", outputs or said or "logits", OUTPUTS)
+
+
+def prediction(summary: Summary, x: Any, samples: int, sampler: Sampler) -> Prediction:
+    """The statistics in the kind of x, with what was sampled."""
+    told = {name: value if value is None else as_given(value, x) for name, value in vars(summary).items()}
+    return Prediction(**told, samples=samples, random=sampler.random, fixed=sampler.fixed)
+
+
+def as_given(y: Array, x: Any) -> Any:
+    """In the kind and device of x, and in its dtype where that is a floating one."""
+    y = _array.to_like(y, x)
+    return _array.cast(y, x) if _array.is_torch(x) and _array.is_floating(x) else y
+
+
+def _fitting(y: Array, outputs: str) -> Array:
+    """Samples of outputs (S, N, …), checked."""
+    if outputs in ("logits", "probabilities") and y.ndim < 3:
+        raise ValueError(
+            f"model must return (N, classes, …) for outputs={outputs!r}, got {y.shape[1:]}; for regression "
+            "say outputs='numbers'"
+        )
+    if outputs == "probabilities" and y.size and not (y.min() >= 0.0 and y.max() <= 1.0 + 1e-3):
+        raise ValueError(f"model must return probabilities, got numbers from {y.min():g} to {y.max():g}")
+    return y
+
+
+def rows_at_once(sampler: Sampler, x: Any, samples: int, batch_size: int | None) -> int:
+    """How many rows make a batch."""
+    if batch_size is not None:
+        return _checks.positive_int("batch_size", batch_size)
+    if x.shape[0] == 0:
+        return 1
+    return max(1, MEMORY // sampler.row_bytes(sampler.take(x, 0, 1), samples))
+
+
+@contextmanager
+def _bar(progress: bool | Told) -> Iterator[Told]:
+    """What is told the share done: the caller's function, a bar that appears after a while, or nothing."""
+    if callable(progress):
+        yield progress
+        return
+    if not progress or not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import Progress
+    except ImportError:
+        yield lambda done: None
+        return
+    begin, bar = time.perf_counter(), Progress(console=Console(stderr=True), transient=True)
+    task = bar.add_task("sampling", total=1.0)
+
+    def told(done: float) -> None:
+        if not bar.live.is_started and time.perf_counter() - begin > PATIENCE:
+            bar.start()
+        bar.update(task, completed=done)
+
+    try:
+        yield told
+    finally:
+        bar.stop()

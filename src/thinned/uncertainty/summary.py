@@ -1,0 +1,119 @@
+"""What samples of a prediction tell: mean, spread, entropy, mutual information, quantiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+OUTPUTS = ("logits", "probabilities", "labels", "numbers")  # what the outputs of a model are
+TINY = np.finfo(np.float32).tiny  # 0·log 0 = 0
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A prediction with its error bars, in the kind, dtype and device of x.
+
+    Attributes:
+        mean: (N, classes, …) mean probabilities, or (N, …) mean numbers.
+        std: the standard deviation of the samples, in the shape of ``mean``.
+        entropy: H of the mean in nats, (N, …), of labels (N, labels): all that is not known about the class.
+            None for numbers.
+        mutual_information: H of the mean minus the mean H, in nats, in the same shape: what the networks
+            disagree on, and more data would tell. None for numbers.
+        quantiles: (len(quantiles), *shape of mean), of the samples.
+        samples: how many; 0 for an approximation that draws none.
+        random: qualified name -> how it was sampled, of everything that dropped.
+        fixed: qualified name -> why it was left as in evaluation, of everything that could drop and did not.
+    """
+
+    mean: Any
+    std: Any
+    entropy: Any
+    mutual_information: Any
+    quantiles: Any
+    samples: int
+    random: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"{tuple(self.mean.shape)} of {self.samples} samples", f"random: {len(self.random)}"]
+        lines += [f"  {name or '(the model)'}: {how}" for name, how in self.random.items()]
+        lines += [f"not random: {len(self.fixed)}"]
+        lines += [f"  {name or '(the model)'}: {why}" for name, why in self.fixed.items()]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The statistics of some rows, as arrays: the first fields of `Prediction`."""
+
+    mean: Array
+    std: Array
+    entropy: Array | None
+    mutual_information: Array | None
+    quantiles: Array
+
+    @classmethod
+    def joined(cls, parts: Sequence[Summary]) -> Summary:
+        """The rows of all parts, in order."""
+        entropy = [p.entropy for p in parts if p.entropy is not None]
+        mutual = [p.mutual_information for p in parts if p.mutual_information is not None]
+        return cls(
+            np.concatenate([p.mean for p in parts]),
+            np.concatenate([p.std for p in parts]),
+            np.concatenate(entropy) if entropy else None,
+            np.concatenate(mutual) if mutual else None,
+            np.concatenate([p.quantiles for p in parts], axis=1),
+        )
+
+
+def summarise(y: Array, outputs: str, quantiles: Sequence[float]) -> Summary:
+    """The statistics of samples (S, N, *out) of a model's outputs.
+
+    The standard deviation has S − 1 below it, and is 0 of one sample.
+    """
+    y = np.ascontiguousarray(np.moveaxis(y, 0, -1))  # (N, *out, S): the samples of one number side by side
+    y = probabilities(y, outputs)
+    mean, std = y.mean(axis=-1), y.std(axis=-1, ddof=1 if y.shape[-1] > 1 else 0)
+    entropy = mutual = None
+    if outputs != "numbers":
+        entropy = entropy_of(mean, outputs)
+        mutual = np.maximum(entropy - entropy_of(y, outputs).mean(axis=-1), 0.0)
+    y.sort(axis=-1)
+    return Summary(
+        mean, std, entropy, mutual, np.stack([quantile(y, q) for q in quantiles] or [mean])[: len(quantiles)]
+    )
+
+
+def probabilities(y: Array, outputs: str) -> Array:
+    """What the outputs (N, classes, …) say: probabilities, or the numbers themselves."""
+    if outputs == "logits":
+        e = np.exp(y - y.max(axis=1, keepdims=True))
+        return np.asarray(e / e.sum(axis=1, keepdims=True))
+    if outputs == "labels":
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * y)), y.dtype)
+    return y
+
+
+def entropy_of(p: Array, outputs: str) -> Array:
+    """−Σ p ln p over the classes, axis 1, in nats; of labels −p ln p − (1 − p) ln(1 − p) each."""
+    information = p * np.log(np.maximum(p, TINY))
+    if outputs != "labels":
+        return np.asarray(-information.sum(axis=1))
+    q = 1.0 - p
+    return np.asarray(-information - q * np.log(np.maximum(q, TINY)))
+
+
+def quantile(ordered: Array, q: float) -> Array:
+    """The q-quantile of what is sorted along the last axis, linear between neighbours."""
+    place = q * (ordered.shape[-1] - 1)
+    low = int(place)
+    high = min(low + 1, ordered.shape[-1] - 1)
+    return np.asarray(
+        ordered[..., low] + (place - low) * (ordered[..., high] - ordered[..., low]), ordered.dtype
+    )
