@@ -256,7 +256,7 @@ def test_cifar_rows_differ_as_told(monkeypatch):
     monkeypatch.setattr(cifar, "load", lambda *args, **more: photographs())
     todo = cifar.jobs("paper", [0, 1])
     assert [cifar.label(dataclasses.asdict(job.config)) for job in todo] == [*cifar.ROWS] * 2
-    assert len({run_name(job.config) for job in todo}) == 8
+    assert len({run_name(job.config) for job in todo}) == 10
     a, b, c, d = (job.config for job in todo[:4])
     assert (a.epochs, a.lr, a.schedule, a.l2, a.batch, a.hidden) == (
         300,
@@ -266,6 +266,7 @@ def test_cifar_rows_differ_as_told(monkeypatch):
         256,
         (2000, 800),
     )
+    assert todo[4].config.method == "thin"
     assert [job.p for job in (a, b, c, d)] == [0.0, 0.5, 0.5, 0.5]
     assert [job.input_p for job in (a, b, c, d)] == [0.0, 0.0, 0.1, 0.0]
     assert [job.trainer.__name__ for job in todo[:4]] == ["Trainer", "Trainer", "Trainer", "InPlace"]

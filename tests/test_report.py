@@ -433,7 +433,9 @@ def test_one_colour_a_method_everywhere() -> None:
 def test_wrong_arguments_are_named() -> None:
     with pytest.raises(ValueError, match=r"row 'a'.*got 2, 1 and 0"):
         Row("a", [0.1, 0.2], [0.1], [], 1)
-    with pytest.raises(ValueError, match="status: expected one of done, diverged, stopped, got 'lost'"):
+    with pytest.raises(
+        ValueError, match="status: expected one of done, diverged, failed, stopped, got 'lost'"
+    ):
         Row("a", [0.1], [0.1], [], 1, ["lost"])
     with pytest.raises(ValueError, match="'x' as in epoch, got 1"):
         Series("a", 0, [1, 2], {"x": [1.0]})

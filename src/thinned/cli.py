@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from thinned.lab.compare import Job, Record
-    from thinned.lab.progress import Line, Progress
-    from thinned.lab.report import Page
     from thinned.lab.runs import Stored
 
 # Defaults that suit the data, chosen on held-out training data of digits and MNIST.
@@ -114,7 +112,7 @@ def compare(
         float | None, typer.Option(help="bound on the norm of a hidden unit's incoming weights")
     ] = None,
     l2: Annotated[float, typer.Option(help="weight of ‖W‖²/2 in the loss")] = 0.0,
-    activation: Annotated[str, typer.Option(help="relu or sigmoid")] = "relu",
+    activation: Annotated[str, typer.Option(help="relu, sigmoid or maxout")] = "relu",
     epochs: Annotated[int | None, typer.Option(help="by default 20, or as many as 2,000 steps take")] = None,
     batch: Annotated[
         int | None, typer.Option(help="examples in a step; by default 128, below 5,000 examples 32")
@@ -199,34 +197,75 @@ def reproduce(
     seeds: Annotated[
         int | None, typer.Option(min=1, help="so many, instead of the budget's own number")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="systems whose names hold this; may be given several times")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="runs side by side, each with its share of cores")] = 1,
+    validation: Annotated[
+        float,
+        typer.Option(help="share of the training data to judge by, in place of the test data: to choose"),
+    ] = 0.0,
     data_dir: Annotated[
         Path | None, typer.Option(help="where the data lies; else $THINNED_DATA, else a download")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="by default thinned-runs/NAME-BUDGET")] = None,
-    save_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 2.0,
+    publish: Annotated[
+        Path | None, typer.Option(help="put the results into this folder, and the page beside it")
+    ] = None,
+    save_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 30.0,
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be trained, and for how long")
+    ] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="make the page of all published results anew, and stop")
+    ] = False,
     list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
 ) -> None:
-    """Rebuild an experiment of the sources, and print its figures beside theirs."""
-    from thinned import _checks
-    from thinned.lab import experiments, runs
-    from thinned.lab.compare import Record
+    """Rebuild an experiment of the sources, and print its figures beside theirs.
 
+    The same command continues what was cut off and skips what is done.
+    """
+    from thinned import _checks
+    from thinned.lab import console, experiments, results
+    from thinned.lab import reproduce as lab
+    from thinned.lab.progress import time_text
+
+    if page:
+        print(f"page: {results.write_page(publish or Path('docs/results'))}")
+        return
     if list_ or name is None:
-        _list_experiments(json)
+        found = lab.overview()
+        if json:
+            console.print_json(found)
+            return
+        console.table(["name", "what it shows", "budgets"], lab.overview_rows(found))
+        print("thinned reproduce NAME --budget smoke|quick|paper")
         return
     experiment = experiments.load(name)
     _checks.one_of("budget", budget, experiments.BUDGETS)
-    todo = experiment.jobs(budget, range(seeds or experiment.seeds[budget]), data_dir)
-    out = out or Path("thinned-runs") / f"{name}-{budget}"
-    record = Record(
-        name,
-        runs.command(),
-        experiment.settings(budget, todo),
-        [runs.run_name(job.config) for job in todo],
-        budget,
-    )
-    _train(todo, out, record, save_every, json, experiment.line)
+    asked = lab.order(name, budget, seeds, data_dir, only or (), validation)
+    out = out or lab.default_out(asked)
+    todo = asked.jobs()
+    if dry_run:
+        rows, seconds = lab.dry_run(asked, todo, out, workers)
+        console.table(["system", "runs", "done", "epochs", "about"], rows)
+        print(f"about {time_text(seconds)} in all; nothing was trained")
+        return
+    record = lab.record(asked, todo)
+    record.save(out)  # first, so that a report can be made of a part
+    try:
+        lab.train(asked, todo, out, console.progress(experiment.line, json), save_every, workers)
+    except KeyboardInterrupt:
+        fail(f"stopped; the same command continues where it left off (in {out})", 130)
+    stored = record.stored(out)
+    _finish(record, stored, out, json)
+    results.save(out, experiment, results.rows(experiment, record, stored))
+    if out.parent == lab.ROOT:
+        results.write_index(out.parent)
+    if publish:
+        lab.publish(publish, record, stored)
+    _complain(stored)
 
 
 @app.command()
@@ -246,14 +285,15 @@ def methods(
     json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List the methods."""
+    from thinned.lab import console
     from thinned.methods import METHODS
 
     fields = ("name", "unit", "summary", "source")
     found = [{field: str(getattr(row, field)) for field in fields} for row in METHODS.values()]
     if json:
-        _print_json(found)
+        console.print_json(found)
         return
-    _table([*fields], [list(row.values()) for row in found])
+    console.table([*fields], [list(row.values()) for row in found])
     print('"none" trains without dropping anything: the baseline of thinned compare.')
 
 
@@ -291,19 +331,30 @@ def main() -> None:
     app()
 
 
-def _train(
-    todo: Sequence[Job], out: Path, record: Record, save_every: float, json: bool, line: Line | None = None
-) -> None:
-    """Train, report, and say what was learned; exit code 1 where a run diverged."""
+def _train(todo: Sequence[Job], out: Path, record: Record, save_every: float, json: bool) -> None:
+    """Train, report, and say what was learned."""
     from thinned.lab import compare as lab
+    from thinned.lab import console
 
     record.save(out)  # first, so that a report can be made of a part
     try:
-        with _progress(line, json) as progress:
+        with console.progress(None, json) as progress:
             stored = lab.run_all(todo, out, progress, save_every)
     except KeyboardInterrupt:
         fail(f"stopped; the same command continues where it left off (in {out})", 130)
     _finish(record, stored, out, json)
+    _complain(stored)
+
+
+def _complain(stored: Sequence[Stored]) -> None:
+    """Exit code 1 where runs failed or diverged, and which."""
+    failed = [run for run in stored if run.status == "failed"]
+    if failed:
+        fail(
+            f"{len(failed)} of {len(stored)} runs failed; the first: {failed[0].failure}; the same command "
+            "tries them again",
+            1,
+        )
     diverged = [run for run in stored if run.status == "diverged"]
     if diverged:
         which = ", ".join(f"{run.config['method']} seed {run.config['seed']}" for run in diverged[:5])
@@ -318,7 +369,7 @@ def _train(
 def _finish(record: Record, stored: Sequence[Stored], out: Path, json: bool) -> None:
     """Write the report; print the table, what was learned, and where the report lies."""
     from thinned.lab import compare as lab
-    from thinned.lab import experiments
+    from thinned.lab import console, experiments
     from thinned.lab.report import render
 
     page = (lab.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
@@ -331,76 +382,10 @@ def _finish(record: Record, stored: Sequence[Stored], out: Path, json: bool) -> 
             1,
         )
     if json:
-        _print_json(lab.as_json(page, stored, path))
+        console.print_json(lab.as_json(page, stored, path))
     else:
-        _show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
+        console.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
         print(f"report: {path.resolve()}")
-
-
-def _show(page: Page, remarks: Sequence[str]) -> None:
-    """The table, the source's figures beside ours, and what was learned."""
-    from rich.console import Console
-
-    from thinned.lab import compare as lab
-    from thinned.lab.report import table_text
-
-    console = Console()
-    for reference in page.references:
-        _table(list(reference.columns), [list(row) for row in reference.rows], reference.caption)
-    console.print(table_text(page.rows))
-    for text in [*remarks, *lab.sentences(page)]:
-        console.print(text, markup=False, highlight=False)
-
-
-def _progress(line: Line | None, quiet: bool) -> Progress:
-    """Bars where stderr is a terminal, else a line a run."""
-    from rich.console import Console
-
-    from thinned.lab.progress import Bars, Lines
-
-    console = Console(stderr=True)
-    return Bars(console, line) if console.is_terminal and not quiet else Lines(console, line)
-
-
-def _list_experiments(json: bool) -> None:
-    from thinned.lab import experiments
-
-    found = [experiments.load(name) for name in experiments.NAMES]
-    if json:
-        _print_json(
-            [{"name": e.name, "summary": e.summary, "source": e.source, "budgets": e.budgets} for e in found]
-        )
-        return
-    budgets = ["\n".join(f"{name}: {text}" for name, text in e.budgets.items()) for e in found]
-    _table(
-        ["name", "what it shows", "budgets"],
-        [[e.name, e.summary, text] for e, text in zip(found, budgets, strict=True)],
-    )
-    print("thinned reproduce NAME --budget smoke|quick|paper")
-
-
-def _table(columns: list[str], rows: list[list[str]], caption: str = "") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        *columns,
-        caption=caption or None,
-        caption_justify="left",
-        show_lines=any("\n" in c for r in rows for c in r),
-    )
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
-
-
-def _print_json(found: Any) -> None:
-    """JSON on stdout; NaN becomes null."""
-    import json
-
-    found = json.loads(json.dumps(found), parse_constant=lambda name: None)
-    print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def _list(text: str) -> list[str]:

@@ -279,6 +279,8 @@ def as_json(page: Page, stored: Sequence[Stored], report: Path) -> dict[str, Any
 
 def sentences(page: Page) -> list[str]:
     """What was learned: on the test error, on the gap."""
+    if page.headline:
+        return [page.headline]
     found = [findings.finding(page.rows, page.baseline), findings.gap_finding(page.rows, page.baseline)]
     return [text for text in found if text]
 

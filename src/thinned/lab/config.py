@@ -117,10 +117,12 @@ class Config:
             check(name, rule)
             if getattr(self, name) >= 1.0:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name):g}")
-        check("activation", _checks.one_of, ["relu", "sigmoid"])
+        check("activation", _checks.one_of, ["relu", "sigmoid", "maxout"])
         check("optimizer", _checks.one_of, ["sgd", "adam"])
         check("schedule", _checks.one_of, SCHEDULES)
         check("dtype", _checks.one_of, ["float32", "float64"])
+        if self.activation == "maxout" and self.engine != "numpy":
+            raise ValueError(f"activation maxout needs the engine numpy, got {self.engine!r}")
         self._forget_what_has_no_effect()
 
     def _forget_what_has_no_effect(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -50,9 +50,17 @@ def is_thin(method: str) -> bool:
     return method != "none" and METHODS[method].unit == "feature"
 
 
+@runtime_checkable
+class ByTorch(Protocol):
+    """A network that torch trains."""
+
+    def training_pass(self, x: np.ndarray, key: Key, step: int) -> np.ndarray:
+        """Logits (N, n_out) with the masks of `thinned.nn.keyed` at that step."""
+
+
 def training_pass(net: scratch.Network, x: np.ndarray, key: Key, step: int) -> np.ndarray:
     """Logits in training: layer ``name`` gets the key ``key.fold_in(step).fold_in(name)`` on each engine."""
-    if isinstance(net, TorchNet):
+    if isinstance(net, ByTorch):
         return net.training_pass(x, key, step)
     return net.forward(x, key.fold_in(step))
 

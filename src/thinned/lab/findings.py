@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-STATES = ("done", "diverged", "stopped")
+STATES = ("done", "diverged", "failed", "stopped")
 BASELINE = "none"
 
 
@@ -26,7 +26,7 @@ class Row:
         train_error: the same, as many.
         seconds_per_epoch: seconds, any number of entries.
         parameters: trainable numbers in the network.
-        status: "done", "diverged" or "stopped" for each seed; empty if all are done.
+        status: "done", "diverged", "failed" or "stopped" for each seed; empty if all are done.
 
     Raises:
         ValueError: lengths differ, or an unknown status.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +19,17 @@ Line = Callable[[dict[str, float]], str]  # a line of history as text
 class Progress:
     """Keeps quiet. Subclasses print or draw."""
 
-    def plan(self, runs: int, epochs: int) -> None:
-        """So many runs and epochs are still to be trained."""
+    def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
+        """So many runs and epochs are still to be trained; an epoch of run `name` costs ``costs[name]``."""
 
     def begin(self, name: str, epochs: int, done: int) -> None:
         """A run starts, with `done` of its `epochs` behind it."""
 
     def step(self, done: float, loss: float) -> None:
-        """So many epochs of the run are done, the last a fraction; called a few times a second."""
+        """So many epochs of the run that began last are done; called a few times a second."""
+
+    def step_of(self, name: str, done: float, loss: float) -> None:
+        """The same of the run `name`, where several are trained side by side."""
 
     def row(self, name: str, row: dict[str, float]) -> None:
         """A line of history was made."""
@@ -48,25 +52,46 @@ class Progress:
 def summary(run: Stored) -> str:
     """A finished run in one line."""
     result = run.result
+    name = ", ".join(filter(None, (run.folder.name, run.config.get("system"))))
+    if run.status == "failed":
+        return f"{name}: failed: {run.failure}"
     if run.status != "done":
-        return f"{run.folder.name}: {run.status} in epoch {result.get('epoch')}"
-    seconds = math.fsum(run.history["seconds"]) * (run.config.get("log") or 1)
-    return (
-        f"{run.folder.name}: test error {100 * result['test_error']:.2f} %, "
-        f"training error {100 * result['train_error']:.2f} %, {seconds:.1f} s"
-    )
+        return f"{name}: {run.status} in epoch {result.get('epoch')}"
+    errors = "" if result["test_error"] is None else f"test error {100 * result['test_error']:.2f} %, "
+    if result["train_error"] is not None:
+        errors += f"training error {100 * result['train_error']:.2f} %, "
+    return f"{name}: {errors}{run.seconds:.1f} s"
+
+
+def time_text(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class Lines(Progress):
-    """A plain line for each finished run; for output that is no terminal."""
+    """A plain line for each finished run, with the time left; for output that is no terminal."""
 
     def __init__(self, console: Console, line: Line | None = None) -> None:
         self.console, self.line = console, line
         self.runs = self.ended = 0
+        self.costs: Mapping[str, float] = {}
+        self.total = 0.0  # cost of all runs that are still to be trained, less what was done before
+        self.done: dict[str, float] = {}  # cost of what is done now, a run
+        self.start: dict[str, int] = {}  # epochs that were done before
+        self.since = time.monotonic()
 
-    def plan(self, runs: int, epochs: int) -> None:
-        """Remember how many."""
-        self.runs = runs
+    def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
+        """Remember how much there is to do."""
+        self.runs, self.total, self.costs, self.since = runs, epochs, costs or {}, time.monotonic()
+        if costs:
+            self.total = math.fsum(costs.values())
+
+    def begin(self, name: str, epochs: int, done: int) -> None:
+        """The time left is judged by the epochs that are trained now."""
+        self.start[name], self.done[name] = done, 0.0
+        self.total -= done * self._cost(name, epochs)
 
     def row(self, name: str, row: dict[str, float]) -> None:
         """Print it, where the experiment has a form for it."""
@@ -74,20 +99,31 @@ class Lines(Progress):
             self._print(f"{name}: {self.line(row)}")
 
     def end(self, run: Stored) -> None:
-        """Print the errors."""
+        """Print the errors and the time left."""
         self.ended += 1
-        self._print(f"[{self.ended}/{self.runs}] {summary(run)}")
+        name, epochs = run.folder.name, int(run.config.get("epochs", 1))
+        self.done[name] = (epochs - self.start.get(name, 0)) * self._cost(name, epochs)
+        left = f"; about {time_text(self.left())} left" if self.costs and self.ended < self.runs else ""
+        self._print(f"[{self.ended}/{self.runs}] {summary(run)}{left}")
+
+    def left(self) -> float:
+        """Seconds until all runs are done, if they go on as they went."""
+        done = math.fsum(self.done.values())
+        return (self.total - done) * (time.monotonic() - self.since) / done if done else math.inf
 
     def note(self, text: str) -> None:
         """Print it."""
         self._print(f"thinned: {text}")
+
+    def _cost(self, name: str, epochs: int) -> float:
+        return self.costs[name] / epochs if name in self.costs else 1.0
 
     def _print(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class Bars(Lines):
-    """Two bars in a terminal: all runs, with the time left and the loss; and the current run."""
+    """Bars in a terminal: all runs, with the time left and the loss; and one for each that is on its way."""
 
     def __init__(self, console: Console, line: Line | None = None) -> None:
         from rich import progress
@@ -103,10 +139,7 @@ class Bars(Lines):
             transient=True,
         )
         self.all: Any = None
-        self.run: Any = None
-        self.total = 0.0  # epochs of all runs
-        self.behind = 0.0  # of them, done before this run
-        self.epochs = self.start = 0  # of this run
+        self.open: dict[str, tuple[Any, int]] = {}  # task and epochs of each run on its way
 
     def __enter__(self) -> Bars:
         self.bars.start()
@@ -117,31 +150,37 @@ class Bars(Lines):
     ) -> None:
         self.bars.stop()
 
-    def plan(self, runs: int, epochs: int) -> None:
+    def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
         """Draw the bar of all runs."""
-        super().plan(runs, epochs)
-        self.total = epochs
+        super().plan(runs, epochs, costs)
         if runs:
-            self.all = self.bars.add_task("all runs", total=epochs, count=f"0/{runs} runs", loss="")
+            self.all = self.bars.add_task("all runs", total=self.total, count=f"0/{runs} runs", loss="")
 
     def begin(self, name: str, epochs: int, done: int) -> None:
         """Draw the bar of the run."""
-        self.epochs, self.start = epochs, done
-        self.total -= done  # the time left is judged by the epochs that are trained now
+        super().begin(name, epochs, done)
         if self.all is not None:
             self.bars.update(self.all, total=self.total)
-        self.run = self.bars.add_task(name.rsplit("-", 1)[0], total=epochs, completed=done, count="", loss="")
+        title = name.rsplit("-", 1)[0]
+        self.open[name] = self.bars.add_task(title, total=epochs, completed=done, count="", loss=""), epochs
 
     def step(self, done: float, loss: float) -> None:
         """Move both bars."""
+        self.step_of(next(reversed(self.open)), done, loss)
+
+    def step_of(self, name: str, done: float, loss: float) -> None:
+        """The same of the run `name`."""
+        task, epochs = self.open[name]
+        self.done[name] = (done - self.start[name]) * self._cost(name, epochs)
         if self.all is not None:
-            self.bars.update(self.all, completed=self.behind + done - self.start, loss=f"loss {loss:.4f}")
-        self.bars.update(self.run, completed=done, count=f"{math.floor(done)}/{self.epochs} epochs")
+            self.bars.update(self.all, completed=math.fsum(self.done.values()), loss=f"loss {loss:.4f}")
+        self.bars.update(task, completed=done, count=f"{math.floor(done)}/{epochs} epochs")
 
     def end(self, run: Stored) -> None:
         """Remove the bar of the run."""
         super().end(run)
-        self.behind += self.epochs - self.start
-        self.bars.remove_task(self.run)
+        if run.folder.name in self.open:
+            self.bars.remove_task(self.open.pop(run.folder.name)[0])
         if self.all is not None:
-            self.bars.update(self.all, completed=self.behind, count=f"{self.ended}/{self.runs} runs")
+            done = math.fsum(self.done.values())
+            self.bars.update(self.all, completed=done, count=f"{self.ended}/{self.runs} runs")

@@ -126,7 +126,8 @@ class Page:
     """All that a report shows; rows and series keep the order they come in.
 
     `notes` say in what the run differs from its source; `baseline` is the label of the row that others are
-    compared with; `rebuild` the folder to name in `thinned report`, the report's own if empty.
+    compared with; `rebuild` the folder to name in `thinned report`, the report's own if empty; `headline` is
+    what the page says first, the finding on the test errors if empty.
 
     Raises:
         ValueError: two rows with one label, or a series without a row.
@@ -144,6 +145,7 @@ class Page:
     notes: Sequence[str] = ()
     baseline: str = BASELINE
     rebuild: str = ""
+    headline: str = ""
 
     def __post_init__(self) -> None:
         labels = [row.label for row in self.rows]
@@ -167,7 +169,7 @@ def html(page: Page, folder: str = ".") -> str:
     every = [summarise(row) for row in page.rows]
     styles = _styles([row.label for row in page.rows], page.baseline)
     return (
-        _templates()
+        templates()
         .get_template("report.html.j2")
         .render(
             page=page,
@@ -175,8 +177,8 @@ def html(page: Page, folder: str = ".") -> str:
             styles=styles,
             bold=_bold(every),
             seeds=seeds_text(every),
-            finding=finding(page.rows, page.baseline),
-            gap_finding=gap_finding(page.rows, page.baseline),
+            finding=page.headline or finding(page.rows, page.baseline),
+            gap_finding="" if page.headline else gap_finding(page.rows, page.baseline),
             gaps=charts.gaps(every, styles, page.baseline),
             pictures=_pictures(page, styles),
             rebuild=f"thinned report {shlex.quote(page.rebuild or folder)}",
@@ -226,7 +228,8 @@ def _runs(series: Sequence[Series], label: str, column: str, factor: float) -> d
     }
 
 
-def _templates() -> jinja2.Environment:
+def templates() -> jinja2.Environment:
+    """The pages' templates, with the filters that they use."""
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,

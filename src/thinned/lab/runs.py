@@ -6,7 +6,8 @@ A folder holds
 - `last.npz`: the checkpoint (parameters, optimizer, history, best parameters), replaced whole or not at all;
 - `best.npz`: the best parameters so far, for `thinned.scratch.load_params`; derived from the checkpoint;
 - `history.csv`: a line an epoch; derived from the checkpoint;
-- `result.json`: written last, so its presence means that the run is finished.
+- `result.json`: written last, so its presence means that the run is finished;
+- `failure.txt`: in the place of a result, why the run failed; the same call tries it again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import importlib
 import io
 import json
+import math
 import os
 import platform
 import shlex
@@ -46,6 +48,8 @@ COLUMNS = (
     "seconds",  # training only, of this epoch
 )
 
+FAILURE = "failure.txt"
+
 History = dict[str, list[float]]
 Arrays = dict[str, np.ndarray]
 
@@ -70,11 +74,23 @@ class Stored:
     config: dict[str, Any]
     history: History
     result: dict[str, Any]
+    failure: str = ""
 
     @property
     def status(self) -> str:
-        """`"done"`, `"diverged"`, or `"stopped"` for a run that was cut off."""
-        return str(self.result.get("status", "stopped"))
+        """`"done"`, `"diverged"`, `"failed"`, or `"stopped"` for a run that was cut off."""
+        return str(self.result.get("status", "failed" if self.failure else "stopped"))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, evaluation not counted; NaN where there is no result."""
+        each = self.result.get("seconds_per_epoch")
+        return math.nan if each is None else float(each) * int(self.config["epochs"])
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What the run measured besides its errors."""
+        return dict(self.result.get("measured", {}))
 
 
 def canonical(config: Any) -> str:
@@ -112,6 +128,7 @@ class Run:
             with _writing(self.folder):
                 for leftover in self.folder.glob(".*.tmp"):
                     leftover.unlink(missing_ok=True)
+                (self.folder / FAILURE).unlink(missing_ok=True)
                 _files.write_json(self.folder / "config.json", asdict(self.config))
             yield
 
@@ -157,6 +174,18 @@ class Run:
         with _writing(self.folder):
             _files.write_json(self.folder / "result.json", result)
 
+    def fail(self, why: str) -> None:
+        """Write down why the run failed."""
+        with _writing(self.folder):
+            _files.write_json(self.folder / "config.json", asdict(self.config))
+            _files.write_text(self.folder / FAILURE, why)
+
+    def trim(self) -> None:
+        """Remove the parameters of a finished run."""
+        if self.finished():
+            for name in ("last.npz", "best.npz"):
+                (self.folder / name).unlink(missing_ok=True)
+
     def read(self) -> Stored:
         """The run as it lies on disk."""
         return read(self.folder)
@@ -191,7 +220,8 @@ def read(folder: Path) -> Stored:
             result = json.loads((folder / "result.json").read_text("utf-8"))
             if missing := {"status", "test_error", "train_error", "about"} - set(result):
                 raise ValueError(f"result.json lacks {', '.join(sorted(missing))}")
-        return Stored(folder, config, history, result)
+        failure = (folder / FAILURE).read_text("utf-8") if (folder / FAILURE).exists() else ""
+        return Stored(folder, config, history, result, failure)
     except FileNotFoundError as error:
         raise LabError(f"{error.filename}: no such file; is {folder.parent} a folder of runs?") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -213,9 +243,19 @@ def folders(out: Path) -> list[Path]:
 
 
 def command() -> str:
-    """The command of this process, as it would be typed."""
+    """The command of this process, as it would be typed in the current folder; no other folder is named."""
     program = Path(sys.argv[0]).name if sys.argv else ""
-    return shlex.join(["thinned" if program in ("", "__main__.py") else program, *sys.argv[1:]])
+    return shlex.join(["thinned" if program in ("", "__main__.py") else program, *map(_here, sys.argv[1:])])
+
+
+def _here(argument: str) -> str:
+    """A path from the current folder on, or its last part; anything else as it is."""
+    option, is_, value = argument.rpartition("=")
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    inside = path.is_relative_to(Path.cwd())
+    return option + is_ + (path.relative_to(Path.cwd()).as_posix() if inside else path.name)
 
 
 def about() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import functools
 import importlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +30,7 @@ from thinned.lab.runs import COLUMNS, Arrays, Checkpoint, History, Run, Stored, 
 EVALUATED = 10_000  # training examples, at most, behind train_error and train_loss of each epoch
 BLOCK = 1_000  # examples in one evaluation pass
 DIVERGED = 1e4  # times ln K, the loss of guessing among K classes: a loss above counts as divergence
+STEP = 1e7  # multiplications that take about as long as what a step costs besides
 ONE_THREAD = 1 << 25  # multiplications of the largest matrix product, below which one thread is enough
 
 
@@ -129,13 +130,30 @@ def _epochs(trainer: Trainer, run: Run, progress: Progress, save_every: float) -
 class Trainer:
     """A network on its way: `next_epoch` after `next_epoch`. Experiments override `build` and `examples`."""
 
+    network = True  # whether there is one
+    keeps = False  # whether a report needs the parameters after training
+
+    @staticmethod
+    def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
+        """Multiplications that train a dense network: forward, and back twice; thin: of survivors alone."""
+        sizes = (inputs, *settings["hidden"], classes)
+        keep = 1 - settings.get("p", 0.5) if engines.is_thin(settings.get("method", "none")) else 1.0
+        pieces = 5 if settings.get("activation") == "maxout" else 1
+        last = len(sizes) - 2
+        weights = sum(
+            a * b * (keep if i else 1.0) * (keep * pieces if i < last else 1.0)
+            for i, (a, b) in enumerate(pairwise(sizes))
+        )
+        steps = math.ceil(examples / min(settings.get("batch", Config.batch), examples))
+        return (3.0 * weights * examples + STEP * steps) * settings["epochs"]
+
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self.config, self.data = config, dataset
         key = Key(config.seed)
         self.order_key, self.mask_key = key.fold_in("order"), key.fold_in("mask")
         self.x, self.y = dataset.x_train.astype(config.dtype, copy=False), dataset.y_train
         self.net = self.build()
-        self.criterion = scratch.SoftmaxCrossEntropy()
+        self.criterion = self.loss()
         self.optimizer = (
             scratch.Adam(config.lr)
             if config.optimizer == "adam"
@@ -153,6 +171,26 @@ class Trainer:
     def build(self) -> scratch.Network:
         """The network before training."""
         return build(self.config, self.data)
+
+    def loss(self) -> scratch.Loss:
+        """A new loss, of what the network gives and its `targets`."""
+        return scratch.SoftmaxCrossEntropy()
+
+    def targets(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """What the outputs should be, for inputs x and labels y."""
+        return y
+
+    def wrong(self, outputs: np.ndarray, targets: np.ndarray) -> float:
+        """How many errors there are."""
+        return int(np.count_nonzero(outputs.argmax(axis=1) != targets))
+
+    def tests(self) -> bool:
+        """Whether the test data is looked at after this epoch; it always is after the last."""
+        return True
+
+    def measure(self) -> dict[str, Any]:
+        """What to measure besides errors, after the last epoch."""
+        return {}
 
     def examples(self) -> np.ndarray:
         """The inputs of all training examples, as this epoch sees them."""
@@ -179,7 +217,7 @@ class Trainer:
     def next_epoch(self, tell: Callable[[float, float], None]) -> dict[str, float] | None:
         """Train one epoch; returns its line of history if one is due. Where it diverges, sets `diverged`."""
         c, n, told, started = self.config, len(self.y), time.monotonic(), time.perf_counter()
-        losses, errors = 0.0, 0
+        losses, errors = 0.0, 0.0
         order, x = self._order(), self.examples()
         for i in range(self.steps):
             rows = order[i * self.batch : (i + 1) * self.batch]
@@ -201,12 +239,13 @@ class Trainer:
         tell(self.epoch, losses / n)
         return {column: self.history[column][-1] for column in COLUMNS} if logged else None
 
-    def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, int]:
+    def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
         """One update; returns the mean loss of the batch and the number of errors in it, both before."""
         self.optimizer.lr = rate(self.config, step, self.config.epochs * self.steps)
         with np.errstate(over="ignore", invalid="ignore"):  # judged by the loss
             scores = engines.training_pass(self.net, x, self.mask_key, step)
-            loss = self.criterion.forward(scores, y)
+            targets = self.targets(x, y)
+            loss = self.criterion.forward(scores, targets)
             if not loss <= DIVERGED * math.log(max(2, scores.shape[1])):
                 self.diverged = True
                 return loss, 0
@@ -214,7 +253,7 @@ class Trainer:
                 self.penalty = self.net.penalty()
             self.net.param_grads(self.criterion.backward())
             self.optimizer.step(self.net)
-        return loss, int(np.count_nonzero(scores.argmax(axis=1) != y))
+        return loss, self.wrong(scores, targets)
 
     def _order(self) -> np.ndarray:
         """The examples of this epoch in their order; one batch of everything needs no shuffling."""
@@ -227,7 +266,9 @@ class Trainer:
         epoch = self.epoch + 1
         row |= {"epoch": epoch, "seconds": self.seconds / self.timed}
         row["train_error"], row["train_loss"] = self.evaluate(self.x[self.part], self.y[self.part])
-        row["test_error"], row["test_loss"] = self.evaluate(self.data.x_test, self.data.y_test)
+        row["test_error"] = row["test_loss"] = math.nan
+        if self.tests() or epoch == self.config.epochs or self.config.validation:
+            row["test_error"], row["test_loss"] = self.evaluate(self.data.x_test, self.data.y_test)
         self.seconds, self.timed = 0.0, 0
         if not (math.isfinite(row["train_loss"]) and self.net.finite()):
             self.diverged = True
@@ -244,14 +285,15 @@ class Trainer:
 
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         """Share of errors and mean loss in evaluation mode."""
-        wrong, losses = 0, 0.0
-        criterion = scratch.SoftmaxCrossEntropy()
+        wrong, losses = 0.0, 0.0
+        criterion = self.loss()
         with np.errstate(over="ignore", invalid="ignore"):
             for i in range(0, len(x), BLOCK):
-                labels = y[i : i + BLOCK]
-                scores = self.net.predict(x[i : i + BLOCK].astype(self.config.dtype, copy=False))
-                losses += criterion.forward(scores, labels) * len(labels)
-                wrong += int(np.count_nonzero(scores.argmax(axis=1) != labels))
+                inputs = x[i : i + BLOCK].astype(self.config.dtype, copy=False)
+                targets = self.targets(inputs, y[i : i + BLOCK])
+                scores = self.net.predict(inputs)
+                losses += criterion.forward(scores, targets) * len(inputs)
+                wrong += self.wrong(scores, targets)
         return wrong / len(x), losses / len(x)
 
     def result(self) -> dict[str, Any]:
@@ -270,6 +312,7 @@ class Trainer:
             return {"status": "diverged", "epoch": self.epoch + 1, **nothing, **common}
         train_error, train_loss = self.evaluate(self.x, self.y)
         test_error, test_loss = self.history["test_error"][-1], self.history["test_loss"][-1]
+        measured = self.measure()
         return {
             "status": "done",
             "epoch": self.epoch,
@@ -279,5 +322,6 @@ class Trainer:
             "gap": test_error - train_error,
             "test_loss": test_loss,
             "train_loss": train_loss,
+            **({"measured": measured} if measured else {}),
             **common,
         }

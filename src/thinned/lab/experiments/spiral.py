@@ -20,12 +20,13 @@ from thinned.lab import compare
 from thinned.lab.compare import Job, Record
 from thinned.lab.config import Config
 from thinned.lab.data import Dataset, spiral
-from thinned.lab.experiments import Experiment
+from thinned.lab.experiments import Experiment, Target
 from thinned.lab.findings import Stat, plural
 from thinned.lab.report import Page, Reference
 from thinned.lab.runs import Stored
 from thinned.lab.train import Trainer
 
+SAME = {"A": "first", "B": "second"}  # the printed runs that they should give; a report measures it
 WIRINGS = {"A": "bypassed forward", "B": "in the path"}  # A is the listing
 
 
@@ -155,9 +156,9 @@ def settings(budget: str, todo: Sequence[Job]) -> dict[str, str]:
 def line(row: Mapping[str, float]) -> str:
     """A line of history as the source prints it; its epochs start at 0."""
     return (
-        f"epoch: {row['epoch'] - 1:.0f}, acc: {1 - row['error']:.3f}, "
-        f"loss: {row['loss'] + row['penalty']:.3f} "
-        f"(data_loss: {row['loss']:.3f}, reg_loss: {row['penalty']:.3f}), lr: {row['lr']:.6f}"
+        f"epoch: {row['epoch'] - 1:.0f}, acc: {1 - row['error']:.3f}, loss: "
+        f"{row['loss'] + row['penalty']:.3f} (data_loss: {row['loss']:.3f}, reg_loss: "
+        f"{row['penalty']:.3f}), lr: {row['lr']:.6f}"
     )
 
 
@@ -273,6 +274,12 @@ def _lines(done: Mapping[str, Sequence[Stored]]) -> list[Reference]:
     return [Reference(["epoch", *columns], rows, "The last lines: training accuracy and loss.")]
 
 
+def work(budget: str) -> float:
+    """Multiplications of one seed, about."""
+    config: dict[str, Any] = {"samples": 2000, "hidden": (512,), "epochs": 10_001} | BUDGETS[budget]
+    return len(WIRINGS) * Trainer.work(config, 3 * config["samples"] // 2, 2, 3)
+
+
 def _text(stat: Stat) -> str:
     return f"{stat.mean:.3f}" + (f" ± {stat.sd:.3f}" if stat.n > 1 else "")
 
@@ -290,5 +297,8 @@ EXPERIMENT = Experiment(
     jobs=jobs,
     settings=settings,
     page=page,
+    work=work,
+    label=label,
+    targets=[Target(label({"wiring": w}), 100 * (1 - PRINTED[run][1][0])) for w, run in SAME.items()],
     line=line,
 )

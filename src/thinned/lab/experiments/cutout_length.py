@@ -1,0 +1,36 @@
+"""`cutout-length`: the error over the length of the squares that are cut out of training images."""
+
+from __future__ import annotations
+
+from thinned.lab import residual as res
+from thinned.lab.findings import number
+from thinned.lab.grid import Axis, Errors, Grid, System
+
+LENGTHS = (0, 4, 8, 12, 16, 20, 24)
+
+
+def told(stats: Errors) -> str:
+    """Where the error is lowest."""
+    low = min(stats, key=lambda name: stats[name].mean)
+    return f"The test error is lowest with {low}: {number(stats[low].mean)} %."
+
+
+EXPERIMENT = Grid(
+    name="cutout-length",
+    title="How much to cut out",
+    summary="A residual network on images with a square cut out of each, by the length of the square. "
+    "The paper finds that accuracy rises with the length, then falls.",
+    source="DeVries and Taylor 2017, arXiv:1708.04552",
+    systems=[
+        System(label=f"length {n}", settings={"cut": n}, trainer=res.ImageTrainer, x=n, line="cutout")
+        for n in LENGTHS
+    ],
+    settings=res.SETTINGS,
+    budgets=res.BUDGETS,
+    differs=res.DIFFERS,
+    config=res.ImageConfig,
+    baseline="length 0",
+    axis=Axis(name="length of the square"),
+    told=told,
+    curves=False,
+).experiment()

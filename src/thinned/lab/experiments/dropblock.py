@@ -1,0 +1,31 @@
+"""`dropblock`: squares of a feature map against single elements."""
+
+from __future__ import annotations
+
+from thinned.lab import residual as res
+from thinned.lab.grid import Grid, System
+
+EXPERIMENT = Grid(
+    name="dropblock",
+    title="Dropping squares of a feature map",
+    summary="A residual network without dropping, with dropped elements, and with DropBlock at a fixed "
+    "rate and at one that rises from 0. The paper finds squares better than elements, and the rising "
+    "rate better still.",
+    source="Ghiasi, Lin and Le 2018, arXiv:1810.12890",
+    systems=[
+        System(label="none", settings={}, trainer=res.ImageTrainer),
+        System(
+            label="elements, p = 0.1", settings={"drop": "element", "rate": 0.1}, trainer=res.ImageTrainer
+        ),
+        System(label="squares, p = 0.1", settings={"drop": "block", "rate": 0.1}, trainer=res.ImageTrainer),
+        System(
+            label="squares, p from 0 to 0.1",
+            settings={"drop": "block", "rate": 0.1, "ramp": True},
+            trainer=res.ImageTrainer,
+        ),
+    ],
+    settings=res.SETTINGS,
+    budgets=res.BUDGETS,
+    differs=res.DIFFERS,
+    config=res.ImageConfig,
+).experiment()

@@ -1,0 +1,60 @@
+"""`mnist-features`: what the hidden units of an autoencoder look for."""
+
+from __future__ import annotations
+
+from thinned.lab import autoencoder as ae
+from thinned.lab import plots
+from thinned.lab.findings import stat_text
+from thinned.lab.grid import Grid, Group, figure
+from thinned.lab.report import Figure, Reference
+
+FIGURES = ("mean absolute correlation", "smoothness of features", "units that never fire", ae.UNEXPLAINED)
+
+
+def headline(groups: Group) -> str:
+    """Co-adaptation as a number."""
+    without, with_ = (figure(groups[name], FIGURES[0]) for name in ae.LABELS)
+    return (
+        f"Mean absolute correlation between hidden units: {stat_text(without)} without dropout, "
+        f"{stat_text(with_)} with it."
+    )
+
+
+def tables(groups: Group) -> list[Reference]:
+    """Both nets in numbers."""
+    rows = [[name, *(stat_text(figure(runs, f)) for f in FIGURES)] for name, runs in groups.items() if runs]
+    caption = (
+        "Correlation: over the test data. Smoothness: that of weights of pixels side by side, 0 for noise."
+    )
+    return [Reference(["network", *FIGURES], rows, caption)]
+
+
+def figures(groups: Group) -> list[Figure]:
+    """First-layer weights of the first seed."""
+    found = []
+    for name, runs in groups.items():
+        if runs and runs[0].status == "done":
+            weights = ae.features(runs[0])
+            side = round(weights.shape[1] ** 0.5)
+            caption = "One square a unit; white: positive weights, black: negative."
+            found.append(plots.tiles(name, weights, (side, side), caption))
+    return found
+
+
+EXPERIMENT = Grid(
+    name="mnist-features",
+    title="What hidden units look for",
+    summary="First-layer features of an autoencoder of 256 ReLU units, without and with dropout. The "
+    "source shows noise that means something together only, against blobs and strokes that mean "
+    "something alone.",
+    source="Srivastava et al. 2014, figure 7",
+    settings=ae.SETTINGS,
+    systems=ae.SYSTEMS,
+    budgets=ae.BUDGETS,
+    differs=ae.DIFFERS,
+    baseline=ae.LABELS[0],
+    errors=False,
+    headline=headline,
+    tables=tables,
+    figures=figures,
+).experiment()

@@ -1,0 +1,55 @@
+"""`mnist-sparsity`: how many hidden units of an autoencoder fire."""
+
+from __future__ import annotations
+
+from thinned.lab import autoencoder as ae
+from thinned.lab import plots
+from thinned.lab.findings import stat_text
+from thinned.lab.grid import Grid, Group, figure
+from thinned.lab.report import Figure, Reference
+
+FIGURES = ("share of active units", "mean activation", ae.UNEXPLAINED)
+
+
+def headline(groups: Group) -> str:
+    """Sparsity as a number."""
+    without, with_ = (figure(groups[name], FIGURES[0]) for name in ae.LABELS)
+    return (
+        f"Share of hidden units that fire: {stat_text(without)} without dropout, {stat_text(with_)} with it."
+    )
+
+
+def tables(groups: Group) -> list[Reference]:
+    """Both nets in numbers."""
+    rows = [[name, *(stat_text(figure(runs, f)) for f in FIGURES)] for name, runs in groups.items() if runs]
+    return [Reference(["network", *FIGURES], rows, f"On the test data; active: above {ae.ACTIVE:g}.")]
+
+
+def figures(groups: Group) -> list[Figure]:
+    """Histograms of the activations of the first seed."""
+    done = {name: runs[0].measured for name, runs in groups.items() if runs and runs[0].status == "done"}
+    return [
+        plots.steps(
+            f"Activations, {name}", "activation of a hidden unit", "share (logarithmic)", m["edges"],
+            {name: m["shares"]}, "Test data; the last bin holds all that is above.",
+        )
+        for name, m in done.items()
+    ]  # fmt: skip
+
+
+EXPERIMENT = Grid(
+    name="mnist-sparsity",
+    title="Dropout makes activations sparse",
+    summary="Hidden activations of an autoencoder of 256 ReLU units, without and with dropout. The "
+    "source finds that dropout leaves few units with high activations, and a lower mean.",
+    source="Srivastava et al. 2014, figure 8",
+    settings=ae.SETTINGS,
+    systems=ae.SYSTEMS,
+    budgets=ae.BUDGETS,
+    differs=ae.DIFFERS,
+    baseline=ae.LABELS[0],
+    errors=False,
+    headline=headline,
+    tables=tables,
+    figures=figures,
+).experiment()

@@ -1,0 +1,28 @@
+"""`spatial-dropout`: whole channels against single elements."""
+
+from __future__ import annotations
+
+from thinned.lab import residual as res
+from thinned.lab.grid import Grid, System
+
+EXPERIMENT = Grid(
+    name="spatial-dropout",
+    title="Dropping whole channels",
+    summary="A residual network without dropping, with dropped elements, and with dropped channels. "
+    "Neighbours on a feature map tell the same, so that a dropped element is hardly missed; a dropped "
+    "channel is.",
+    source="Tompson et al. 2015, arXiv:1411.4280",
+    systems=[
+        System(label="none", settings={}, trainer=res.ImageTrainer),
+        System(
+            label="elements, p = 0.1", settings={"drop": "element", "rate": 0.1}, trainer=res.ImageTrainer
+        ),
+        System(
+            label="channels, p = 0.1", settings={"drop": "spatial", "rate": 0.1}, trainer=res.ImageTrainer
+        ),
+    ],
+    settings=res.SETTINGS,
+    budgets=res.BUDGETS,
+    differs=res.DIFFERS,
+    config=res.ImageConfig,
+).experiment()

@@ -1,0 +1,153 @@
+"""`thinned reproduce`: what there is, how long it takes, and one experiment from its data to its report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from thinned.lab import compare, experiments, results, sweep
+from thinned.lab.compare import Job, Record
+from thinned.lab.errors import LabError
+from thinned.lab.experiments import BUDGETS, Experiment
+from thinned.lab.progress import Progress, time_text
+from thinned.lab.runs import Run, Stored, run_name
+from thinned.lab.sweep import Order
+
+ROOT = Path("thinned-runs")
+
+
+def order(
+    name: str, budget: str, seeds: int | None, data_dir: Path | None, only: Sequence[str], validation: float
+) -> Order:
+    """What the command asks for."""
+    count = seeds or experiments.load(name).seeds[budget]
+    return Order(name, budget, tuple(range(count)), data_dir, tuple(only), validation)
+
+
+def default_out(asked: Order) -> Path:
+    """`thinned-runs/NAME-BUDGET`; what is judged on held-out data lies apart."""
+    return ROOT / f"{asked.experiment}-{asked.budget}{'-held-out' if asked.validation else ''}"
+
+
+def record(asked: Order, todo: Sequence[Job]) -> Record:
+    """What the report needs: of all systems, also where the order is for some of them."""
+    experiment = experiments.load(asked.experiment)
+    every = dataclasses.replace(asked, only=()).jobs() if asked.only else todo
+    return Record(
+        asked.experiment,
+        command(asked),
+        experiment.settings(asked.budget, every),
+        [run_name(job.config) for job in every],
+        asked.budget,
+    )
+
+
+def command(asked: Order) -> str:
+    """The command that gives the same anywhere: no folders, nothing of this machine."""
+    words = ["thinned", "reproduce", asked.experiment, "--budget", asked.budget]
+    if len(asked.seeds) != experiments.load(asked.experiment).seeds[asked.budget]:
+        words += ["--seeds", str(len(asked.seeds))]
+    if asked.validation:
+        words += ["--validation", f"{asked.validation:g}"]
+    return shlex.join(words)
+
+
+def train(
+    asked: Order, todo: Sequence[Job], out: Path, progress: Progress, save_every: float, workers: int
+) -> None:
+    """Train what is not finished yet, and tell what was learned on the way."""
+    experiment = experiments.load(asked.experiment)
+    known = Record.load(out)
+
+    def learned(done: Sequence[Stored]) -> str:
+        return " ".join(compare.sentences(experiment.page(known, done))[:1])
+
+    with progress:
+        sweep.run(asked, todo, out, progress, save_every=save_every, workers=workers, learned=learned)
+
+
+def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
+    """Put the rows into `folder`, and make the page beside it anew.
+
+    Raises:
+        LabError: the budget is `smoke`, or the runs were judged on held-out data.
+    """
+    if kept.budget == "smoke":
+        raise LabError("publish: expected the budget quick or paper; smoke shows that a thing runs, no more")
+    if any(run.config["validation"] for run in stored):
+        raise LabError("publish: these runs were judged on held-out training data, to choose settings")
+    experiment = experiments.load(kept.kind)
+    rows = results.rows(experiment, kept, stored)
+    results.save(folder, experiment, rows, experiment.page(kept, stored))
+    return results.write_page(folder)
+
+
+def overview(root: Path = ROOT) -> list[dict[str, Any]]:
+    """Every experiment: name, what it shows, source, budgets, estimated seconds, and runs done in `root`."""
+    found = []
+    for name in experiments.NAMES:
+        e = experiments.load(name)
+        found.append(
+            {
+                "name": name,
+                "summary": e.summary,
+                "source": e.source,
+                "budgets": dict(e.budgets),
+                "seconds": {b: estimate(e, b) for b in BUDGETS},
+                "done": {b: _done(root / f"{name}-{b}") for b in BUDGETS},
+            }
+        )
+    return found
+
+
+def estimate(experiment: Experiment, budget: str) -> float:
+    """Seconds of a whole budget on this machine, about."""
+    return sweep.time_of(experiment.seeds[budget] * experiment.work(budget))
+
+
+def overview_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The overview as cells of a table."""
+    rows = []
+    for e in found:
+        budgets = [
+            f"{b}: {text} (about {time_text(e['seconds'][b])}{_of(e['done'][b])})"
+            for b, text in e["budgets"].items()
+        ]
+        rows.append([e["name"], f"{e['summary']}\n{e['source']}", "\n".join(budgets)])
+    rows += [[name, what, f"not there yet: {why}"] for name, (what, why) in experiments.LATER.items()]
+    return rows
+
+
+def dry_run(asked: Order, todo: Sequence[Job], out: Path, workers: int) -> tuple[list[list[str]], float]:
+    """A row a system (runs, done, epochs, seconds still to go), and the seconds of all."""
+    experiment = experiments.load(asked.experiment)
+    groups: dict[str, list[Job]] = {}
+    for job in todo:
+        groups.setdefault(experiment.label(dataclasses.asdict(job.config)), []).append(job)
+    rows, total = [], 0.0
+    for name, jobs in groups.items():
+        left = [job for job in jobs if not Run(out, job.config).finished()]
+        time = sum(map(sweep.seconds, left))
+        total += time
+        epochs = str(jobs[0].config.epochs)
+        rows.append(
+            [name, str(len(jobs)), str(len(jobs) - len(left)), epochs, time_text(time) if left else "–"]
+        )
+    return rows, total / min(max(1, workers), sweep.cores())
+
+
+def _done(out: Path) -> list[int]:
+    """Runs that are done, and runs that were asked for; nothing where nothing was begun."""
+    try:
+        names = json.loads((out / compare.RECORD).read_text("utf-8"))["runs"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return [sum((out / name / "result.json").exists() for name in names), len(names)]
+
+
+def _of(done: Sequence[int]) -> str:
+    return f"; {done[0]} of {done[1]} runs done" if done else ""

@@ -1,0 +1,274 @@
+"""What experiments gave, as files: rows for `docs/results`, the page made of them, an index of reports."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from thinned import _files
+from thinned.lab import experiments, report
+from thinned.lab.compare import RECORD, Record, sentences
+from thinned.lab.errors import LabError
+from thinned.lab.experiments import BUDGETS, Experiment, Target
+from thinned.lab.findings import Stat, number, plural, stat_text
+from thinned.lab.progress import time_text
+from thinned.lab.report import Page
+from thinned.lab.runs import Stored
+
+NOTES = "results-notes.md"  # beside the page: what was written by hand, put at its end
+Rows = list[dict[str, Any]]
+
+
+def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Rows:
+    """A row for each system: errors in %, figures, seconds of training, where and how they were made."""
+    theirs = {target.label: target.theirs for target in experiment.targets}
+    groups: dict[str, list[Stored]] = {}
+    for run in stored:
+        groups.setdefault(experiment.label(run.config), []).append(run)
+    found = []
+    for name, members in groups.items():
+        done = [run for run in members if run.status == "done"]
+        abouts = [run.result["about"] for run in done]
+        found.append(
+            {
+                "system": name,
+                "budget": record.budget,
+                "seeds": [run.config["seed"] for run in done],
+                "test_error": _stat([run.result["test_error"] for run in done], 100.0),
+                "source": theirs.get(name),
+                "figures": _figures(done),
+                "lost": {run.config["seed"]: run.status for run in members if run.status != "done"},
+                "seconds": _stat([run.seconds for run in done]),
+                "device": _same(f"{a['machine']}, {plural(a['threads'], 'thread')}" for a in abouts),
+                "commit": _same(str(a["commit"]) for a in abouts),
+                "command": record.command,
+            }
+        )
+    return found
+
+
+def save(folder: Path, experiment: Experiment, new: Rows, page: Page | None = None) -> Path:
+    """Put rows into `folder/NAME.json`, in the place of those they repeat; the page's pictures beside it."""
+    path = folder / f"{experiment.name}.json"
+    labels = [target.label for target in experiment.targets]
+    again = {(row["budget"], row["system"]) for row in new}
+    kept = [row for row in read(path) if (row["budget"], row["system"]) not in again]
+    every = sorted(
+        (row for row in (*kept, *new) if row["system"] in labels),
+        key=lambda row: (BUDGETS.index(row["budget"]), labels.index(row["system"])),
+    )
+    found: dict[str, Any] = {"experiment": experiment.name, "rows": every}
+    if path.exists():
+        found["told"] = json.loads(path.read_text("utf-8")).get("told", {})
+    if page is not None and new:
+        budget = new[0]["budget"]
+        told: dict[str, Any] = {
+            "finding": " ".join(sentences(page)[:1]),
+            "notes": list(page.notes),
+            "pictures": [],
+        }
+        told["tables"] = [asdict(table) for table in page.references if table.columns[0] != "system"]
+        for i, figure in enumerate(page.extras, 1):
+            name = f"{experiment.name}-{budget}-{i}.{'svg' if figure.svg else 'png'}"
+            with _files.atomic_write(folder / name) as file:
+                file.write(figure.svg.encode() if figure.svg else figure.png)
+            told["pictures"].append({"file": name, "title": figure.title, "caption": figure.caption})
+        found["told"] = {**found.get("told", {}), budget: told}
+    _files.write_json(path, found)
+    return path
+
+
+def read(path: Path) -> Rows:
+    """The rows of a results file; none where there is no such file.
+
+    Raises:
+        LabError: it is damaged.
+    """
+    return list(_load(path).get("rows", []))
+
+
+def write_page(folder: Path) -> Path:
+    """`results.md` beside `folder`, of all results in it: every row of the sources, run or not."""
+    path = folder.parent / "results.md"
+    _files.write_text(path, page(folder))
+    return path
+
+
+def page(folder: Path) -> str:
+    """The page as Markdown."""
+    parts = [
+        "# Results",
+        "What `thinned reproduce` gave, beside what the sources print. This page is made from "
+        f"`{folder.name}/*.json` by `thinned reproduce --page`. Errors are test errors in %, after the "
+        "last epoch of a fixed schedule, mean ± standard deviation over seeds. No setting is chosen on "
+        "test data; what was compared on held-out training data, and each look at test errors that came "
+        "before, is told below.",
+        _contents(folder),
+        *(_section(experiments.load(name), folder) for name in experiments.NAMES),
+        "## Not there yet",
+        "\n".join(f"- `{name}`: {what}; {why}." for name, (what, why) in experiments.LATER.items()),
+    ]
+    notes = folder.parent / NOTES
+    if notes.exists():
+        parts.append(notes.read_text("utf-8").strip())
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def write_index(root: Path) -> Path | None:
+    """`index.html` in a folder of experiments' folders: each report with what it found."""
+    found = []
+    for path in sorted(root.glob(f"*/{RECORD}")):
+        record = Record.load(path.parent)
+        if record.kind not in experiments.NAMES or not (path.parent / report.NAME).exists():
+            continue
+        experiment, stored = experiments.load(record.kind), record.stored(path.parent)
+        found.append(
+            {
+                "link": f"{path.parent.name}/{report.NAME}",
+                "name": record.kind,
+                "budget": record.budget,
+                "done": sum(run.status == "done" for run in stored),
+                "runs": len(record.runs),
+                "told": " ".join(sentences(experiment.page(record, stored))),
+                "summary": experiment.summary,
+            }
+        )
+    if not found:
+        return None
+    path = root / "index.html"
+    _files.write_text(path, report.templates().get_template("index.html.j2").render(experiments=found))
+    return path
+
+
+def _contents(folder: Path) -> str:
+    lines = ["| experiment | shows | run at |", "| --- | --- | --- |"]
+    for name in experiments.NAMES:
+        budgets = [b for b in BUDGETS if any(row["budget"] == b for row in read(folder / f"{name}.json"))]
+        summary = experiments.load(name).summary
+        lines.append(f"| [{name}](#{name}) | {_cell(summary)} | {', '.join(budgets) or 'not run yet'} |")
+    return "\n".join(lines)
+
+
+def _section(experiment: Experiment, folder: Path) -> str:
+    """One experiment: theirs and ours, what was measured besides, pictures, and how it was made."""
+    found = _load(folder / f"{experiment.name}.json")
+    every: Rows = found.get("rows", [])
+    parts = [f"## {experiment.name}", f"{experiment.summary} Source: {experiment.source}."]
+    for budget, told in found.get("told", {}).items():
+        parts.append(f"At `{budget}`: {told['finding']}")
+    parts.append(_table(experiment.targets, every))
+    parts += [_measured(budget, every) for budget in BUDGETS]
+    for budget, told in found.get("told", {}).items():
+        for table in told["tables"]:
+            lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+            text = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+            parts.append(f"At `{budget}`:\n\n{text}\n\n{table['caption']}")
+        for picture in told["pictures"]:
+            parts.append(f"![{picture['title']}, {budget}]({folder.name}/{picture['file']})")
+        notes = "\n".join(f"- {note}" for note in told["notes"])
+        parts.append(f"Where `{budget}` differs from the source:\n\n{notes}" if notes else "")
+    parts += [_made(budget, every) for budget in BUDGETS]
+    return "\n\n".join(filter(None, parts))
+
+
+def _table(targets: Sequence[Target], every: Rows) -> str:
+    """Theirs, ours at paper and quick; a row that was not run says so."""
+    errors = any(row["test_error"] for row in every) or any(target.theirs for target in targets)
+    if not errors:
+        return "" if every else "Not run yet."
+    lines = [
+        "| system | source | paper | quick | seeds | time to train |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for target in targets:
+        cells = {row["budget"]: row for row in every if row["system"] == target.label}
+        ours = [_ours(cells.get(budget), target) for budget in ("paper", "quick")]
+        row = cells.get("paper") or cells.get("quick")
+        theirs = "" if target.theirs is None else number(target.theirs)
+        rest = (
+            [str(len(row["seeds"])), time_text(row["seconds"]["mean"])]
+            if row and row["seconds"]
+            else ["", ""]
+        )
+        lines.append("| " + " | ".join([_cell(target.label), theirs, *ours, *rest]) + " |")
+    return "\n".join(lines)
+
+
+def _ours(row: Mapping[str, Any] | None, target: Target) -> str:
+    if target.absent:
+        return "not yet"
+    if row is None:
+        return "not run"
+    lost = [f"seed {seed} {status}" for seed, status in row["lost"].items()]
+    stat = [_text(row["test_error"])] if row["test_error"] else []
+    return ", ".join([*stat, *lost]) or "–"
+
+
+def _measured(budget: str, every: Rows) -> str:
+    """What was measured besides errors."""
+    own = [row for row in every if row["budget"] == budget and row["figures"]]
+    names = list(dict.fromkeys(name for row in own for name in row["figures"]))
+    if not names:
+        return ""
+    lines = [f"| {budget} | {' | '.join(map(_cell, names))} |", "| --- " * (1 + len(names)) + "|"]
+    for row in own:
+        cells = [_short(row["figures"][name]) if name in row["figures"] else "" for name in names]
+        lines.append(f"| {_cell(row['system'])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _made(budget: str, every: Rows) -> str:
+    own = [row for row in every if row["budget"] == budget]
+    if not own:
+        return ""
+    devices, commits = _same(row["device"] for row in own), _same(row["commit"] for row in own)
+    return f"`{own[0]['command']}`: {devices}; commit {commits}."
+
+
+def _figures(done: Sequence[Stored]) -> dict[str, Any]:
+    """Mean and deviation of everything measured that is one number."""
+    names = dict.fromkeys(
+        name for run in done for name, value in run.measured.items() if isinstance(value, (int, float))
+    )
+    return {name: _stat([run.measured.get(name) for run in done]) for name in names}
+
+
+def _stat(values: Sequence[float | None], factor: float = 1.0) -> dict[str, float] | None:
+    finite = [factor * value for value in values if value is not None and math.isfinite(value)]
+    if not finite:
+        return None
+    stat = Stat.of(finite)
+    return {"mean": stat.mean, "sd": stat.sd}
+
+
+def _text(stat: Mapping[str, float | None]) -> str:
+    mean, sd = stat["mean"], stat["sd"]
+    return stat_text(Stat(mean or 0.0, math.nan if sd is None else sd, 1))
+
+
+def _short(stat: Mapping[str, float | None] | None) -> str:
+    if stat is None or stat["mean"] is None:
+        return "–"
+    return f"{stat['mean']:.4g}" + (f" ± {stat['sd']:.2g}" if stat["sd"] is not None else "")
+
+
+def _same(values: Any) -> str:
+    return "; ".join(dict.fromkeys(filter(None, values)))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return found
+    except ValueError as error:
+        raise LabError(f"{path}: damaged ({error}); run the command that made it again") from error
