@@ -65,7 +65,7 @@ FEW: dict[str, Any] = {"max_iter": 30, "learning_rate_init": 0.02, "hidden_layer
         for kind in (DropoutMLPClassifier, DropoutMLPRegressor)
         for settings in (
             {},
-            {"thin": False},
+            {"thin": False, **FEW},
             {"thin": False, "dropout": 0.0, **FEW},
             {"thin": True, "dropout": 0.3, "input_dropout": 0.1, "max_norm": 4.0, **FEW},
             {"thin": False, "dropout": 0.3, "input_dropout": 0.1, "max_norm": 4.0, **FEW},
