@@ -181,7 +181,7 @@ def plainly(x: Any, how: Map, words: Words) -> Any:
     if isinstance(how, Linear):
         return how.of(x)
     shape = tuple(x.shape)
-    key = Key(words[0] | words[1] << 32)
+    key = key_of(words)
     if isinstance(how, Noise):
         return _array.times(x, 1.0 + how.deviation * normals(key, math.prod(shape), how.start).reshape(shape))
     if 0 in shape:
@@ -197,6 +197,11 @@ def plainly(x: Any, how: Map, words: Words) -> Any:
     y = _array.times(x, how.scale, how.shift)
     fill = how.fill if x.dtype.itemsize > 4 else float(np.float32(how.fill))  # half is rounded from single
     return _array.where(kept.reshape(shape[:axes] + (1,) * (len(shape) - axes)), y, fill)
+
+
+def key_of(words: Words) -> Key:
+    """The key that has these words."""
+    return Key(words[0] | words[1] << 32)
 
 
 def kernel(cpu: Any, how: Map) -> Any:

@@ -19,7 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from thinned.kernels import Drop, Map, Words
+from thinned.kernels import Drop, Map, Words, key_of
 from thinned.kernels.block import Blocks
 from thinned.kernels.connect import Draw
 from thinned.key import GROUP, Key
@@ -347,7 +347,7 @@ def takes(how: Map) -> bool:
 
 def apply(x: torch.Tensor, how: Drop, words: Words) -> torch.Tensor:
     """The map of x, where `takes` says so."""
-    return dropout(x, Key(words[0] | words[1] << 32), how.limit, how.scale, how.start)
+    return dropout(x, key_of(words), how.limit, how.scale, how.start)
 
 
 def drop_block(x: torch.Tensor, blocks: Blocks) -> torch.Tensor:

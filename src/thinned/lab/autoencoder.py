@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from thinned import Key, _files, scratch
 from thinned.lab import engines
-from thinned.lab.grid import Budget, GridTrainer, System
+from thinned.lab.findings import stat_text
+from thinned.lab.grid import Budget, GridTrainer, Group, System, figure
+from thinned.lab.report import Reference
 from thinned.lab.runs import Stored
 
 ACTIVE = 1e-6  # an activation above counts as one
@@ -105,3 +107,9 @@ DIFFERS = [
     "not print its settings.",
     "settings.",
 ]
+
+
+def numbers(groups: Group, figures: Sequence[str], caption: str) -> Reference:
+    """A row a network: these figures of it."""
+    rows = [[name, *(stat_text(figure(runs, f)) for f in figures)] for name, runs in groups.items() if runs]
+    return Reference(["network", *figures], rows, caption)

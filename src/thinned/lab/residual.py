@@ -14,7 +14,7 @@ import numpy as np
 
 from thinned import Key, _checks, cutout, schedules, scratch
 from thinned.kernels.survivors import Penalty
-from thinned.lab.grid import Budget, GridConfig, GridTrainer
+from thinned.lab.grid import Budget, GridConfig, GridTrainer, System
 from thinned.scratch.layers import Array, Part
 
 DROPS = ("none", "element", "spatial", "block", "path")
@@ -215,3 +215,11 @@ DIFFERS = [
     "mirrored or shifted images, and a fixed schedule: SGD with momentum 0.9 (Nesterov), rate falling to 0.",
     "The rates have not been tuned on held-out images.",
 ]
+
+
+def system(label: str, **settings: Any) -> System:
+    """The network with these settings, as a line of a grid."""
+    return System(label=label, settings=settings, trainer=ImageTrainer)
+
+
+NONE, ELEMENTS = system("none"), system("elements, p = 0.1", drop="element", rate=0.1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinned.lab import residual as res
-from thinned.lab.grid import Grid, System
+from thinned.lab.grid import Grid
 
 EXPERIMENT = Grid(
     name="dropblock",
@@ -13,16 +13,10 @@ EXPERIMENT = Grid(
     "rate better still.",
     source="Ghiasi, Lin and Le 2018, arXiv:1810.12890",
     systems=[
-        System(label="none", settings={}, trainer=res.ImageTrainer),
-        System(
-            label="elements, p = 0.1", settings={"drop": "element", "rate": 0.1}, trainer=res.ImageTrainer
-        ),
-        System(label="squares, p = 0.1", settings={"drop": "block", "rate": 0.1}, trainer=res.ImageTrainer),
-        System(
-            label="squares, p from 0 to 0.1",
-            settings={"drop": "block", "rate": 0.1, "ramp": True},
-            trainer=res.ImageTrainer,
-        ),
+        res.NONE,
+        res.ELEMENTS,
+        res.system("squares, p = 0.1", drop="block", rate=0.1),
+        res.system("squares, p from 0 to 0.1", drop="block", rate=0.1, ramp=True),
     ],
     settings=res.SETTINGS,
     budgets=res.BUDGETS,

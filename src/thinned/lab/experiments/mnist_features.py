@@ -22,11 +22,10 @@ def headline(groups: Group) -> str:
 
 def tables(groups: Group) -> list[Reference]:
     """Both nets in numbers."""
-    rows = [[name, *(stat_text(figure(runs, f)) for f in FIGURES)] for name, runs in groups.items() if runs]
     caption = (
         "Correlation: over the test data. Smoothness: that of weights of pixels side by side, 0 for noise."
     )
-    return [Reference(["network", *FIGURES], rows, caption)]
+    return [ae.numbers(groups, FIGURES, caption)]
 
 
 def figures(groups: Group) -> list[Figure]:

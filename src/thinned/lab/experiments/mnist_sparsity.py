@@ -21,8 +21,7 @@ def headline(groups: Group) -> str:
 
 def tables(groups: Group) -> list[Reference]:
     """Both nets in numbers."""
-    rows = [[name, *(stat_text(figure(runs, f)) for f in FIGURES)] for name, runs in groups.items() if runs]
-    return [Reference(["network", *FIGURES], rows, f"On the test data; active: above {ae.ACTIVE:g}.")]
+    return [ae.numbers(groups, FIGURES, f"On the test data; active: above {ae.ACTIVE:g}.")]
 
 
 def figures(groups: Group) -> list[Figure]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinned.lab import residual as res
-from thinned.lab.grid import Grid, System
+from thinned.lab.grid import Grid
 
 EXPERIMENT = Grid(
     name="spatial-dropout",
@@ -13,13 +13,9 @@ EXPERIMENT = Grid(
     "channel is.",
     source="Tompson et al. 2015, arXiv:1411.4280",
     systems=[
-        System(label="none", settings={}, trainer=res.ImageTrainer),
-        System(
-            label="elements, p = 0.1", settings={"drop": "element", "rate": 0.1}, trainer=res.ImageTrainer
-        ),
-        System(
-            label="channels, p = 0.1", settings={"drop": "spatial", "rate": 0.1}, trainer=res.ImageTrainer
-        ),
+        res.NONE,
+        res.ELEMENTS,
+        res.system("channels, p = 0.1", drop="spatial", rate=0.1),
     ],
     settings=res.SETTINGS,
     budgets=res.BUDGETS,

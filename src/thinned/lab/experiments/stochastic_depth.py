@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinned.lab import residual as res
 from thinned.lab.findings import Stat, stat_text
-from thinned.lab.grid import Grid, Group, System, error
+from thinned.lab.grid import Grid, Group, error
 from thinned.lab.runs import Stored
 
 
@@ -32,13 +32,9 @@ EXPERIMENT = Grid(
     "computed.",
     source="Huang et al. 2016, arXiv:1603.09382",
     systems=[
-        System(label="none", settings={}, trainer=res.ImageTrainer),
-        System(
-            label="elements, p = 0.1", settings={"drop": "element", "rate": 0.1}, trainer=res.ImageTrainer
-        ),
-        System(
-            label="branches, up to p = 0.5", settings={"drop": "path", "rate": 0.5}, trainer=res.ImageTrainer
-        ),
+        res.NONE,
+        res.ELEMENTS,
+        res.system("branches, up to p = 0.5", drop="path", rate=0.5),
     ],
     settings=res.SETTINGS,
     budgets=res.BUDGETS,
