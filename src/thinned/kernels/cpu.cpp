@@ -54,8 +54,11 @@ const Level &pick(const std::string &name) {
 constexpr int64_t SIZES[] = {4, 8, 2, 2};  // bytes, by DType
 
 constexpr int64_t BLOCK = 64 * 128;  // parts of an array are whole blocks of units
-constexpr int64_t GRAIN = 1 << 19, GRAIN_OF_NORMALS = 1 << 15;  // elements that a thread must have to pay
+constexpr int64_t GRAIN_OF_NORMALS = 1 << 15;  // elements that a thread must have to pay
 constexpr int64_t CACHE = 1 << 24;  // bytes; a larger result is written past the caches
+
+// Elements of a mask that a thread must have to pay: torch's wait (threads < 0), ours are started for the call.
+int64_t grain(int threads) { return threads < 0 ? 1 << 17 : 1 << 19; }
 
 // Two arrays of one shape: n elements one after the other in both, or strides for each.
 struct Contiguous {
@@ -104,7 +107,7 @@ void mask(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint
     uint8_t *to = reinterpret_cast<uint8_t *>(out);
     const Draw draw{k0, k1, limit};
     nb::gil_scoped_release release;
-    split(n, GRAIN, BLOCK, threads, [=, &kernels](int64_t begin, int64_t end) { kernels.mask(to + begin, start + begin, end - begin, draw); });
+    split(n, grain(threads), BLOCK, threads, [=, &kernels](int64_t begin, int64_t end) { kernels.mask(to + begin, start + begin, end - begin, draw); });
 }
 
 template <class Where>
@@ -116,13 +119,13 @@ void drop(int dtype, Address x, Address out, Where where, int threads, uint32_t 
     nb::gil_scoped_release release;
     bool stream = false;
     if constexpr (std::is_same_v<Where, int64_t>) stream = x != out && where * SIZES[dtype] >= CACHE;
-    over(all, SIZES[dtype], x, out, threads, GRAIN, [=, &kernels, &how](const void *from, void *to, int64_t first, int64_t n) {
+    over(all, SIZES[dtype], x, out, threads, grain(threads), [=, &kernels, &how](const void *from, void *to, int64_t first, int64_t n) {
         kernels.drop(DType(dtype), from, to, first, n, how, stream);
     });
 }
 
 // Parts of a whole of `units` that a thread must have to pay.
-int64_t grain(int64_t parts, int64_t units) { return GRAIN / std::max<int64_t>(units / std::max<int64_t>(parts, 1), 1); }
+int64_t grain(int threads, int64_t parts, int64_t units) { return grain(threads) / std::max<int64_t>(units / std::max<int64_t>(parts, 1), 1); }
 
 // The products of DropConnect: `of` is 0 for y from (x, weight), 1 for grad_x from (grad, weight), 2 for grad_weight from
 // (grad, x).
@@ -138,7 +141,7 @@ void connect(int of, int dtype, Address a, Address b, Address out, std::array<in
     const bool by_rows = of == 2 || (of == 0 && rows > samples);
     const Range every{0, samples}, whole{0, rows};
     const int64_t parts = by_rows ? rows : samples, units = samples * rows * columns;
-    split(parts, grain(parts, units), 1, threads, [=, &kernels](int64_t begin, int64_t end) {
+    split(parts, grain(threads, parts, units), 1, threads, [=, &kernels](int64_t begin, int64_t end) {
         const Range part{begin, end};
         if (of == 0) kernels.connect(type, first, second, to, c, by_rows ? every : part, by_rows ? part : whole);
         if (of == 1) kernels.connect_by_x(type, first, second, to, c, part);
@@ -155,7 +158,7 @@ void drop_block(int dtype, Address x, Address out, int64_t n, int64_t channels, 
     const void *from = reinterpret_cast<const void *>(x);
     void *to = reinterpret_cast<void *>(out);
     nb::gil_scoped_release release;
-    split(n, grain(n, n * channels * size[0] * size[1] * size[2]), 1, threads,
+    split(n, grain(threads, n, n * channels * size[0] * size[1] * size[2]), 1, threads,
           [=, &kernels](int64_t begin, int64_t end) { kernels.drop_block(DType(dtype), from, to, b, {begin, end}); });
 }
 
