@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from thinned import _files, kernels
 
 from . import dieharder, judge, streams
 
-PAGE = Path(__file__).parents[2] / "docs" / "randomness.md"
+ROOT = Path(__file__).parents[2]
+PAGE, DONE = ROOT / "docs" / "randomness.md", ROOT / "build" / "battery"
 WEAK, FAILED = 0.01, 1e-6  # two-sided; WEAK is dieharder's own, 0.005 at each end
 GROWTH = 4  # each repetition has so many times the samples
 REPEATS = 2
@@ -169,10 +172,13 @@ and correlations. dieharder reads a stream over a pipe, each test from where the
     return "\n".join(parts)
 
 
-def told(what: str, work: Callable[[], list[Row]]) -> list[Row]:
-    """Do it, and tell how it went, on stderr."""
-    begin = time.perf_counter()
+def told(what: str, work: Callable[[], list[Row]], done: Path) -> list[Row]:
+    """Do it, or take it from a run that was cut off, and tell how it went, on stderr."""
+    begin, kept = time.perf_counter(), done / f"{what}.json"
+    if kept.exists():
+        return [Row(**row) for row in json.loads(kept.read_text())]
     rows = work()
+    _files.write_text(kept, json.dumps([asdict(row) for row in rows]))
     weak = [
         f"{r.test}: {' → '.join(f'{p:.2g}' for p in r.values)} {r.verdict}" for r in rows if len(r.values) > 1
     ]
@@ -201,14 +207,19 @@ def main() -> None:
         raise SystemExit(
             "dieharder is not installed (Debian: apt-get install dieharder); --own goes without it"
         )
-    ours = [row for name in streams.STREAMS for row in told(name, lambda name=name: own(name, asked.bits))]
-    raw = [row for p in judge.RATES for row in told(f"units, p = {p}", lambda p=p: units(p, asked.bits))]
+    done = DONE / f"{thinned.__version__}-{asked.bits}"
+    done.mkdir(parents=True, exist_ok=True)
+    ours = [r for name in streams.STREAMS for r in told(name, lambda name=name: own(name, asked.bits), done)]
+    raw = [r for p in judge.RATES for r in told(f"units, p = {p}", lambda p=p: units(p, asked.bits), done)]
     hard = []
     if not asked.own:
         hard = [
-            r for name in streams.STREAMS for r in told(f"dieharder {name}", lambda name=name: theirs(name))
+            r
+            for name in streams.STREAMS
+            for r in told(f"dieharder {name}", lambda name=name: theirs(name), done)
         ]
     _files.write_text(asked.page, page(ours, raw, hard, asked.bits, version))
+    shutil.rmtree(done)
     if any(row.verdict == "FAILED" for row in (*ours, *raw, *hard)):
         raise SystemExit(f"there are failures: see {asked.page}")
 
