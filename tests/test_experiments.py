@@ -512,7 +512,8 @@ def test_rows_replace_those_they_repeat(tmp_path):
 
 
 def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
-    results.save(tmp_path / "results", experiments.load("mnist-gaussian"), rows_of("quick", dropout=1.4))
+    gaussian = experiments.load("mnist-gaussian")
+    results.save(tmp_path / "results", gaussian, rows_of("quick", dropout=1.4), paper=7200.0)
     (tmp_path / "results-notes.md").write_text("# By hand\n")
     text = results.write_page(tmp_path / "results").read_text("utf-8")
     for name in experiments.NAMES:
@@ -523,6 +524,7 @@ def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
     assert all(f"`{name}`" in text for name in experiments.LATER)
     assert "| DBM + dropout finetuning, 500-500-2000 | 0.79 | not yet | not yet |" in text
     assert "| dropout |  | not run | 1.40 | 1 |" in text
+    assert "5 seeds) is not run: about 2.0 h on the machine named below." in text
     assert text.endswith("# By hand\n")
 
 

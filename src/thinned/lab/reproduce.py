@@ -82,7 +82,7 @@ def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
         raise LabError("publish: these runs were judged on held-out training data, to choose settings")
     experiment = experiments.load(kept.kind)
     rows = results.rows(experiment, kept, stored)
-    results.save(folder, experiment, rows, experiment.page(kept, stored))
+    results.save(folder, experiment, rows, experiment.page(kept, stored), estimate(experiment, "paper"))
     return results.write_page(folder)
 
 

@@ -51,8 +51,14 @@ def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Ro
     return found
 
 
-def save(folder: Path, experiment: Experiment, new: Rows, page: Page | None = None) -> Path:
-    """Put rows into `folder/NAME.json`, in the place of those they repeat; the page's pictures beside it."""
+def save(
+    folder: Path, experiment: Experiment, new: Rows, page: Page | None = None, paper: float | None = None
+) -> Path:
+    """Put rows into `folder/NAME.json`, in the place of those they repeat; the page's pictures beside it.
+
+    Args:
+        paper: seconds that the whole budget `paper` takes, about, on the machine that made the rows.
+    """
     path = folder / f"{experiment.name}.json"
     labels = [target.label for target in experiment.targets]
     again = {(row["budget"], row["system"]) for row in new}
@@ -61,7 +67,7 @@ def save(folder: Path, experiment: Experiment, new: Rows, page: Page | None = No
         (row for row in (*kept, *new) if row["system"] in labels),
         key=lambda row: (BUDGETS.index(row["budget"]), labels.index(row["system"])),
     )
-    found: dict[str, Any] = {"experiment": experiment.name, "rows": every}
+    found: dict[str, Any] = {"experiment": experiment.name, "rows": every, "paper_seconds": paper}
     if path.exists():
         found["told"] = json.loads(path.read_text("utf-8")).get("told", {})
     if page is not None and new:
@@ -160,6 +166,10 @@ def _section(experiment: Experiment, folder: Path) -> str:
     parts = [f"## {experiment.name}", f"{experiment.summary} Source: {experiment.source}."]
     for budget, told in found.get("told", {}).items():
         parts.append(f"At `{budget}`: {told['finding']}")
+    paper = found.get("paper_seconds")
+    if paper and not any(row["budget"] == "paper" for row in every):
+        text = experiment.budgets["paper"]
+        parts.append(f"`paper` ({text}) is not run: about {time_text(paper)} on the machine named below.")
     parts.append(_table(experiment.targets, every))
     parts += [_measured(budget, every) for budget in BUDGETS]
     for budget, told in found.get("told", {}).items():
