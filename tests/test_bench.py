@@ -57,8 +57,9 @@ def small(monkeypatch):
     monkeypatch.setattr(predict, "CHANNELS", (2, 3, 3))
     monkeypatch.setattr(predict, "SIDE", 4)
     monkeypatch.setattr(predict, "PHOTOS", 2)
-    monkeypatch.setattr(predict, "NAME", "digits")
+    monkeypatch.setattr(predict, "DATA", ("nothing-here",))
     monkeypatch.setattr(predict, "LIMIT", 20)
+    monkeypatch.setattr(predict, "EPOCHS", 2)
     monkeypatch.setattr(predict, "MANY", 4)
     monkeypatch.setattr(predict, "NEAR", 1.0)
     monkeypatch.setattr(estimators, "HIDDEN", ((4, 3),))
@@ -106,6 +107,7 @@ def test_the_goals_name_contestants_that_are_there(small):
         "3 samples",
         "moments",
         "distance from the mean probabilities of 4 samples: the mean over images and classes",
+        "calibration error of 3 samples",
     }
     for c in judged:
         assert set(c.goals) <= {*c.contestants, *blocks.PEERS}, c.group  # a peer may not be installed

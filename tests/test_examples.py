@@ -106,7 +106,7 @@ def test_digits_are_turned_about_their_middle():
     assert np.allclose(turned(turned(rows, 90.0), -90.0), rows, atol=1e-4)
 
 
-def test_the_pictures_of_predictions_are_drawn(tmp_path, capsys, monkeypatch):
+def test_the_pictures_of_predictions_are_drawn(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     example = load("draw_predictions")
     monkeypatch.setattr(example, "HIDDEN", 8)
@@ -121,12 +121,9 @@ def test_the_pictures_of_predictions_are_drawn(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr(example.data, "load", lambda name, limit=None: digits(name, limit))
     monkeypatch.setattr(example, "strange", lambda count: rng.random((20, 784), dtype=np.float32))
-    example.main([str(tmp_path), "--epochs", "1", "--seeds", "2"])
+    example.main([str(tmp_path), "--epochs", "1"])
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "calibration.png",
+        "rejection.png",
         "strange.png",
         "turned.png",
     ]
-    told = capsys.readouterr().out.splitlines()
-    assert len(told) == 2 + 2 * 3
-    assert all(line.count("|") == 6 for line in told)

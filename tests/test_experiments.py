@@ -28,7 +28,13 @@ from thinned.lab import reproduce as lab
 from thinned.lab.compare import Job, Record
 from thinned.lab.data import Dataset, load
 from thinned.lab.errors import LabError
-from thinned.lab.experiments import cifar10_mlp, dropconnect_mnist, ensemble, linear_theory, mnist_keep_rate
+from thinned.lab.experiments import (
+    calibration,
+    cifar10_mlp,
+    dropconnect_mnist,
+    linear_theory,
+    mnist_keep_rate,
+)
 from thinned.lab.grid import GridConfig, GridTrainer
 from thinned.lab.progress import Progress, time_text
 from thinned.lab.report import html
@@ -40,8 +46,8 @@ ROOT = Path(__file__).parents[1]
 TARGETS = {  # every experiment of the sources
     "mnist-table2", "mnist-architectures", "mnist-keep-rate", "mnist-data-size", "mnist-features",
     "mnist-sparsity", "mnist-averaging", "linear-theory", "mnist-gaussian", "cifar10-mlp", "spiral",
-    "ensemble", "dropconnect-mnist", "spatial-dropout", "dropblock", "stochastic-depth", "cutout-length",
-    "attentive-cutmix", "norms",
+    "ensemble", "calibration", "dropconnect-mnist", "spatial-dropout", "dropblock", "stochastic-depth",
+    "cutout-length", "attentive-cutmix", "norms",
 }  # fmt: skip
 BY_TORCH = ("spatial-dropout", "dropblock", "stochastic-depth", "cutout-length", "norms")
 ABSOLUTE = re.compile(r"(?<![\w<.:/])/(?:tmp|home|root|work|usr|var|Users|private)\b")
@@ -175,15 +181,28 @@ def test_the_papers_table_is_whole():
 
 
 def test_the_vote_of_all_sub_networks_is_exact(everything):
-    masks = ensemble.subnetworks("thin")
-    assert masks.shape == (252, 10)
-    assert set(masks.sum(axis=1)) == {5.0}
-    assert len(np.unique(masks, axis=0)) == 252
-    assert len(np.unique(ensemble.subnetworks("dropout"), axis=0)) == 1024
     for run in everything["ensemble"][2]:
+        assert run.measured["sub-networks"] == {"thin": 252, "dropout": 1024}[run.config["method"]]
         # behind one hidden layer the geometric mean is weight scaling; rounding: some units of probability 1
         assert run.measured["geometric − scaled"] < 100 * np.finfo(float).eps
         assert run.measured["weight scaling"] == pytest.approx(100 * run.result["test_error"])
+
+
+def test_calibration_counts_every_prediction(everything):
+    (run,) = everything["calibration"][2]
+    for told in (run.measured[way] for way in calibration.WAYS):
+        assert sum(told["count"]) == 359
+        assert sum(told["right"]) / 359 == pytest.approx(1 - told["error"])
+        assert (sum(told["sure"]) - sum(told["right"])) / 359 == pytest.approx(told["overconfidence"])
+    assert run.measured[calibration.SCALED]["error"] == pytest.approx(run.result["test_error"])
+
+
+def test_a_system_may_have_data_of_its_own():
+    grid = calibration.EXPERIMENT.jobs.__self__
+    found = {system.label: (settings["data"], n) for system, settings, n in grid.plan("paper")}
+    assert found["MNIST, to the end"] == ("mnist", 60_000)
+    assert found["CIFAR-10, 5 epochs"] == ("cifar10", 50_000)
+    assert {n for _, _, n in grid.plan("quick")} == {10_000}
 
 
 def test_simulation_agrees_with_the_closed_form(everything):

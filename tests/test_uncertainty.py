@@ -378,6 +378,24 @@ def test_numbers():
     assert told.quantiles.shape == (2, 6, 3)
 
 
+@pytest.mark.parametrize("thin", [True, False])
+def test_samples_are_those_that_predict_tells_of(torch, thin):
+    net, x = small(), rows(6, 4)
+    model, given = as_torch(torch, net), torch.from_numpy(x).double()
+    for m, rows_of in ((net, x), (model.double(), given)):
+        for outputs in ("logits", "numbers"):
+            told = uncertainty.predict(m, rows_of, 9, key=Key(0), outputs=outputs, thin=thin)
+            drawn = uncertainty.sample(
+                m, rows_of, 9, key=Key(0), outputs=outputs, thin=thin, batch_size=4, progress=False
+            )
+            assert type(drawn) is type(rows_of)
+            assert drawn.dtype == rows_of.dtype
+            assert np.allclose(np.mean(np.asarray(drawn), 0), told.mean, atol=1e-5)
+            assert np.allclose(np.std(np.asarray(drawn), 0, ddof=1), told.std, atol=1e-5)
+    with pytest.raises(ValueError, match="nothing that drops"):
+        uncertainty.sample(scratch.mlp((4, 3), key=Key(0), drop=None), x, key=Key(0))
+
+
 def test_statistics_against_numpy():
     y = np.random.default_rng(0).normal(size=(9, 4, 3, 2))
     found = summary.summarise(y, "logits", (0.0, 0.3, 1.0))
@@ -512,13 +530,14 @@ def test_the_geometric_mean_of_a_net_without_hidden_layers_is_weight_scaling():
 def test_averages_against_a_loop_over_masks():
     net, x = scratch.mlp((3, 4, 2), key=Key(1), drop=scratch.Dropout, p=0.3, init=1.0), rows(3, 3)
     fc1, fc2 = (layer for layer in net.children.values() if isinstance(layer, scratch.Linear))
-    total, logs, votes = 0.0, 0.0, np.zeros((3, 2))
+    total, logs, votes, each = 0.0, 0.0, np.zeros((3, 2)), []
     for mask in itertools.product((0, 1), repeat=4):
         chance = math.prod(0.7 if m else 0.3 for m in mask)
         h = np.maximum(x @ fc1.params["weight"].T + fc1.params["bias"], 0) * mask / 0.7
         z = np.exp(h @ fc2.params["weight"].T + fc2.params["bias"])
         p = z / z.sum(1, keepdims=True)
         total, logs = total + chance * p, logs + chance * np.log(p)
+        each.append((chance, p))
         best = p == p.max(1, keepdims=True)
         votes += chance * best / best.sum(1, keepdims=True)
     told = uncertainty.average(net, x)
@@ -527,6 +546,27 @@ def test_averages_against_a_loop_over_masks():
     assert np.allclose(told.geometric, geometric, atol=1e-5)
     assert np.allclose(told.votes, votes, atol=1e-5)
     assert np.allclose(told.votes.sum(1), 1)
+    (chances, found), *rest = uncertainty.subnetworks(net, x)
+    assert not rest, "so few are one block"
+    assert np.allclose(chances, [chance for chance, _ in each])
+    assert np.allclose(found, [p for _, p in each], atol=1e-5), "in the order of itertools.product"
+
+
+@pytest.mark.parametrize("together", [1, 1 << 24])
+def test_all_picks_against_a_loop(together, monkeypatch):
+    monkeypatch.setattr(
+        sys.modules["thinned.uncertainty.average"], "TOGETHER", together
+    )  # one network at a time, or all at once
+    net, x = small(p=0.3), rows(4, 4)
+    every = thin_ensemble(net, x, 0.3)
+    chances, found = map(np.concatenate, zip(*uncertainty.subnetworks(net, x, thin=True), strict=True))
+    assert np.allclose(chances, 1 / len(every))
+    assert np.allclose(found, every, atol=1e-5), "in the order of itertools.combinations"
+    told = uncertainty.average(net, x, thin=True)
+    assert np.allclose(told.arithmetic, every.mean(0), atol=1e-5)
+    assert told.networks == told.effective == len(every)
+    by_name = uncertainty.average(small(drop=scratch.ThinDropout, p=0.3), x)
+    assert np.allclose(by_name.arithmetic, told.arithmetic, atol=1e-5)
 
 
 def test_a_half_makes_the_most_networks():
@@ -537,8 +577,12 @@ def test_a_half_makes_the_most_networks():
 
 
 def test_too_many_networks_are_refused():
-    with pytest.raises(ValueError, match=r"at most limit = 1024 thinned networks, got 2\*\*11 of 11 units"):
+    with pytest.raises(
+        ValueError, match=r"at most limit = 1024 thinned networks, got 2\*\*6 · 2\*\*5 of 11 units"
+    ):
         uncertainty.average(small(), rows(2, 4), limit=1024)
+    with pytest.raises(ValueError, match=r"got 20 \(3 of 6\) · 10 \(3 of 5\) of 11 units"):
+        uncertainty.subnetworks(small(), rows(2, 4), limit=199, thin=True)
     with pytest.raises(ValueError, match="must drop single units of vectors"):
         uncertainty.average(small(drop=scratch.GaussianDropout), rows(2, 4))
 
@@ -554,6 +598,28 @@ def test_calibration_of_known_bins():
     assert uncertainty.calibration_error(p, np.array([0, 1, 1, 0]), 10) == pytest.approx((0.4 + 2 * 0.4) / 4)
 
 
+def test_bins_of_equal_count():
+    p = np.linspace(0.5, 0.99, 30)
+    told = uncertainty.reliability(np.stack([p, 1 - p], 1), np.zeros(30, int), 5, adaptive=True)
+    assert told.count.tolist() == [6] * 5
+    assert told.edges[[0, -1]].tolist() == [0.5, 0.99]
+    assert told.error == pytest.approx(np.mean(1 - p)), "all are right, none is sure"
+    same = uncertainty.reliability(np.full((30, 2), 0.5), np.arange(30) % 2, 5, adaptive=True)
+    assert same.count.tolist() == [30, 0, 0, 0, 0], "equals are not parted"
+    assert same.error == 0.0
+
+
+def test_scores_of_known_predictions():
+    p, labels = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1]]), np.array([0, 1])
+    told = uncertainty.scores(p, labels)
+    assert told.error == 0.5
+    assert told.log_loss == pytest.approx(-np.log([0.9, 0.3]).mean())
+    assert told.brier == pytest.approx(((p - np.eye(3)[labels]) ** 2).sum(1).mean())
+    assert told.overconfidence == pytest.approx(0.75 - 0.5)
+    assert told.calibration == pytest.approx((0.1 + 0.6) / 2)
+    assert np.isfinite(uncertainty.scores(np.eye(3)[[0]], np.array([1])).log_loss)
+
+
 def test_labels_drawn_from_the_probabilities_are_calibrated():
     rng, n, bins = np.random.default_rng(0), 20_000, 10
     p = rng.dirichlet((0.5, 0.5, 0.5), n)
@@ -564,8 +630,17 @@ def test_labels_drawn_from_the_probabilities_are_calibrated():
     assert (np.abs(told.accuracy - told.confidence)[full] <= bound).all()
     # E|gap| ≤ its standard deviation, ½√(1/count): Σ count/n·½/√count ≤ ½√(bins/n)
     assert told.error <= SIGMAS * 0.5 * math.sqrt(bins / n)
-    sharp = p**3 / (p**3).sum(1, keepdims=True)
+    bound = SIGMAS * 0.5 / math.sqrt(n)
+    flat, sharp = (p**power / (p**power).sum(1, keepdims=True) for power in (0.5, 3))
     assert uncertainty.calibration_error(sharp, labels) > 0.05, "probabilities that say too much are found"
+    little, right, much = (uncertainty.scores(q, labels) for q in (flat, p, sharp))
+    assert little.overconfidence < -bound
+    assert abs(right.overconfidence) <= bound
+    assert much.overconfidence > bound
+    for other in (little, much):
+        assert right.brier < other.brier
+        assert right.log_loss < other.log_loss
+        assert right.adaptive < other.adaptive
 
 
 def test_rejection_keeps_the_certain():

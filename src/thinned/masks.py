@@ -84,8 +84,9 @@ def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
     One group is picked by the key itself, more by ``key.fold_in(g)``, g = 0 … groups − 1.
     """
     k = theory.survivor_count(n, p)
-    keys = [key] if groups == 1 else [key.fold_in(g) for g in range(groups)]
-    return np.stack([kernels.choose(one, n, k) for one in keys])
+    if groups == 1:
+        return kernels.choose(key, n, k)[None]
+    return np.stack([kernels.choose(key.fold_in(g), n, k) for g in range(groups)])
 
 
 def features(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0, *, groups: int = 1) -> Mask:

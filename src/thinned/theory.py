@@ -235,7 +235,12 @@ def linear_loss(x: Floats, y: Floats, w: Floats, p: float) -> float:
     the data.
     """
     residual = y - (1.0 - p) * (x @ w)
-    return float(residual @ residual + penalty_weight(p) * gamma_squared(x) @ w**2)
+    return float(residual @ residual) + linear_penalty(x, w, p)
+
+
+def linear_penalty(x: Floats, w: Floats, p: float) -> float:
+    """p(1 − p)‖Γw‖², what dropout adds to the loss of the network whose weights are scaled."""
+    return float(penalty_weight(p) * gamma_squared(x) @ w**2)
 
 
 def linear_gradient(x: Floats, y: Floats, w: Floats, p: float) -> Floats:

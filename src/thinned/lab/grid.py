@@ -56,6 +56,7 @@ class System:
         label: its name in tables.
         theirs: the test error in % that the source prints.
         settings: of `Config`, besides those of the grid and the budget.
+        data: the data set, instead of the budget's.
         examples: so many training examples, instead of the budget's.
         line, x: its line in the experiment's picture, and its place there.
         budgets: in which it is trained.
@@ -66,6 +67,7 @@ class System:
     label: str
     theirs: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    data: str = ""
     examples: int | None = None
     line: str = ""
     x: float | None = None
@@ -96,10 +98,9 @@ class Budget:
     steps: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def examples(self) -> int:
+    def examples(self, data: str) -> int:
         """Training examples at most."""
-        return min(self.limit or math.inf, KNOWN[self.data][1])  # type: ignore[return-value]
+        return min(self.limit or math.inf, KNOWN[data][1])  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,10 +169,11 @@ class Grid:
         """Each system of a budget, its settings of `Config`, and its training examples; loads no data."""
         b = self.budgets[budget]
         for system in self.systems:
-            examples = system.examples or b.examples
-            if system.absent or budget not in system.budgets or examples > b.examples:
+            data = system.data or b.data
+            examples = system.examples or b.examples(data)
+            if system.absent or budget not in system.budgets or examples > b.examples(data):
                 continue
-            settings = {**self.settings, **b.settings, **system.settings}
+            settings = {"data": data, **self.settings, **b.settings, **system.settings}
             settings["hidden"] = tuple(max(4, round(b.width * n)) for n in settings["hidden"])
             batch = min(settings.get("batch", Config.batch), examples)
             least = math.ceil(b.steps / math.ceil(examples / batch))
@@ -181,32 +183,28 @@ class Grid:
 
     def jobs(self, budget: str, seeds: Sequence[int], data_dir: Path | None = None) -> list[Job]:
         """Every system with every seed, seed after seed, so that a sweep cut off early has all systems."""
-        b, plan = self.budgets[budget], list(self.plan(budget))
-        if not plan:
-            return []
-        whole = load(b.data, data_dir=data_dir)
-        part = functools.cache(functools.partial(_part, whole))
+        whole = functools.cache(functools.partial(load, data_dir=data_dir))
+        part = functools.cache(lambda data, examples: _part(whole(data), examples))
+        plan = [(part(settings["data"], n), system, settings) for system, settings, n in self.plan(budget)]
         return [
             Job(
                 self.config(
-                    data=b.data,
-                    fingerprint=part(examples).fingerprint,
+                    fingerprint=data.fingerprint,
                     seed=seed,
                     system=system.label,
                     **settings,
                 ),
-                part(examples),
+                data,
                 system.trainer,
             )
             for seed in seeds
-            for system, settings, examples in plan
+            for data, system, settings in plan
         ]
 
     def work(self, budget: str) -> float:
         """Multiplications of one seed, about."""
-        inputs, _, classes = KNOWN[self.budgets[budget].data]
         return sum(
-            system.trainer.work(settings, examples, inputs, classes)
+            system.trainer.work(settings, examples, KNOWN[settings["data"]][0], KNOWN[settings["data"]][2])
             for system, settings, examples in self.plan(budget)
         )
 
@@ -330,6 +328,7 @@ def _part(whole: Dataset, examples: int) -> Dataset:
 
 
 _SHOWN = {  # what a report calls a setting: its fields
+    "data": {"data"},
     "network": {"hidden", "activation"},
     "dropping": {"method", "p", "input_p"},
     "regularisation": {"max_norm", "l2"},

@@ -8,21 +8,32 @@
 ((5, 3), (5,))
 """
 
-from thinned.uncertainty.average import Averages, average
-from thinned.uncertainty.calibration import Reliability, calibration_error, rejection, reliability
+from thinned.uncertainty.average import Averages, average, subnetworks
+from thinned.uncertainty.calibration import (
+    Reliability,
+    Scores,
+    calibration_error,
+    rejection,
+    reliability,
+    scores,
+)
 from thinned.uncertainty.moments import moments
-from thinned.uncertainty.predict import predict, weight_scaling
+from thinned.uncertainty.predict import predict, sample, weight_scaling
 from thinned.uncertainty.summary import Prediction
 
 __all__ = [
     "Averages",
     "Prediction",
     "Reliability",
+    "Scores",
     "average",
     "calibration_error",
     "moments",
     "predict",
     "rejection",
     "reliability",
+    "sample",
+    "scores",
+    "subnetworks",
     "weight_scaling",
 ]

@@ -18,7 +18,7 @@ class Reliability:
     """What a reliability diagram shows, a value for each bin of confidence.
 
     Attributes:
-        edges: (bins + 1,), from 0 to 1; a bin holds its upper edge.
+        edges: (bins + 1,), ascending; a bin holds its upper edge.
         count: (bins,), samples in each.
         confidence: (bins,), the mean probability of the predicted class; NaN in an empty bin.
         accuracy: (bins,), the share predicted rightly; NaN in an empty bin.
@@ -37,34 +37,75 @@ class Reliability:
         return float(self.count[full] @ gap / self.count.sum())
 
 
-def reliability(probabilities: Any, labels: Any, bins: int = 15) -> Reliability:
-    """Accuracy beside confidence, in bins of equal width.
+def reliability(probabilities: Any, labels: Any, bins: int = 15, *, adaptive: bool = False) -> Reliability:
+    """Accuracy beside confidence, in bins of equal width from 0 to 1, or, if ``adaptive``, of equal count.
 
     ``probabilities`` (N, classes), such as `Prediction.mean`; ``labels`` (N,) class numbers. The confidence
-    is the largest probability.
+    is the largest probability. Equal ones are in the same bin.
 
     Raises TypeError or ValueError where they are no such arrays, N is 0, or ``bins`` is not positive.
 
     Niculescu-Mizil and Caruana 2005, doi:10.1145/1102351.1102430; Guo, Pleiss, Sun and Weinberger 2017,
-    arXiv:1706.04599.
+    arXiv:1706.04599; bins of equal count: Nguyen and O'Connor 2015, arXiv:1508.05154.
     """
     p, y = _checked(probabilities, labels)
     bins = _checks.positive_int("bins", bins)
     confidence, right = p.max(axis=1), p.argmax(axis=1) == y
     edges = np.linspace(0.0, 1.0, bins + 1)
-    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    if adaptive:
+        edges = np.quantile(confidence, edges)
+    place = np.searchsorted(edges[1:-1], confidence)
     count = np.bincount(place, minlength=bins)
     with np.errstate(invalid="ignore"):
         means = [np.bincount(place, values, bins) / count for values in (confidence, right)]
     return Reliability(edges, count, *means)
 
 
-def calibration_error(probabilities: Any, labels: Any, bins: int = 15) -> float:
+def calibration_error(probabilities: Any, labels: Any, bins: int = 15, *, adaptive: bool = False) -> float:
     """The expected calibration error, in [0, 1]: arguments and errors are those of `reliability`.
 
     Naeini, Cooper and Hauskrecht 2015, AAAI; Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599.
     """
-    return reliability(probabilities, labels, bins).error
+    return reliability(probabilities, labels, bins, adaptive=adaptive).error
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good probabilities are; of all but ``overconfidence`` less is better.
+
+    Attributes:
+        error: the share predicted wrongly.
+        log_loss: the mean of −ln p of the label, p at least 10⁻¹².
+        brier: the mean over samples of Σ_c (p_c − y_c)², y 1 for the label and 0 elsewhere.
+        calibration: the expected calibration error, in bins of equal width.
+        adaptive: the same in bins of equal count.
+        overconfidence: the mean confidence less the accuracy: above 0 too sure, below 0 not sure enough.
+    """
+
+    error: float
+    log_loss: float
+    brier: float
+    calibration: float
+    adaptive: float
+    overconfidence: float
+
+
+def scores(probabilities: Any, labels: Any, bins: int = 15) -> Scores:
+    """What is told of probabilities on labelled data: arguments and errors are those of `reliability`.
+
+    The Brier score: Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2; why it and the log loss
+    reward the true probabilities: Gneiting and Raftery 2007, doi:10.1198/016214506000001437.
+    """
+    p, y = _checked(probabilities, labels)
+    error, of_label = float(np.mean(p.argmax(axis=1) != y)), p[np.arange(len(p)), y]
+    return Scores(
+        error=error,
+        log_loss=float(-np.log(np.maximum(of_label, 1e-12)).mean()),
+        brier=float(np.mean(np.sum(p**2, axis=1) - 2.0 * of_label + 1.0)),
+        calibration=calibration_error(p, y, bins),
+        adaptive=calibration_error(p, y, bins, adaptive=True),
+        overconfidence=float(p.max(axis=1).mean()) - (1.0 - error),
+    )
 
 
 def rejection(probabilities: Any, labels: Any, uncertainty: Any = None) -> tuple[Floats, Floats]:

@@ -28,9 +28,13 @@ class Cut:
         self.graph = None if whole else _graph(model)
         self.computed: set[str] = set()
         self.tensors_alone = True
+        self.modules: dict[fx.Node, nn.Module] = {}
         if self.graph is None:
             return
         nodes = list(self.graph.nodes)
+        self.modules |= {
+            node: model.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"
+        }
         self.x = next(node for node in nodes if node.op == "placeholder")
         self.output = next(node for node in nodes if node.op == "output").args[0]
         self.of_x = _descendants(nodes, {self.x})
@@ -46,7 +50,7 @@ class Cut:
 
     def _drops(self, node: fx.Node, drops: list[Drop]) -> bool:
         """Whether a node calls a module that drops, or has one inside."""
-        parts = self.model.get_submodule(str(node.target)).modules() if node.op == "call_module" else ()
+        parts = self.modules[node].modules() if node in self.modules else ()
         return any(part is drop for part in parts for drop in drops)
 
     def _write_over(self) -> None:
@@ -54,12 +58,11 @@ class Cut:
         calls = [node for node in self.tail if node.op == "call_module"]
         times = Counter(node.target for node in self.graph.nodes) if self.graph else {}
         for node in calls:
-            module: Any = self.model.get_submodule(str(node.target))
+            module: Any = self.modules[node]
             given = node.args[0]
             alone = times[node.target] == 1 and given in calls and len(given.users) == 1
             if alone and type(module) is nn.ReLU:
-                layer = self.model.get_submodule(str(given.target))
-                module.inplace = type(layer) in WEIGHTED
+                module.inplace = type(self.modules[given]) in WEIGHTED
 
     def before(self, x: Tensor) -> Values:
         """What the rest is given."""
@@ -101,7 +104,7 @@ class Cut:
         """What a node computes."""
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
         if node.op == "call_module":
-            return self.model.get_submodule(str(node.target))(*args, **kwargs)
+            return self.modules[node](*args, **kwargs)
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.op == "get_attr":

@@ -77,23 +77,34 @@ def predict(
     Gal and Ghahramani 2016, arXiv:1506.02142; the mutual information: Houlsby, Huszár, Ghahramani and
     Lengyel 2011, arXiv:1112.5745.
     """
-    samples = _checks.positive_int("samples", samples)
-    _checks.is_key("key", key)
     shares = [_checks.probability(f"quantiles[{i}]", q) for i, q in enumerate(quantiles)]
     sampler, x, outputs = sampler_of(model, x, outputs, thin)
-    if not sampler.random:
-        why = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in sampler.fixed.items())
-        raise ValueError(f"model must hold dropout with p > 0, got nothing that drops{why and f' ({why})'}")
-    rows = rows_at_once(sampler, x, samples, batch_size)
-    n, parts = x.shape[0], []
-    with _bar(progress) as told:
-        for first in range(0, max(1, n), rows):
-            part = sampler.take(x, first, first + rows)
-            share = len(part) / max(1, n)
-            start = first / max(1, n)
-            y = sampler.draw(part, first, samples, key, lambda done, a=start, b=share: told(a + b * done))  # type: ignore[misc]
-            parts.append(summarise(_fitting(y, outputs), outputs, shares))
+    batches = _drawn(sampler, x, samples, key, batch_size, progress)
+    parts = [summarise(_fitting(y, outputs), outputs, shares) for y in batches]
     return prediction(Summary.joined(parts), x, samples, sampler)
+
+
+def sample(
+    model: Any,
+    x: Any,
+    samples: int = 100,
+    *,
+    key: Key,
+    outputs: str | None = None,
+    thin: bool = True,
+    batch_size: int | None = None,
+    progress: bool | Told = True,
+) -> Any:
+    """The samples of which `predict` tells mean and spread, (samples, N, classes, …) or (samples, N, …).
+
+    Arguments and errors are those of `predict`, and so are the samples of a key.
+    """
+    sampler, x, outputs = sampler_of(model, x, outputs, thin)
+    parts = []
+    for y in _drawn(sampler, x, samples, key, batch_size, progress):
+        flat = _fitting(y, outputs).reshape(-1, *y.shape[2:])
+        parts.append(probabilities(flat, outputs).reshape(y.shape))
+    return as_given(np.concatenate(parts, axis=1), x)
 
 
 def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size: int | None = None) -> Any:
@@ -141,6 +152,22 @@ def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sam
     if said is not None and outputs not in (None, said):
         raise ValueError(f"outputs must be {said!r} for this estimator, got {outputs!r}")
     return sampler, x, _checks.one_of("outputs", outputs or said or "logits", OUTPUTS)
+
+
+def _drawn(
+    sampler: Sampler, x: Any, samples: int, key: Key, batch_size: int | None, progress: bool | Told
+) -> Iterator[Array]:
+    """The samples of the outputs, batch after batch of rows."""
+    samples, key = _checks.positive_int("samples", samples), _checks.is_key("key", key)
+    if not sampler.random:
+        why = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in sampler.fixed.items())
+        raise ValueError(f"model must hold dropout with p > 0, got nothing that drops{why and f' ({why})'}")
+    rows, n = rows_at_once(sampler, x, samples, batch_size), max(1, x.shape[0])
+    with _bar(progress) as told:
+        for first in range(0, n, rows):
+            part = sampler.take(x, first, first + rows)
+            start, share = first / n, len(part) / n
+            yield sampler.draw(part, first, samples, key, lambda done, a=start, b=share: told(a + b * done))  # type: ignore[misc]
 
 
 def prediction(summary: Summary, x: Any, samples: int, sampler: Sampler) -> Prediction:

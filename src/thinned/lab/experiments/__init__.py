@@ -28,6 +28,7 @@ NAMES = (
     "cifar10-mlp",
     "spiral",
     "ensemble",
+    "calibration",
     "dropconnect-mnist",
     "spatial-dropout",
     "dropblock",

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from itertools import combinations, product
 from typing import Any
 
 import numpy as np
 
-from thinned import Key, choose, scratch
+from thinned import Key, choose, uncertainty
 from thinned.lab.findings import Stat, number, stat_text
 from thinned.lab.grid import Budget, Grid, GridTrainer, Group, System, figure
 from thinned.lab.report import Reference
 
-UNITS, HALF = 10, 5
+UNITS = 10
 MONTE_CARLO = (10, 50)
 WAYS = (
     "one sub-network, mean", "arithmetic mean", "geometric mean", *(f"Monte Carlo, {k}" for k in MONTE_CARLO),
@@ -25,43 +24,28 @@ class Voting(GridTrainer):
 
     def measure(self) -> dict[str, Any]:
         """Test errors in %, and how far the geometric mean is from weight scaling."""
-        masks = subnetworks(self.config.method)
-        logits = np.stack([self.voice(mask) for mask in masks])  # (networks, N, classes)
-        votes = scratch.Softmax().forward(logits.reshape(-1, logits.shape[-1])).reshape(logits.shape)
-        geometric = scratch.Softmax().forward(logits.mean(axis=0))
-        whole = scratch.Softmax().forward(self.net.predict(self.data.x_test))
+        x, thin = self.data.x_test.astype(np.float64), self.config.method == "thin"
+        told = uncertainty.average(self.net, x, thin=thin)
+        each = np.concatenate([p for _, p in uncertainty.subnetworks(self.net, x, thin=thin)])
         key = Key(self.config.seed).fold_in("vote")
-        drawn = [choose(key.fold_in(k), len(masks), k) for k in MONTE_CARLO]
+        drawn = [choose(key.fold_in(k), len(each), k) for k in MONTE_CARLO]
         found = [
-            float(np.mean([self.error(vote) for vote in votes])),
-            self.error(votes.mean(axis=0)),
-            self.error(geometric),
-            *(self.error(votes[rows].mean(axis=0)) for rows in drawn),
-            self.error(whole),
+            100 * float(1 - told.votes[np.arange(len(x)), self.data.y_test].mean()),
+            self.error(told.arithmetic),
+            self.error(told.geometric),
+            *(self.error(each[rows].mean(axis=0)) for rows in drawn),
+            self.error(told.scaled),
         ]
-        far = float(np.abs(geometric - whole).max())
-        return {"sub-networks": len(masks), **dict(zip(WAYS, found, strict=True)), "geometric − scaled": far}
-
-    def voice(self, mask: np.ndarray) -> np.ndarray:
-        """Logits of a sub-network: survivors times n/k, or times 2."""
-        first, act, _, last = self.net.children.values()
-        hidden = act.forward(first.forward(self.data.x_test.astype(np.float64)))
-        factor = UNITS / mask.sum() if self.config.method == "thin" else 2.0
-        return last.forward(hidden * mask * factor)
+        far = float(np.abs(told.geometric - told.scaled).max())
+        return {
+            "sub-networks": told.networks,
+            **dict(zip(WAYS, found, strict=True)),
+            "geometric − scaled": far,
+        }
 
     def error(self, predicted: np.ndarray) -> float:
         """In %."""
         return 100 * float(np.mean(predicted.argmax(axis=1) != self.data.y_test))
-
-
-def subnetworks(method: str) -> np.ndarray:
-    """Masks (networks, units): the C(10, 5) = 252 of thin, or all 2¹⁰ of dropout, equally likely at p = ½."""
-    if method == "dropout":
-        return np.array(list(product((0.0, 1.0), repeat=UNITS)))
-    masks = np.zeros((252, UNITS))
-    for mask, kept in zip(masks, combinations(range(UNITS), HALF), strict=True):
-        mask[list(kept)] = 1.0
-    return masks
 
 
 def headline(groups: Group) -> str:

@@ -61,16 +61,15 @@ class Simulation(Computation):
             losses[i] = residual @ residual
             gradient -= thinned.T @ residual
         gradient /= self.config.masks
-        closed, ensemble = theory.linear_loss(x, y, w, p), y - (1 - p) * (x @ w)
-        exact = theory.linear_gradient(x, y, w, p)
-        without = float(ensemble @ ensemble)
+        simulated, penalty = float(losses.mean()), theory.linear_penalty(x, w, p)
+        closed, exact = theory.linear_loss(x, y, w, p), theory.linear_gradient(x, y, w, p)
         return {
-            "simulated loss": float(losses.mean()),
+            "simulated loss": simulated,
             "closed loss": closed,
-            "standard errors": float((losses.mean() - closed) / (losses.std(ddof=1) / len(losses) ** 0.5)),
+            "standard errors": float((simulated - closed) / (losses.std(ddof=1) / len(losses) ** 0.5)),
             "gradient": float(np.linalg.norm(gradient - exact) / np.linalg.norm(exact)),
-            "simulated penalty": float(losses.mean()) - without,
-            "closed penalty": closed - without,
+            "simulated penalty": penalty + (simulated - closed),
+            "closed penalty": penalty,
         }
 
 

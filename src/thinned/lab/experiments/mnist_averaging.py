@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from thinned import Key, scratch
+from thinned import Key, uncertainty
 from thinned.lab import plots
 from thinned.lab.findings import number
 from thinned.lab.grid import Budget, Grid, GridTrainer, Group, System, figure
@@ -22,16 +22,12 @@ class Averaging(GridTrainer):
     def measure(self) -> dict[str, Any]:
         """Test error in % of the average of k networks, mean over the DRAWS // k disjoint groups of them."""
         key, x, y = Key(self.config.seed).fold_in("average"), self.data.x_test, self.data.y_test
-        errors: dict[int, list[float]] = {k: [] for k in COUNTS}
-        sums = {k: np.zeros((len(x), len(self.data.classes)), np.float32) for k in COUNTS}
-        for i in range(DRAWS):
-            predicted = scratch.Softmax().forward(self.net.forward(x, key.fold_in(i)))
-            for k, total in sums.items():
-                total += predicted
-                if (i + 1) % k == 0:
-                    errors[k].append(100 * float(np.mean(total.argmax(axis=1) != y)))
-                    total[:] = 0
-        return {f"k = {k}": float(np.mean(found)) for k, found in errors.items()}
+        drawn = uncertainty.sample(self.net, x, DRAWS, key=key, thin=False, progress=False)
+        errors = {}
+        for k in COUNTS:
+            means = drawn[: DRAWS // k * k].reshape(-1, k, *drawn.shape[1:]).mean(axis=1)
+            errors[f"k = {k}"] = 100 * float(np.mean(means.argmax(axis=2) != y))
+        return errors
 
 
 def curve(groups: Group) -> list[tuple[int, plots.Point]]:
