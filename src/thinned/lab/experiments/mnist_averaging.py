@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from thinned import Key, scratch
-from thinned.lab import plots
+from thinned.lab import engines, plots
 from thinned.lab.findings import number
 from thinned.lab.grid import Budget, Grid, GridTrainer, Group, System, figure
 from thinned.lab.report import Figure, Reference
@@ -25,7 +25,7 @@ class Averaging(GridTrainer):
         errors: dict[int, list[float]] = {k: [] for k in COUNTS}
         sums = {k: np.zeros((len(x), len(self.data.classes)), np.float32) for k in COUNTS}
         for i in range(DRAWS):
-            predicted = scratch.Softmax().forward(self.net.forward(x, key.fold_in(i)))
+            predicted = scratch.Softmax().forward(engines.training_pass(self.net, x, key, i))
             for k, total in sums.items():
                 total += predicted
                 if (i + 1) % k == 0:
