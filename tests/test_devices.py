@@ -171,7 +171,7 @@ def test_the_engine_of_dense_networks_is_the_commands():
     names = {run_name(job.config) for job in todo if job.trainer.network}
     assert not names & {run_name(job.config) for job in numpys}
     record = lab.record(asked, todo)
-    assert record.settings["left out"].startswith(", ".join(lost))
+    assert record.settings["left out"].startswith("; ".join(lost))
     assert record.settings["engine"] == "torch on cpu, float32 parameters, precision 32"
     assert record.command == "thinned reproduce mnist-table2 --budget smoke --engine torch"
 
@@ -194,8 +194,8 @@ def test_what_is_measured_after_training_is_the_same_on_both_engines(tmp_path, n
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("spiral", {"engine": "torch"}, "engine: torch cannot compute A, bypassed forward, B, in the path"),
-        ("spatial-dropout", {"engine": "numpy"}, "engine: numpy cannot compute none, elements"),
+        ("spiral", {"engine": "torch"}, "engine: torch cannot compute A, bypassed forward; B, in the path"),
+        ("spatial-dropout", {"engine": "numpy"}, "engine: numpy cannot compute none; elements"),
         ("linear-theory", {"precision": "bf16"}, "precision: for networks, and linear-theory trains none"),
         ("mnist-gaussian", {"precision": "bf16"}, "precision bf16 needs the engine torch, got 'numpy'"),
         ("mnist-gaussian", {"engine": "jax"}, "engine must be one of 'numpy', 'torch', got 'jax'"),

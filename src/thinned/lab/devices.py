@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from thinned.lab.config import Config
 
 DEVICES = ("cpu", "cuda")
-# As Fabric calls them; bf16: products by autocast, of float32 parameters. float16 would need a scaled loss.
-PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+PRECISIONS = (
+    "32",
+    "bf16",
+)  # bf16: products by autocast, of float32 parameters; float16 would need a scaled loss
 USUAL = {"device": "cpu", "precision": "32"}  # by default, and where NumPy computes
 
 
@@ -53,10 +55,13 @@ class OnDevice:
 
     def __init__(self, module: torch.nn.Module, device: str, precision: str) -> None:
         from lightning_fabric import Fabric
+        from lightning_fabric.plugins import MixedPrecision, Precision
 
         check(device)
         self.module = module
-        self.fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])  # type: ignore[arg-type]
+        # A plugin, because Fabric(precision="bf16-mixed") prints a line.
+        numbers = MixedPrecision("bf16-mixed", device) if precision == "bf16" else Precision()
+        self.fabric = Fabric(accelerator=device, devices=1, plugins=numbers)
         twin = copy.deepcopy(module) if _apart(device) else module
         self.model = self.fabric.setup(twin)
         self._params, self._buffers = (

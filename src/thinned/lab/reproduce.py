@@ -47,7 +47,7 @@ def record(asked: Order, todo: Sequence[Job]) -> Record:
         every, lost = dataclasses.replace(asked, only=()).split()
     settings = experiment.settings(asked.budget, every)
     if lost:
-        settings["left out"] = f"{', '.join(lost)}: the engine {asked.engine} does not have them"
+        settings["left out"] = f"{'; '.join(lost)}: the engine {asked.engine} does not have them"
     return Record(
         asked.experiment,
         command(asked),

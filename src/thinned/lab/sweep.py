@@ -100,7 +100,7 @@ class Order:
             else:
                 lost[name] = None
         if not any(job.trainer.network for job in todo):
-            raise LabError(f"engine: {self.engine} cannot compute {', '.join(lost)}; leave the engine away")
+            raise LabError(f"engine: {self.engine} cannot compute {'; '.join(lost)}: leave the engine away")
         return todo, list(lost)
 
 
