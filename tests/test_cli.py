@@ -13,8 +13,9 @@ import pytest
 from typer.testing import CliRunner
 
 import thinned
-from thinned import cli, methods
+from thinned import methods
 from thinned.cli import app
+from thinned.lab import compare
 
 TINY = ["--hidden", "8", "--epochs", "2", "--seeds", "1", "--batch", "200"]
 
@@ -123,7 +124,7 @@ def test_report_makes_the_same_report_again(mine):
     ],
 )
 def test_defaults_suit_the_data(examples, given, expected):
-    assert tuple(cli._defaults(examples, *given).values()) == expected
+    assert tuple(compare.defaults(examples, *given).values()) == expected
 
 
 def test_validation_is_told(mine):

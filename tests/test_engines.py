@@ -70,6 +70,14 @@ def test_the_torch_net_shares_its_memory():
     assert not net.predict(dataset.x_test.astype(np.float64)).any()
 
 
+def test_the_torch_net_takes_other_dtypes_as_the_one_by_hand_does():
+    x = clouds().x_test
+    hand, by_torch = (train.build(config("dropout", engine), clouds()) for engine in engines.ENGINES)
+    assert x.dtype == np.float32
+    # in float64, sums of 16 and fewer products, of numbers of at most 10
+    assert np.allclose(by_torch.predict(x), hand.predict(x), rtol=0, atol=1e-12)
+
+
 def test_a_method_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="method must be one of"):
         config("spatial", "numpy")

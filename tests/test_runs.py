@@ -235,11 +235,26 @@ def test_equal_settings_have_equal_names_and_others_others():
         "activation": "sigmoid", "p": 0.4, "input_p": 0.1, "max_norm": 1.0, "l2": 0.1, "epochs": 9,
         "batch": 17, "optimizer": "adam", "lr": 0.2, "momentum": 0.8, "nesterov": False, "decay": 0.1,
         "schedule": "constant", "seed": 1, "validation": 0.1, "dtype": "float64", "engine": "torch", "log": 2,
-        "version": 0,
+        "version": 0, "device": "cuda", "precision": "bf16",
     }  # fmt: skip
     assert set(others) == {field.name for field in dataclasses.fields(Config)}
-    names = {runs.run_name(dataclasses.replace(CONFIG, **{name: value})) for name, value in others.items()}
+    needs = {name: {"engine": "torch"} for name in ("device", "precision")}
+    names = {
+        runs.run_name(dataclasses.replace(CONFIG, **{name: value, **needs.get(name, {})}))
+        for name, value in others.items()
+    }
     assert len(names | {runs.run_name(CONFIG)}) == len(others) + 1
+
+
+def test_runs_made_before_there_were_devices_are_the_same_runs(tmp_path):
+    assert "device" not in runs.canonical(CONFIG)
+    assert "precision" not in runs.canonical(CONFIG)
+    run = train(dataclasses.replace(CONFIG, epochs=1), DATA, tmp_path)
+    path = run.folder / "config.json"
+    settings = json.loads(path.read_text("utf-8"))
+    del settings["device"], settings["precision"]
+    path.write_text(json.dumps(settings), "utf-8")
+    assert runs.read(run.folder).config == run.config
 
 
 def test_the_name_is_the_hash_of_the_canonical_text():

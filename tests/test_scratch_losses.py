@@ -15,9 +15,11 @@ from thinned.scratch import LogisticCrossEntropy, Loss, SoftmaxCrossEntropy, Squ
 K = 4
 LABELS = np.array([0, 3, 1, 1, 2])
 YES = (random("yes", N, K) > 0).astype(float)
+SHARES = np.eye(K)[LABELS] * 0.75 + np.eye(K)[LABELS[::-1]] * 0.25  # as of mixed images
 WEIGHTS = np.array([0.5, 0.0, 2.0, 1.0, 3.0])
 LOSSES: dict[str, tuple[Callable[[], Loss], Any]] = {
     "softmax": (SoftmaxCrossEntropy, LABELS),
+    "shares": (SoftmaxCrossEntropy, SHARES),
     "logistic": (LogisticCrossEntropy, YES),
     "squared": (SquaredError, random("numbers", N, K)),
 }
@@ -28,7 +30,7 @@ WEIGHED = pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["mean", "weig
 def torchs(torch: Any, name: str, x: Any, targets: np.ndarray) -> Any:
     """The loss of each sample, by torch."""
     f, t = torch.nn.functional, torch.from_numpy(np.array(targets))
-    if name == "softmax":
+    if name in ("softmax", "shares"):
         return f.cross_entropy(x, t, reduction="none")
     if name == "logistic":
         return f.binary_cross_entropy_with_logits(x, t, reduction="none").sum(dim=1)

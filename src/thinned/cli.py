@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,10 +18,22 @@ if TYPE_CHECKING:
     from thinned.lab.compare import Job, Record
     from thinned.lab.runs import Stored
 
-# Defaults that suit the data, chosen on held-out training data of digits and MNIST.
-SMALL = 5_000  # training examples; with fewer, batches of 32 and sgd by default
-EPOCHS, STEPS = 20, 2_000  # epochs by default, and at least so many steps
-RATE = 0.1  # of sgd with batches of 128; in proportion for others
+# Options of several commands.
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")]
+DataDir = Annotated[
+    Path | None, typer.Option(help="where mnist or cifar10 lies; else $THINNED_DATA, else a download")
+]
+SaveEvery = Annotated[float, typer.Option(min=0, help="seconds between checkpoints")]
+Validation = Annotated[
+    float,
+    typer.Option(
+        help="share of the training data to judge by, in place of the test data: to choose settings"
+    ),
+]
+Device = Annotated[str, typer.Option(help="where torch computes: cpu or cuda")]
+Precision = Annotated[
+    str, typer.Option(help="of torch: 32, or bf16, where products are of bfloat16 numbers, by autocast")
+]
 
 
 def fail(text: str, code: int) -> NoReturn:
@@ -55,7 +66,7 @@ class OneLine(TyperGroup):
 
 def _told(error: Exception) -> tuple[str, int]:
     """The line and the exit code for an error; one that is no user's is raised again."""
-    from thinned.lab.errors import LabError
+    from thinned.lab.errors import LabError, missing
 
     if hasattr(error, "format_message"):  # of the command-line library
         return f"{error.format_message()} (thinned --help tells more)", int(getattr(error, "exit_code", 2))
@@ -64,8 +75,7 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, (LabError, ValueError, TypeError)):
         return str(error), 1
     if isinstance(error, ImportError):
-        extra = "torch" if error.name == "torch" else "lab"
-        return f'{error}; run pip install "thinned[{extra}]"', 1
+        return missing(error), 1
     raise error
 
 
@@ -127,23 +137,18 @@ def compare(
     nesterov: Annotated[bool, typer.Option(help="Nesterov's momentum")] = True,
     schedule: Annotated[str, typer.Option(help="of the rate: linear, cycle, constant, halve")] = "linear",
     seeds: Annotated[int, typer.Option(min=1, help="so many: 3 means seeds 0, 1, 2")] = 3,
-    validation: Annotated[
-        float,
-        typer.Option(
-            help="share of the training data to judge by, in place of the test data: to choose settings"
-        ),
-    ] = 0.0,
+    validation: Validation = 0.0,
     engine: Annotated[str, typer.Option(help="numpy or torch: the same masks")] = "numpy",
+    device: Device = "cpu",
+    precision: Precision = "32",
     label: Annotated[str | None, typer.Option(help="column of the labels in a .csv file")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="where mnist or cifar10 lies; else $THINNED_DATA, else a download")
-    ] = None,
+    data_dir: DataDir = None,
     out: Annotated[
         Path | None,
         typer.Option(help="folder of the runs and the report; by default thinned-runs/compare-DATA"),
     ] = None,
-    save_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 2.0,
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+    save_every: SaveEvery = 2.0,
+    json: Json = False,
 ) -> None:
     """Train the same network once per method and seed; print a table and write a report.
 
@@ -155,7 +160,7 @@ def compare(
     from thinned import _checks
     from thinned.lab import compare as lab
     from thinned.lab import data as sets
-    from thinned.lab import runs
+    from thinned.lab import devices, runs
     from thinned.lab.config import Config
     from thinned.lab.engines import ENGINES
 
@@ -168,14 +173,17 @@ def compare(
         "max_norm": max_norm,
         "l2": l2,
         "activation": activation,
-        **_defaults(len(dataset.x_train), optimizer, epochs, batch, lr),
+        **lab.defaults(len(dataset.x_train), optimizer, epochs, batch, lr),
         "engine": engine,
+        "device": device,
+        "precision": precision,
         "momentum": momentum,
         "nesterov": nesterov,
         "schedule": schedule,
         "validation": validation,
     }
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
+    devices.check(base.device)
     every = range(seeds)
     todo = lab.jobs(base, dataset, names, every)
     out = out or Path("thinned-runs") / f"compare-{Path(data).stem}"
@@ -201,19 +209,19 @@ def reproduce(
         list[str] | None, typer.Option(help="systems whose names hold this; may be given several times")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="runs side by side, each with its share of cores")] = 1,
-    validation: Annotated[
-        float,
-        typer.Option(help="share of the training data to judge by, in place of the test data: to choose"),
-    ] = 0.0,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="where the data lies; else $THINNED_DATA, else a download")
+    validation: Validation = 0.0,
+    engine: Annotated[
+        str | None, typer.Option(help="numpy or torch, for dense networks; by default each network's own")
     ] = None,
+    device: Device = "cpu",
+    precision: Precision = "32",
+    data_dir: DataDir = None,
     out: Annotated[Path | None, typer.Option(help="by default thinned-runs/NAME-BUDGET")] = None,
     publish: Annotated[
         Path | None, typer.Option(help="put the results into this folder, and the page beside it")
     ] = None,
-    save_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 30.0,
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+    save_every: SaveEvery = 30.0,
+    json: Json = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="say what would be trained, and for how long")
     ] = False,
@@ -244,7 +252,9 @@ def reproduce(
         return
     experiment = experiments.load(name)
     _checks.one_of("budget", budget, experiments.BUDGETS)
-    asked = lab.order(name, budget, seeds, data_dir, only or (), validation)
+    computed = {"engine": engine, "device": device, "precision": precision}
+    more = {"data_dir": data_dir, "only": tuple(only or ()), "validation": validation, **computed}
+    asked = lab.order(name, budget, seeds, **more)
     out = out or lab.default_out(asked)
     todo = asked.jobs()
     if dry_run:
@@ -271,7 +281,7 @@ def reproduce(
 @app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="a folder that compare or reproduce wrote")],
-    json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
+    json: Json = False,
 ) -> None:
     """Make the report again from the runs in a folder."""
     from thinned.lab.compare import Record
@@ -282,7 +292,7 @@ def report(
 
 @app.command()
 def methods(
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    json: Json = False,
 ) -> None:
     """List the methods."""
     from thinned.lab import console
@@ -301,7 +311,7 @@ def methods(
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="benchmarks; all by default")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="few rounds: a look, no measurement")] = False,
-    json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+    json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
     write: Annotated[Path | None, typer.Option(help="put the tables into this page, too")] = None,
 ) -> None:
@@ -309,21 +319,6 @@ def bench(
     from thinned.lab import bench as benchmarks
 
     benchmarks.run(names or (), json, quick, markdown, write)
-
-
-def _defaults(
-    examples: int, optimizer: str | None, epochs: int | None, batch: int | None, lr: float | None
-) -> dict[str, Any]:
-    """Optimizer, epochs, batch and rate: what was asked for, else what suits so many training examples."""
-    if optimizer is None:
-        optimizer = "sgd" if examples < SMALL else "adam"
-    if batch is None:
-        batch = 32 if examples < SMALL else 128
-    if epochs is None:
-        epochs = max(EPOCHS, math.ceil(STEPS / math.ceil(examples / max(1, batch))))
-    if lr is None:
-        lr = 0.001 if optimizer == "adam" else RATE * min(max(1, batch), 128) / 128
-    return {"optimizer": optimizer, "epochs": epochs, "batch": batch, "lr": lr}
 
 
 def main() -> None:

@@ -34,7 +34,8 @@ class Autoencoder(GridTrainer):
         arguments = engines.drop_arguments(c.method)
         sizes, key = (n, *c.hidden, n), Key(c.seed).fold_in("init")
         self.variance = float(np.sum(np.var(self.data.x_train, axis=0, dtype=np.float64)))
-        return scratch.mlp(sizes, key=key, p=c.p, input_p=0.0, dtype=np.dtype(c.dtype), **arguments)
+        net = scratch.mlp(sizes, key=key, p=c.p, input_p=0.0, dtype=np.dtype(c.dtype), **arguments)
+        return engines.computed(net, c)
 
     def loss(self) -> scratch.Loss:
         """½‖y − x‖²."""

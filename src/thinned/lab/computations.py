@@ -21,6 +21,7 @@ class Computation(Trainer):
 
     config: GridConfig
     network = False
+    computed_by = ()
 
     def __init__(self, config: GridConfig, dataset: Dataset) -> None:
         self.config, self.data = config, dataset

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinned import _checks
-from thinned.lab import engines
+from thinned.lab import devices, engines
 
 VERSION = 1  # of the training code: raised when the same configuration would give another result
 WARM_UP = 0.03  # share of the training in which the "linear" rate rises
@@ -61,6 +61,8 @@ class Config:
         decay: the rate is divided by 1 + decay · step, besides the schedule.
         validation: share of the training data held out to judge by, in place of the test data; 0 for none.
         engine: who computes, `numpy` or `torch`.
+        device, precision: where torch computes, `cpu` or `cuda`, and how precisely: `32`, or `bf16`, products
+            of bfloat16 numbers, parameters of float32.
         log: a line of history each so many epochs.
 
     Raises:
@@ -89,6 +91,8 @@ class Config:
     validation: float = 0.0
     dtype: str = "float32"
     engine: str = "numpy"
+    device: str = "cpu"
+    precision: str = "32"
     log: int = 1
     version: int = VERSION
 
@@ -121,8 +125,15 @@ class Config:
         check("optimizer", _checks.one_of, ["sgd", "adam"])
         check("schedule", _checks.one_of, SCHEDULES)
         check("dtype", _checks.one_of, ["float32", "float64"])
-        if self.activation == "maxout" and self.engine != "numpy":
-            raise ValueError(f"activation maxout needs the engine numpy, got {self.engine!r}")
+        if not engines.can(self.engine, self.method, self.activation):
+            raise ValueError(f"activation {self.activation} needs the engine numpy, got {self.engine!r}")
+        check("device", _checks.one_of, devices.DEVICES)
+        check("precision", _checks.one_of, devices.PRECISIONS)
+        for name, usual in devices.USUAL.items():
+            if self.engine != "torch" and getattr(self, name) != usual:
+                raise ValueError(f"{name} {getattr(self, name)} needs the engine torch, got {self.engine!r}")
+        if self.precision != "32" and self.dtype != "float32":
+            raise ValueError(f"precision {self.precision} needs the dtype float32, got {self.dtype!r}")
         self._forget_what_has_no_effect()
 
     def _forget_what_has_no_effect(self) -> None:

@@ -1,21 +1,25 @@
 """Engines: who computes a dense network forward and backward. The masks, and so the training, are the same.
 
 `"numpy"` is `thinned.scratch`. `"torch"` runs the same layers, under the same names and on the same memory,
-as `thinned.nn` modules with torch's autograd; penalties, constraints and the optimizer stay those of
-`thinned.scratch`.
+as `thinned.nn` modules with torch's autograd, on the device and in the precision of the configuration;
+penalties, constraints and the optimizer stay those of `thinned.scratch`.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thinned import scratch
 from thinned.key import Key
+from thinned.lab import devices
 from thinned.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from thinned.lab.config import Config
 
 ENGINES = ("numpy", "torch")
 
@@ -50,12 +54,23 @@ def is_thin(method: str) -> bool:
     return method != "none" and METHODS[method].unit == "feature"
 
 
-@runtime_checkable
-class ByTorch(Protocol):
-    """A network that torch trains."""
+def can(engine: str, method: str, activation: str) -> bool:
+    """Whether the engine has the layers of a dense network with these."""
+    return method in applicable(engine) and (engine == "numpy" or activation != "maxout")
 
-    def training_pass(self, x: np.ndarray, key: Key, step: int) -> np.ndarray:
-        """Logits (N, n_out) with the masks of `thinned.nn.keyed` at that step."""
+
+def computed(net: scratch.Sequential, config: Config) -> scratch.Network:
+    """The network as the configuration computes it: by torch, on the survivors alone, or as it is."""
+    if config.engine == "torch":
+        return TorchNet(net, config)
+    return scratch.Thin(net) if is_thin(config.method) else net
+
+
+def text(config: Mapping[str, Any]) -> str:
+    """Engine, device, and numbers of a configuration, as a report tells them."""
+    if config["engine"] != "torch":
+        return f"{config['engine']}, {config['dtype']}"
+    return f"torch on {config['device']}, {config['dtype']} parameters, precision {config['precision']}"
 
 
 def training_pass(net: scratch.Network, x: np.ndarray, key: Key, step: int) -> np.ndarray:
@@ -65,47 +80,65 @@ def training_pass(net: scratch.Network, x: np.ndarray, key: Key, step: int) -> n
     return net.forward(x, key.fold_in(step))
 
 
-class TorchNet(scratch.Sequential):
-    """A dense network of `scratch.mlp`, computed by torch on the CPU, with the parameters in place.
+class ByTorch(scratch.Network):
+    """A network whose passes are a torch module's; its parameters are arrays on the memory of that module."""
 
-    ``method`` names the row whose module stands for each dropping layer.
-    """
+    def __init__(self, children: Mapping[str, scratch.Layer], module: Any, config: Config) -> None:
+        super().__init__(children)
+        self.module = module
+        self.on = devices.OnDevice(module, config.device, config.precision)
 
-    def __init__(self, hand: scratch.Sequential, method: str) -> None:
-        super().__init__(*hand.children.values())
-        self.module = _module(hand, method)
+    def inputs(self, x: np.ndarray) -> np.ndarray:
+        """A batch as the module takes it."""
+        return x
 
     def training_pass(self, x: np.ndarray, key: Key, step: int) -> np.ndarray:
         """Logits (N, n_out) with the masks of `thinned.nn.keyed` at that step."""
-        import torch
-
-        from thinned.nn import keyed
-
-        with keyed(self.module.train(), key, step):
-            self._saved = self.module(torch.from_numpy(np.ascontiguousarray(x)))
-        logits: np.ndarray = self._saved.detach().numpy()
-        return logits
+        self._saved = self.on.training_pass(self.inputs(x), key, step)
+        return devices.array(self._saved)
 
     def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
         """Logits (N, n_out) in evaluation; training is `training_pass`."""
-        import torch
-
         if key is not None:
             raise TypeError("key must be None, for evaluation: training_pass trains")
-        with torch.no_grad():
-            logits: np.ndarray = self.module.eval()(torch.from_numpy(np.ascontiguousarray(x))).numpy()
-        return logits
+        return self.on.predict(self.inputs(x))
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
         """Not there: nobody asks for the gradient by the inputs; `param_grads` gives the others."""
-        raise NotImplementedError("TorchNet has param_grads alone")
+        raise NotImplementedError(f"{type(self).__name__} has param_grads alone")
+
+    def param_grads(self, grad: np.ndarray) -> None:
+        """The gradients, by torch's autograd."""
+        self.on.backward(self.recall(), grad)
+
+    def project(self) -> None:
+        """Every layer's constraint; then the device has what the optimizer made."""
+        super().project()
+        self.on.push()
+
+    def set_params(self, params: Mapping[str, np.ndarray]) -> None:
+        """Take over values as `get_params` gives them."""
+        super().set_params(params)
+        self.on.push(buffers=True)
+
+
+class TorchNet(ByTorch):
+    """A dense network of `scratch.mlp`, computed by torch, with the parameters in place.
+
+    The method names the row whose module stands for each dropping layer.
+    """
+
+    def __init__(self, hand: scratch.Sequential, config: Config) -> None:
+        super().__init__(hand.children, _module(hand, config.method), config)
+        self.dtype = np.dtype(config.dtype)
+
+    def inputs(self, x: np.ndarray) -> np.ndarray:
+        """The batch in the network's dtype, as `scratch.Linear` takes it."""
+        return x.astype(self.dtype, copy=False)
 
     def param_grads(self, grad: np.ndarray) -> None:
         """The gradients, by torch's autograd, then those of the penalties."""
-        import torch
-
-        self.module.zero_grad()
-        self.recall().backward(torch.from_numpy(grad))
+        super().param_grads(grad)
         for name, param in self.module.named_parameters():
             child, own = name.split(".")
             self.children[child].grads[own][...] = param.grad.numpy()

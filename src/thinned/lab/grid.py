@@ -210,9 +210,10 @@ class Grid:
 
     def shown(self, budget: str, todo: Sequence[Job]) -> dict[str, str]:
         """The settings as a report prints them."""
-        first = max(todo, key=lambda job: len(job.dataset.x_train))
+        networks = [job for job in todo if job.trainer.network]
+        first = max(networks or todo, key=lambda job: len(job.dataset.x_train))
         common = compare.settings(first.config, first.dataset, sorted({job.config.seed for job in todo}))
-        if not any(job.trainer.network for job in todo):
+        if not networks:
             common = {name: common[name] for name in ("data", "seeds")}
         varied = _varied([job.config for job in todo])
         common |= {key: "see the rows" for key in common if varied & _SHOWN.get(key, set())}

@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from thinned.lab import compare, experiments, results, sweep
+from thinned import _checks
+from thinned.lab import compare, devices, experiments, results, sweep
 from thinned.lab.compare import Job, Record
+from thinned.lab.engines import ENGINES
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import BUDGETS, Experiment
 from thinned.lab.progress import Progress, time_text
@@ -20,27 +22,36 @@ from thinned.lab.sweep import Order
 ROOT = Path("thinned-runs")
 
 
-def order(
-    name: str, budget: str, seeds: int | None, data_dir: Path | None, only: Sequence[str], validation: float
-) -> Order:
-    """What the command asks for."""
-    count = seeds or experiments.load(name).seeds[budget]
-    return Order(name, budget, tuple(range(count)), data_dir, tuple(only), validation)
+def order(name: str, budget: str, seeds: int | None, **more: Any) -> Order:
+    """What the command asks for; `more`: fields of `Order`."""
+    asked = Order(name, budget, tuple(range(seeds or experiments.load(name).seeds[budget])), **more)
+    if asked.engine is not None:
+        _checks.one_of("engine", asked.engine, ENGINES)
+    _checks.one_of("device", asked.device, devices.DEVICES)
+    _checks.one_of("precision", asked.precision, devices.PRECISIONS)
+    devices.check(asked.device)
+    return asked
 
 
 def default_out(asked: Order) -> Path:
-    """`thinned-runs/NAME-BUDGET`; what is judged on held-out data lies apart."""
-    return ROOT / f"{asked.experiment}-{asked.budget}{'-held-out' if asked.validation else ''}"
+    """`thinned-runs/NAME-BUDGET`; what is judged on held-out data, or computed otherwise, lies apart."""
+    held_out = ["held-out"] if asked.validation else []
+    return ROOT / "-".join([asked.experiment, asked.budget, *held_out, *asked.computed.values()])
 
 
 def record(asked: Order, todo: Sequence[Job]) -> Record:
     """What the report needs: of all systems, also where the order is for some of them."""
     experiment = experiments.load(asked.experiment)
-    every = dataclasses.replace(asked, only=()).jobs() if asked.only else todo
+    every, lost = list(todo), list[str]()
+    if asked.only or asked.engine:
+        every, lost = dataclasses.replace(asked, only=()).split()
+    settings = experiment.settings(asked.budget, every)
+    if lost:
+        settings["left out"] = f"{'; '.join(lost)}: the engine {asked.engine} does not have them"
     return Record(
         asked.experiment,
         command(asked),
-        experiment.settings(asked.budget, every),
+        settings,
         [run_name(job.config) for job in every],
         asked.budget,
     )
@@ -53,6 +64,8 @@ def command(asked: Order) -> str:
         words += ["--seeds", str(len(asked.seeds))]
     if asked.validation:
         words += ["--validation", f"{asked.validation:g}"]
+    for name, value in asked.computed.items():
+        words += [f"--{name}", value]
     return shlex.join(words)
 
 
@@ -66,6 +79,8 @@ def train(
     def learned(done: Sequence[Stored]) -> str:
         return " ".join(compare.sentences(experiment.page(known, done))[:1])
 
+    if "left out" in known.settings:
+        progress.note(f"left out: {known.settings['left out']}")
     with progress:
         sweep.run(asked, todo, out, progress, save_every=save_every, workers=workers, learned=learned)
 
@@ -118,7 +133,6 @@ def overview_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
             for b, text in e["budgets"].items()
         ]
         rows.append([e["name"], f"{e['summary']}\n{e['source']}", "\n".join(budgets)])
-    rows += [[name, what, f"not there yet: {why}"] for name, (what, why) in experiments.LATER.items()]
     return rows
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from thinned import Key, _checks, cutout, schedules, scratch
 from thinned.kernels.survivors import Penalty
+from thinned.lab import engines
 from thinned.lab.grid import Budget, GridConfig, GridTrainer, System
 from thinned.scratch.layers import Array, Part
 
@@ -50,6 +51,7 @@ class ImageTrainer(GridTrainer):
     """Trains the residual network."""
 
     config: ImageConfig
+    computed_by = ("torch",)
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
@@ -76,37 +78,16 @@ class ImageTrainer(GridTrainer):
         return super()._step(x, y, step)
 
 
-class ImageNet(scratch.Network):
+class ImageNet(engines.ByTorch):
     """The torch network as the trainer knows networks: NumPy arrays on the same memory."""
 
     def __init__(self, config: ImageConfig, shape: Sequence[int], classes: int) -> None:
-        super().__init__({})
+        super().__init__({}, network(config, shape[0], classes), config)
         self.shape, self.l2 = tuple(shape), config.l2
-        self.module = network(config, shape[0], classes)
 
-    def training_pass(self, x: Array, key: Key, step: int) -> Array:
-        """Logits (N, classes) with the masks of `thinned.nn.keyed` at that step."""
-        from thinned.nn import keyed
-
-        with keyed(self.module.train(), key, step):
-            self._saved = self.module(self._images(x))
-        logits: Array = self._saved.detach().numpy()
-        return logits
-
-    def forward(self, x: Array, key: Key | None = None) -> Array:
-        """Logits (N, classes) in evaluation; training is `training_pass`."""
-        import torch
-
-        with torch.no_grad():
-            logits: Array = self.module.eval()(self._images(x)).numpy()
-        return logits
-
-    def param_grads(self, grad: Array) -> None:
-        """The gradients, by torch's autograd."""
-        import torch
-
-        self.module.zero_grad()
-        self.recall().backward(torch.from_numpy(grad))
+    def inputs(self, x: Array) -> Array:
+        """(N, C·H·W) -> (N, C, H, W)."""
+        return x.reshape(-1, *self.shape)
 
     def named_params(self) -> Iterator[tuple[str, Array, Array | Part]]:
         """Every parameter and its gradient, flat; the penalty is for weights alone."""
@@ -118,6 +99,7 @@ class ImageNet(scratch.Network):
 
     def named_arrays(self) -> Iterator[tuple[str, Array]]:
         """Parameters and running statistics, flat."""
+        self.on.pull()
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point():
                 yield name, tensor.numpy().reshape(-1)
@@ -127,21 +109,13 @@ class ImageNet(scratch.Network):
         squares = (float(np.vdot(w, w)) for _, w, part in self.named_params() if part.penalty.l2)  # type: ignore[union-attr]
         return 0.5 * self.l2 * math.fsum(squares)
 
-    def project(self) -> None:
-        """No constraint."""
-
     def set_rate(self, p: float) -> None:
         """The rate of every layer that drops inside the branches."""
         from thinned import nn
 
-        for module in self.module.modules():
+        for module in self.on.model.modules():
             if isinstance(module, (nn.Dropout, nn.Dropout2d, nn.DropBlock2d)):
                 nn.set_rate(module, p)
-
-    def _images(self, x: Array) -> Any:
-        import torch
-
-        return torch.from_numpy(np.ascontiguousarray(x)).reshape(-1, *self.shape)
 
 
 def network(config: ImageConfig, n_in: int, classes: int) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thinned import _files
-from thinned.lab import experiments, report
+from thinned.lab import engines, experiments, report
 from thinned.lab.compare import RECORD, Record, sentences
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import BUDGETS, Experiment, Target
@@ -32,7 +32,6 @@ def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Ro
     found = []
     for name, members in groups.items():
         done = [run for run in members if run.status == "done"]
-        abouts = [run.result["about"] for run in done]
         found.append(
             {
                 "system": name,
@@ -43,8 +42,9 @@ def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Ro
                 "figures": _figures(done),
                 "lost": {run.config["seed"]: run.status for run in members if run.status != "done"},
                 "seconds": _stat([run.seconds for run in done]),
-                "device": _same(f"{a['machine']}, {plural(a['threads'], 'thread')}" for a in abouts),
-                "commit": _same(str(a["commit"]) for a in abouts),
+                "device": _same(_machine(run.result["about"]) for run in done),
+                "engine": _same(engines.text(run.config) for run in done),
+                "commit": _same(str(run.result["about"]["commit"]) for run in done),
                 "command": record.command,
             }
         )
@@ -115,8 +115,6 @@ def page(folder: Path) -> str:
         "before, is told below.",
         _contents(folder),
         *(_section(experiments.load(name), folder) for name in experiments.NAMES),
-        "## Not there yet",
-        "\n".join(f"- `{name}`: {what}; {why}." for name, (what, why) in experiments.LATER.items()),
     ]
     notes = folder.parent / NOTES
     if notes.exists():
@@ -264,6 +262,12 @@ def _short(stat: Mapping[str, float | None] | None) -> str:
     if stat is None or stat["mean"] is None:
         return "–"
     return f"{stat['mean']:.4g}" + (f" ± {stat['sd']:.2g}" if stat["sd"] is not None else "")
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    """The machine and its threads, and before them the accelerator, if there was one."""
+    host = f"{about['machine']}, {plural(about['threads'], 'thread')}"
+    return f"{about['accelerator']}; {host}" if "accelerator" in about else host
 
 
 def _same(values: Any) -> str:

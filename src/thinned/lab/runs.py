@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 
 from thinned import _files
+from thinned.lab import devices
 from thinned.lab.errors import LabError
 
 COLUMNS = (
@@ -94,8 +95,14 @@ class Stored:
 
 
 def canonical(config: Any) -> str:
-    """The configuration as JSON with sorted names and no spaces: the same settings, the same text."""
-    return json.dumps(asdict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """The configuration as JSON with sorted names and no spaces: the same settings, the same text.
+
+    Device and precision are in it where they are not the usual ones: runs made before there was a choice
+    keep their names.
+    """
+    usual = devices.USUAL.items()
+    settings = {name: value for name, value in asdict(config).items() if (name, value) not in usual}
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def run_name(config: Any) -> str:
@@ -181,10 +188,11 @@ class Run:
             _files.write_text(self.folder / FAILURE, why)
 
     def trim(self) -> None:
-        """Remove the parameters of a finished run."""
+        """Remove the parameters of a finished run, and of runs inside it."""
         if self.finished():
             for name in ("last.npz", "best.npz"):
-                (self.folder / name).unlink(missing_ok=True)
+                for path in self.folder.rglob(name):
+                    path.unlink()
 
     def read(self) -> Stored:
         """The run as it lies on disk."""
@@ -208,7 +216,7 @@ def read(folder: Path) -> Stored:
         LabError: a file is missing or damaged.
     """
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = devices.USUAL | json.loads((folder / "config.json").read_text("utf-8"))
         history: History = {column: [] for column in COLUMNS}
         if (folder / "history.csv").exists():
             with open(folder / "history.csv", encoding="utf-8", newline="") as file:

@@ -13,16 +13,16 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
-from thinned.lab import experiments, runs, train
+from thinned.lab import devices, engines, experiments, runs, train
 from thinned.lab.compare import Job
-from thinned.lab.errors import LabError
+from thinned.lab.errors import LabError, missing
 from thinned.lab.progress import Progress
 from thinned.lab.runs import Run, Stored, run_name
 
@@ -35,7 +35,10 @@ Learned = Callable[[Sequence[Stored]], str]
 
 @dataclass(frozen=True)
 class Order:
-    """What to train, in a form that another process can take up."""
+    """What to train, in a form that another process can take up.
+
+    `engine` None: each network's own.
+    """
 
     experiment: str
     budget: str
@@ -43,28 +46,62 @@ class Order:
     data_dir: Path | None = None
     only: tuple[str, ...] = ()
     validation: float = 0.0
+    engine: str | None = None
+    device: str = "cpu"
+    precision: str = "32"
+
+    @property
+    def computed(self) -> dict[str, str]:
+        """Engine, device and precision, where they are not the usual ones."""
+        usual: Mapping[str, str | None] = {"engine": None, **devices.USUAL}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
     def jobs(self) -> list[Job]:
-        """The runs: those of the systems in whose names a part of `only` occurs.
+        """The runs: those of the systems in whose names a part of `only` occurs, and which the engine has.
 
         Raises:
             LabError: there are none.
+            ValueError: device or precision do not fit the engine.
         """
+        return self.split()[0]
+
+    def split(self) -> tuple[list[Job], list[str]]:
+        """The `jobs`, and the names of the systems that the engine does not have."""
         experiment = experiments.load(self.experiment)
         todo = experiment.jobs(self.budget, self.seeds, self.data_dir)
-        names = [experiment.label(dataclasses.asdict(job.config)) for job in todo]
+        names = [experiment.label(asdict(job.config)) for job in todo]
+        found = list(zip(todo, names, strict=True))
         if self.only:
-            todo = [
-                job for job, name in zip(todo, names, strict=True) if any(part in name for part in self.only)
-            ]
-        if not todo:
+            found = [(job, name) for job, name in found if any(part in name for part in self.only)]
+        if not found:
             there = "; ".join(dict.fromkeys(names)) or "none in this budget"
             raise LabError(
                 f"only: expected a part of a system's name, got {list(self.only)}; there are {there}"
             )
         if self.validation:
-            todo = [_judged_on_held_out(job, self.validation) for job in todo]
-        return todo
+            found = [(_set(job, validation=self.validation), name) for job, name in found]
+        if not self.computed:
+            return [job for job, _ in found], []
+        return self._on_engine(found)
+
+    def _on_engine(self, found: Sequence[tuple[Job, str]]) -> tuple[list[Job], list[str]]:
+        """The jobs as engine and device compute them in this precision; what is no network stays as it is."""
+        if not any(job.trainer.network for job, _ in found):
+            raise LabError(
+                f"{', '.join(self.computed)}: for networks, and {self.experiment} trains none here"
+            )
+        todo, lost = [], dict[str, None]()
+        for job, name in found:
+            c, engine = job.config, self.engine or job.config.engine
+            if not job.trainer.network:
+                todo.append(job)
+            elif engine in job.trainer.computed_by and engines.can(engine, c.method, c.activation):
+                todo.append(_set(job, engine=engine, device=self.device, precision=self.precision))
+            else:
+                lost[name] = None
+        if not any(job.trainer.network for job in todo):
+            raise LabError(f"engine: {self.engine} cannot compute {'; '.join(lost)}: leave the engine away")
+        return todo, list(lost)
 
 
 def run(
@@ -101,7 +138,7 @@ def run(
 def seconds(job: Job) -> float:
     """How long a run should take on this machine, about."""
     n, inputs = job.dataset.x_train.shape
-    settings = dataclasses.asdict(job.config)
+    settings = asdict(job.config)
     return time_of(job.trainer.work(settings, n, inputs, len(job.dataset.classes)))
 
 
@@ -131,8 +168,9 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _judged_on_held_out(job: Job, share: float) -> Job:
-    return dataclasses.replace(job, config=dataclasses.replace(job.config, validation=share))
+def _set(job: Job, **settings: Any) -> Job:
+    """The job with other settings."""
+    return dataclasses.replace(job, config=dataclasses.replace(job.config, **settings))
 
 
 def _here(
@@ -150,6 +188,8 @@ def _one(job: Job, out: Path, progress: Progress, save_every: float) -> Stored:
         train.train(job.config, job.dataset, out, progress, trainer=job.trainer, save_every=save_every)
     except LabError:
         raise
+    except ImportError as error:  # what all runs have in common
+        raise LabError(missing(error)) from error
     except Exception as error:
         run.fail(f"{type(error).__name__}: {error}")
         progress.end(run.read())

@@ -1,4 +1,4 @@
-"""Training on the NumPy engine: a configuration and a data set in, a run folder out, resumable bit for bit.
+"""Training on either engine: a configuration and a data set in, a run folder out, resumable bit for bit.
 
 Every random number comes from `Key(config.seed)`: `"init"`, `"order"` and the epoch, `"mask"` and the step.
 So the state after an epoch is the parameters, the optimizer and the history, and nothing else.
@@ -21,7 +21,7 @@ import numpy as np
 
 from thinned import Key, choose, scratch
 from thinned.key import permutation
-from thinned.lab import engines
+from thinned.lab import devices, engines
 from thinned.lab.config import Config, rate
 from thinned.lab.data import Dataset, holdout
 from thinned.lab.progress import Progress
@@ -51,9 +51,7 @@ def build(config: Config, dataset: Dataset) -> scratch.Network:
         max_norm=config.max_norm,
         dtype=np.dtype(config.dtype),
     )
-    if config.engine == "torch":
-        return engines.TorchNet(net, config.method)
-    return scratch.Thin(net) if engines.is_thin(config.method) else net
+    return engines.computed(net, config)
 
 
 def train(
@@ -88,6 +86,7 @@ def train(
         except (ValueError, TypeError) as error:
             progress.note(f"the checkpoint of {run.folder} cannot be used ({error}); starting this run again")
             run, current = Run(folder, config), make()
+        current.folder = run.folder
         progress.begin(run.folder.name, config.epochs, current.epoch)
         _epochs(current, run, progress, save_every)
         if current.diverged:  # the parameters are of no use now, and of no whole epoch
@@ -132,6 +131,8 @@ class Trainer:
 
     network = True  # whether there is one
     keeps = False  # whether a report needs the parameters after training
+    computed_by: tuple[str, ...] = engines.ENGINES  # the engines that can
+    folder = Path()  # of the run; a trainer may keep more in it
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
@@ -305,7 +306,7 @@ class Trainer:
             "judged_on": "held-out training data" if self.config.validation else "test data",
             "parameters": params,
             "seconds_per_epoch": float(np.mean(self.history["seconds"])) if self.history["seconds"] else None,
-            "about": about(),
+            "about": about() | devices.about(self.config),
         }
         if self.diverged:
             nothing = dict.fromkeys(("test_error", "train_error", "gap", "test_loss", "train_loss"))

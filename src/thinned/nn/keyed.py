@@ -15,7 +15,8 @@ from thinned.key import Key
 from thinned.nn.modules import Drop
 from thinned.nn.stream import Named, recomputing
 
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")  # what torch puts into names
+# What torch and Lightning Fabric put into names.
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 _entering = threading.Lock()
 
 
@@ -29,10 +30,10 @@ def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iter
             loss_of(model(x), y).backward()
 
     The key of a module is ``key.fold_in(step).fold_in(name)``; ``name`` is its qualified name in ``model``
-    (the first, where it has several), without what `torch.compile`, DistributedDataParallel or checkpoint
-    wrappers add. So a layer more changes no other layer's mask. ``sample_offset`` is the index, in the whole
-    batch, of the first sample that this process or micro-batch sees: split in any way, a batch gets the
-    masks of the whole.
+    (the first, where it has several), without what `torch.compile`, DistributedDataParallel, checkpoint
+    wrappers or Lightning Fabric add. So a layer more changes no other layer's mask. ``sample_offset`` is the
+    index, in the whole batch, of the first sample that this process or micro-batch sees: split in any way, a
+    batch gets the masks of the whole.
 
     A module that is used several times in one pass takes its key itself at its first call (n = 0), and
     that key's ``.fold_in(n)`` at call n = 1, 2, … A pass begins with each call of ``model``; where other

@@ -49,7 +49,7 @@ class Loss:
 
 
 class SoftmaxCrossEntropy(Loss):
-    """L = −1/N Σ_n log y[n, label_n], y = softmax(logits); never overflows.
+    """L = −1/N Σ_n Σ_k t[n, k] log y[n, k], y = softmax(logits), t one-hot rows or shares; never overflows.
 
     After ``forward``, ``probabilities`` holds y, (N, K).
     """
@@ -58,16 +58,17 @@ class SoftmaxCrossEntropy(Loss):
     _labels: NDArray[Any]
 
     def forward(self, logits: Array, labels: NDArray[Any], weights: Array | None = None) -> float:
-        """The mean loss of logits (N, K) and labels (N,), integers in [0, K).
+        """The mean loss of logits (N, K) and labels: (N,) integers in [0, K), or (N, K) shares that sum to 1.
 
         The loss is NaN where a logit is NaN or +∞. Raises TypeError or ValueError where shapes, dtypes or
         labels do not fit.
         """
         logits = outputs("logits", logits)
-        labels = check_labels(labels, *logits.shape)
+        labels = np.asarray(labels)
+        labels = shares(labels, logits) if labels.ndim == 2 else check_labels(labels, *logits.shape)
         with np.errstate(invalid="ignore"):  # ∞ − ∞: NaN, and so is the loss
             y = logits - logits.max(axis=1, keepdims=True)  # the largest exponent is 0
-        score = y[np.arange(len(y)), labels]
+        score = _expected(y, labels)
         np.exp(y, out=y)
         total = y.sum(axis=1, keepdims=True)
         y /= total
@@ -75,11 +76,14 @@ class SoftmaxCrossEntropy(Loss):
         return self._mean(np.log(total[:, 0]) - score, weights)
 
     def backward(self) -> Array:
-        """∂L/∂logits = (y − onehot(labels))/N, of shape (N, K)."""
+        """∂L/∂logits = (y − t)/N, of shape (N, K)."""
         if self.probabilities is None:
             raise RuntimeError("SoftmaxCrossEntropy.backward: call forward first")
         grad = self.probabilities.copy()
-        grad[np.arange(len(grad)), self._labels] -= 1
+        if self._labels.ndim == 2:
+            grad -= self._labels
+        else:
+            grad[np.arange(len(grad)), self._labels] -= 1
         return self._weighed(grad)
 
 
@@ -125,6 +129,13 @@ class SquaredError(Loss):
         return self._weighed(self._error.copy())
 
 
+def _expected(y: Array, labels: NDArray[Any]) -> Array:
+    """Σ_k t[n, k] y[n, k]; where t is 0, so is the term, also for y = −∞."""
+    if labels.ndim == 1:
+        return y[np.arange(len(y)), labels]
+    return np.multiply(labels, y, out=np.zeros_like(y), where=labels > 0).sum(axis=1)
+
+
 def outputs(name: str, value: Any) -> Array:
     """``value`` as a floating-point array (N, K), neither of them 0."""
     value = floats(name, value)
@@ -144,3 +155,16 @@ def check_labels(labels: Any, n: int, classes: int) -> NDArray[Any]:
     if low < 0 or high >= classes:
         raise ValueError(f"labels: expected 0 to {classes - 1}, came {low if low < 0 else high}")
     return labels
+
+
+def shares(labels: NDArray[Any], logits: Array) -> Array:
+    """``labels`` as shares of the classes, (N, K) as ``logits``: from 0, with the sum 1 in each row."""
+    labels = same_shape("labels", labels, logits.shape)
+    worst = float(np.abs(labels.sum(axis=1) - 1).max())
+    rounding = labels.shape[1] * float(np.finfo(labels.dtype).eps)
+    if not (labels.min() >= 0 and worst <= rounding):
+        raise ValueError(
+            f"labels: expected shares of at least 0 with the sum 1 in each row, came {labels.min():g} as the "
+            f"least and sums up to {worst:g} from 1"
+        )
+    return labels.astype(logits.dtype, copy=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from thinned import Key, choose, uncertainty
-from thinned.lab.findings import Stat, number, stat_text
+from thinned.lab.findings import number, stat_text
 from thinned.lab.grid import Budget, Grid, GridTrainer, Group, System, figure
 from thinned.lab.report import Reference
 
@@ -64,7 +64,7 @@ def tables(groups: Group) -> list[Reference]:
     """Each way of evaluating."""
     found = {name: runs for name, runs in groups.items() if runs}
     rows = [[way, *(stat_text(figure(runs, way)) for runs in found.values())] for way in WAYS]
-    far = [Stat.of([run.measured["geometric − scaled"] for run in runs]) for runs in found.values()]
+    far = [figure(runs, "geometric − scaled") for runs in found.values()]
     rows.append(["largest difference, geometric − scaled", *(f"{stat.mean:.1e}" for stat in far)])
     caption = (
         "Test errors in %. The geometric mean of the sub-networks, normalised, is exactly the network "

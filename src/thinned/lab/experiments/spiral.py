@@ -102,6 +102,7 @@ class SpiralTrainer(Trainer):
     """Dense 2-512 (L2), ReLU, dropout 0.1, dense 512-3."""
 
     config: SpiralConfig
+    computed_by = ("numpy",)  # wiring A has no torch module
 
     def build(self) -> scratch.Sequential:
         """The network, weights 0.01·N(0, 1)."""
