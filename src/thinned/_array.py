@@ -125,6 +125,33 @@ def sqrt(x: Any) -> Any:
     return x.masked_fill(x == 0, 1.0).sqrt().masked_fill(x == 0, 0.0)
 
 
+def log(x: Any) -> Any:
+    """ln x."""
+    return x.log() if is_torch(x) else np.log(x)
+
+
+def sigmoid(x: Any) -> Any:
+    """1/(1 + e⁻ˣ), the logistic function; never overflows."""
+    if is_torch(x):
+        return x.sigmoid()
+    y = np.exp(np.minimum(x, 0))  # e^min(x, 0)/(1 + e^−|x|): exponents are ≤ 0
+    below = np.abs(x)
+    np.negative(below, out=below)
+    np.exp(below, out=below)
+    below += 1
+    y /= below
+    return y
+
+
+def softplus(x: Any) -> Any:
+    """ln(1 + eˣ); never overflows."""
+    return (
+        sys.modules["torch"].logaddexp(x, x.new_zeros(()))
+        if is_torch(x)
+        else np.logaddexp(x, x.dtype.type(0))
+    )
+
+
 def zeros(shape: tuple[int, ...], like: Any) -> Any:
     """Zeros of that shape, in the dtype and on the device of ``like``."""
     return like.new_zeros(shape) if is_torch(like) else np.zeros(shape, like.dtype)

@@ -61,7 +61,7 @@ class System:
         line, x: its line in the experiment's picture, and its place there.
         budgets: in which it is trained.
         trainer: who trains it.
-        absent: why it cannot be run yet.
+        config: of its runs, where it is not the grid's.
     """
 
     label: str
@@ -73,7 +73,7 @@ class System:
     x: float | None = None
     budgets: Sequence[str] = BUDGETS
     trainer: type[Trainer] = GridTrainer
-    absent: str = ""
+    config: type[GridConfig] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ class Grid:
             page=self.page,
             work=self.work,
             label=label,
-            targets=tuple(Target(s.label, s.theirs, s.absent) for s in self.systems),
+            targets=tuple(Target(s.label, s.theirs) for s in self.systems),
         )
 
     def plan(self, budget: str) -> Iterator[tuple[System, dict[str, Any], int]]:
@@ -171,7 +171,7 @@ class Grid:
         for system in self.systems:
             data = system.data or b.data
             examples = system.examples or b.examples(data)
-            if system.absent or budget not in system.budgets or examples > b.examples(data):
+            if budget not in system.budgets or examples > b.examples(data):
                 continue
             settings = {"data": data, **self.settings, **b.settings, **system.settings}
             settings["hidden"] = tuple(max(4, round(b.width * n)) for n in settings["hidden"])
@@ -188,7 +188,7 @@ class Grid:
         plan = [(part(settings["data"], n), system, settings) for system, settings, n in self.plan(budget)]
         return [
             Job(
-                self.config(
+                (system.config or self.config)(
                     fingerprint=data.fingerprint,
                     seed=seed,
                     system=system.label,
@@ -263,8 +263,7 @@ class Grid:
             runs = groups[system.label]
             theirs = "–" if system.theirs is None else number(system.theirs)
             if not runs:
-                why = f"not yet: {system.absent}" if system.absent else "not in this budget"
-                rows.append([system.label, theirs, why, "–", "–"])
+                rows.append([system.label, theirs, "not in this budget", "–", "–"])
                 continue
             stat, minutes = error(runs), Stat.of([run.seconds / 60 for run in runs if run.status == "done"])
             ours = stat_text(stat) if stat.n else runs[0].status

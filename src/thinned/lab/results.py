@@ -194,7 +194,7 @@ def _table(targets: Sequence[Target], every: Rows) -> str:
     ]
     for target in targets:
         cells = {row["budget"]: row for row in every if row["system"] == target.label}
-        ours = [_ours(cells.get(budget), target) for budget in ("paper", "quick")]
+        ours = [_ours(cells.get(budget)) for budget in ("paper", "quick")]
         row = cells.get("paper") or cells.get("quick")
         theirs = "" if target.theirs is None else number(target.theirs)
         rest = (
@@ -206,9 +206,7 @@ def _table(targets: Sequence[Target], every: Rows) -> str:
     return "\n".join(lines)
 
 
-def _ours(row: Mapping[str, Any] | None, target: Target) -> str:
-    if target.absent:
-        return "not yet"
+def _ours(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "not run"
     lost = [f"seed {seed} {status}" for seed, status in row["lost"].items()]

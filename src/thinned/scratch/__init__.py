@@ -11,6 +11,7 @@
 (8, 10)
 """
 
+from thinned.scratch.boltzmann import DBM, DBN, RBM
 from thinned.scratch.drops import DropConnect, Dropout, GaussianDropout, SpatialDropout, ThinDropout
 from thinned.scratch.files import load_params, save_params
 from thinned.scratch.layers import Layer, Linear, Maxout, ReLU, Sigmoid, Softmax, Tanh
@@ -21,6 +22,9 @@ from thinned.scratch.optimizers import SGD, Adam, Optimizer
 from thinned.scratch.thin import Thin
 
 __all__ = [
+    "DBM",
+    "DBN",
+    "RBM",
     "SGD",
     "Adam",
     "BatchNorm",

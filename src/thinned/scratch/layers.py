@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from thinned import _checks
+from thinned import _array, _checks
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices, Penalty
 from thinned.key import Key, normals
@@ -261,12 +261,7 @@ class Sigmoid(Layer):
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """Any shape -> same."""
-        y: Array = np.exp(np.minimum(floats("x", x), 0))  # e^min(x, 0)/(1 + e^−|x|): exponents are ≤ 0
-        below = np.abs(x)
-        np.negative(below, out=below)
-        np.exp(below, out=below)
-        below += 1
-        y /= below
+        y: Array = _array.sigmoid(floats("x", x))
         self._saved = y
         return y
 

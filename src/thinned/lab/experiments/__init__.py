@@ -42,11 +42,10 @@ BUDGETS = ("smoke", "quick", "paper")
 
 @dataclass(frozen=True)
 class Target:
-    """One row of the source's table: its name, its test error in % if printed, why it is not there yet."""
+    """One row of the source's table: its name, its test error in % if printed."""
 
     label: str
     theirs: float | None = None
-    absent: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any
 
 from thinned.lab.computations import Svm
 from thinned.lab.grid import Budget, Grid, System
+from thinned.lab.pretrained import Pretrained, PretrainedConfig
 
 PAPER, TESTED = ("paper",), ("smoke", "paper")
-DEEP = "needs Boltzmann machines, trained layer by layer"
 
 
 def relu(label: str, theirs: float | None, hidden: tuple[int, ...], **more: Any) -> System:
@@ -17,7 +17,19 @@ def relu(label: str, theirs: float | None, hidden: tuple[int, ...], **more: Any)
     return System(label=label, theirs=theirs, settings={"hidden": hidden, **more}, budgets=budgets)
 
 
-THREE = (1024,) * 3
+def pretrained(machine: str, how: str, theirs: float, **more: Any) -> System:
+    """A row that begins with a Boltzmann machine."""
+    return System(
+        label=f"{machine} + {how}, 500-500-2000",
+        theirs=theirs,
+        settings={**LOGISTIC, "hidden": DEEP, "machine": machine.lower(), **FINE, **more},
+        trainer=Pretrained,
+        config=PretrainedConfig,
+    )
+
+
+THREE, DEEP = (1024,) * 3, (500, 500, 2000)
+FINE: dict[str, Any] = {}
 LOGISTIC = {"activation": "sigmoid", "lr": 2e-3}
 MAXOUT = {"activation": "maxout", "max_norm": 2.0}
 
@@ -51,10 +63,10 @@ EXPERIMENT = Grid(
             theirs=0.94,
             settings={**MAXOUT, "hidden": (240, 240)},
         ),
-        System(label="DBN + finetuning, 500-500-2000", theirs=1.18, absent=DEEP),
-        System(label="DBM + finetuning, 500-500-2000", theirs=0.96, absent=DEEP),
-        System(label="DBN + dropout finetuning, 500-500-2000", theirs=0.92, absent=DEEP),
-        System(label="DBM + dropout finetuning, 500-500-2000", theirs=0.79, absent=DEEP),
+        pretrained("DBN", "finetuning", 1.18, method="none"),
+        pretrained("DBM", "finetuning", 0.96, method="none"),
+        pretrained("DBN", "dropout finetuning", 0.92),
+        pretrained("DBM", "dropout finetuning", 0.79),
         relu("ours: standard, ReLU, 3 × 1024", None, THREE, method="none"),
         relu("ours: thin, ReLU, 3 × 1024", None, THREE, method="thin"),
         relu("ours: thin + max-norm, ReLU, 3 × 1024", None, THREE, method="thin", max_norm=2.0),
