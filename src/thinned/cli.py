@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from thinned.lab.compare import Job, Record
     from thinned.lab.runs import Stored
+    from thinned.lab.store import Folder
 
 # Defaults that suit the data, chosen on held-out training data of digits and MNIST.
 SMALL = 5_000  # training examples; with fewer, batches of 32 and sgd by default
@@ -139,8 +140,8 @@ def compare(
         Path | None, typer.Option(help="where mnist or cifar10 lies; else $THINNED_DATA, else a download")
     ] = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="folder of the runs and the report; by default thinned-runs/compare-DATA"),
+        str | None,
+        typer.Option(help="folder, or URL, of the runs and the report; by default thinned-runs/compare-DATA"),
     ] = None,
     save_every: Annotated[float, typer.Option(min=0, help="seconds between checkpoints")] = 2.0,
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
@@ -158,6 +159,7 @@ def compare(
     from thinned.lab import runs
     from thinned.lab.config import Config
     from thinned.lab.engines import ENGINES
+    from thinned.lab.store import folder
 
     names = lab.known_methods(_list(methods), _checks.one_of("engine", engine, ENGINES))
     dataset = sets.load(data, data_dir=data_dir, label=label)
@@ -178,14 +180,14 @@ def compare(
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
     every = range(seeds)
     todo = lab.jobs(base, dataset, names, every)
-    out = out or Path("thinned-runs") / f"compare-{Path(data).stem}"
+    place = folder(out or Path("thinned-runs") / f"compare-{Path(data).stem}")
     record = lab.Record(
         "compare",
         runs.command(),
         lab.settings(base, dataset, every),
         [runs.run_name(job.config) for job in todo],
     )
-    _train(todo, out, record, save_every, json)
+    _train(todo, place, record, save_every, json)
 
 
 @app.command()
@@ -200,7 +202,19 @@ def reproduce(
     only: Annotated[
         list[str] | None, typer.Option(help="systems whose names hold this; may be given several times")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="runs side by side, each with its share of cores")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="runs side by side, each with its share of cores; by default 1, with --ray as many as CPUs",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="train on a Ray cluster: host:port, ray://host:port, auto, or local"
+        ),
+    ] = None,
     validation: Annotated[
         float,
         typer.Option(help="share of the training data to judge by, in place of the test data: to choose"),
@@ -208,7 +222,10 @@ def reproduce(
     data_dir: Annotated[
         Path | None, typer.Option(help="where the data lies; else $THINNED_DATA, else a download")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="by default thinned-runs/NAME-BUDGET")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="folder, or URL such as s3://bucket/runs; by default thinned-runs/NAME-BUDGET"),
+    ] = None,
     publish: Annotated[
         Path | None, typer.Option(help="put the results into this folder, and the page beside it")
     ] = None,
@@ -229,7 +246,7 @@ def reproduce(
     from thinned import _checks
     from thinned.lab import console, experiments, results
     from thinned.lab import reproduce as lab
-    from thinned.lab.progress import time_text
+    from thinned.lab.store import folder
 
     if page:
         print(f"page: {results.write_page(publish or Path('docs/results'))}")
@@ -245,24 +262,25 @@ def reproduce(
     experiment = experiments.load(name)
     _checks.one_of("budget", budget, experiments.BUDGETS)
     asked = lab.order(name, budget, seeds, data_dir, only or (), validation)
-    out = out or lab.default_out(asked)
+    place = folder(out) if out else lab.default_out(asked)
     todo = asked.jobs()
     if dry_run:
-        rows, seconds = lab.dry_run(asked, todo, out, workers)
+        rows, told = lab.dry_run(asked, todo, place, workers, ray)
         console.table(["system", "runs", "done", "epochs", "about"], rows)
-        print(f"about {time_text(seconds)} in all; nothing was trained")
+        print(told)
         return
     record = lab.record(asked, todo)
-    record.save(out)  # first, so that a report can be made of a part
+    record.save(place)  # first, so that a report can be made of a part
+    progress = console.progress(experiment.line, json)
     try:
-        lab.train(asked, todo, out, console.progress(experiment.line, json), save_every, workers)
+        lab.train(asked, todo, place, progress, save_every=save_every, workers=workers, ray=ray)
     except KeyboardInterrupt:
-        fail(f"stopped; the same command continues where it left off (in {out})", 130)
-    stored = record.stored(out)
-    _finish(record, stored, out, json)
-    results.save(out, experiment, results.rows(experiment, record, stored))
-    if out.parent == lab.ROOT:
-        results.write_index(out.parent)
+        fail(f"stopped; the same command continues where it left off (in {place})", 130)
+    stored = record.stored(place)
+    _finish(record, stored, place, json)
+    results.save(place, experiment, results.rows(experiment, record, stored))
+    if place.parent == lab.ROOT:
+        results.write_index(place.parent)
     if publish:
         lab.publish(publish, record, stored)
     _complain(stored)
@@ -270,14 +288,16 @@ def reproduce(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="a folder that compare or reproduce wrote")],
+    folder: Annotated[str, typer.Argument(help="a folder, or URL, that compare or reproduce wrote")],
     json: Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")] = False,
 ) -> None:
     """Make the report again from the runs in a folder."""
+    from thinned.lab import store
     from thinned.lab.compare import Record
 
-    record = Record.load(folder)
-    _finish(record, record.stored(folder), folder, json)
+    place = store.folder(folder)
+    record = Record.load(place)
+    _finish(record, record.stored(place), place, json)
 
 
 @app.command()
@@ -331,7 +351,7 @@ def main() -> None:
     app()
 
 
-def _train(todo: Sequence[Job], out: Path, record: Record, save_every: float, json: bool) -> None:
+def _train(todo: Sequence[Job], out: Folder, record: Record, save_every: float, json: bool) -> None:
     """Train, report, and say what was learned."""
     from thinned.lab import compare as lab
     from thinned.lab import console
@@ -366,7 +386,7 @@ def _complain(stored: Sequence[Stored]) -> None:
         )
 
 
-def _finish(record: Record, stored: Sequence[Stored], out: Path, json: bool) -> None:
+def _finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -> None:
     """Write the report; print the table, what was learned, and where the report lies."""
     from thinned.lab import compare as lab
     from thinned.lab import console, experiments

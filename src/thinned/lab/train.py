@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from thinned.lab.config import Config, rate
 from thinned.lab.data import Dataset, holdout
 from thinned.lab.progress import Progress
 from thinned.lab.runs import COLUMNS, Arrays, Checkpoint, History, Run, Stored, about
+from thinned.lab.store import Folder
 
 EVALUATED = 10_000  # training examples, at most, behind train_error and train_loss of each epoch
 BLOCK = 1_000  # examples in one evaluation pass
@@ -59,7 +59,7 @@ def build(config: Config, dataset: Dataset) -> scratch.Network:
 def train(
     config: Config,
     dataset: Dataset,
-    folder: Path,
+    folder: Folder,
     progress: Progress | None = None,
     *,
     trainer: type[Trainer] | None = None,
@@ -78,7 +78,7 @@ def train(
     run = Run(folder, config)
     if run.finished():
         return run.read()
-    with run.locked(), _few_threads(config, dataset):
+    with run.locked(), limited(1) if small(config, dataset) else contextlib.nullcontext():
         if config.validation:
             dataset = holdout(dataset, config.validation, Key(config.seed).fold_in("holdout"))
         make = functools.partial(trainer or Trainer, config, dataset)
@@ -100,16 +100,19 @@ def train(
     return stored
 
 
-def _few_threads(config: Config, dataset: Dataset) -> AbstractContextManager[Any]:
-    """One thread for small matrix products: handing out the work would take longer than the work."""
+def small(config: Config, dataset: Dataset) -> bool:
+    """Whether one thread is enough: handing out the work would take longer than the work."""
     sizes = (dataset.x_train.shape[1], *config.hidden, len(dataset.classes))
-    work = min(config.batch, len(dataset.x_train)) * max(a * b for a, b in pairwise(sizes))
-    if work < ONE_THREAD:
-        with contextlib.suppress(ImportError):
-            limits: AbstractContextManager[Any] = importlib.import_module("threadpoolctl").threadpool_limits(
-                1
-            )
-            return limits
+    return min(config.batch, len(dataset.x_train)) * max(a * b for a, b in pairwise(sizes)) < ONE_THREAD
+
+
+def limited(threads: int) -> AbstractContextManager[Any]:
+    """Matrix products on so many threads, where the matrix library lets itself be told."""
+    with contextlib.suppress(ImportError):
+        limits: AbstractContextManager[Any] = importlib.import_module("threadpoolctl").threadpool_limits(
+            threads
+        )
+        return limits
     return contextlib.nullcontext()
 
 
