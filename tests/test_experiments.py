@@ -23,7 +23,7 @@ pytest.importorskip("matplotlib")
 from thinned import Key, _files, scratch
 from thinned.cli import app
 from thinned.key import words
-from thinned.lab import computations, experiments, plots, residual, results, runs, sweep, train
+from thinned.lab import computations, experiments, plots, residual, results, runs, sweep, train, workers
 from thinned.lab import reproduce as lab
 from thinned.lab.compare import Job, Record
 from thinned.lab.data import Dataset, load
@@ -580,7 +580,7 @@ def test_a_job_fails_in_its_own_words(tmp_path):
         def build(self):
             raise MemoryError("too large")
 
-    run = sweep._one(Job(config, load("digits"), Broken), tmp_path, Told(), 1.0)
+    run = workers.train_one(Job(config, load("digits"), Broken), tmp_path, Told(), 1.0)
     assert (run.status, run.failure) == ("failed", "MemoryError: too large")
     assert Record.load(tmp_path).stored(tmp_path) == [run]
     assert run_name(config) == Run(tmp_path, config).folder.name

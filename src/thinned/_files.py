@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -12,15 +13,28 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
+
+
+class Elsewhere(Protocol):
+    """A file that is on no disk of this machine (`thinned.lab.store.Remote`)."""
+
+    def read_bytes(self, max_bytes: int) -> bytes:
+        """The whole file; ValueError, before anything is read, where it is larger."""
+
+    def put(self, data: bytes) -> None:
+        """Write it, whole or not at all."""
+
+
+AnyFile = str | os.PathLike[str] | Elsewhere
 
 MAX_NPZ_BYTES = 1 << 34  # 16 GiB unpacked: more than this library writes, less than a zip bomb
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+def atomic_write(path: AnyFile, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that takes the place of `path` only when the block ends well.
 
     It is written beside its place, synced to disk and renamed, so that a reader (or a crash at any moment)
@@ -28,7 +42,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     one is removed.
 
     Args:
-        path: the file; missing folders are made; a symbolic link is followed.
+        path: the file; missing folders are made; a symbolic link is followed. What is no path is a file
+            elsewhere, and gets its bytes in one piece.
         mode: `"wb"`, or `"w"` for UTF-8 text.
 
     Raises:
@@ -37,6 +52,11 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[
     """
     if mode not in ("wb", "w"):
         raise ValueError(f'mode: expected "wb" or "w", got {mode!r}')
+    if not isinstance(path, (str, os.PathLike)):
+        buffer = io.BytesIO() if mode == "wb" else io.StringIO()
+        yield buffer
+        path.put(buffer.getvalue() if isinstance(buffer, io.BytesIO) else buffer.getvalue().encode())
+        return
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}.tmp")
@@ -71,13 +91,13 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
+def write_text(path: AnyFile, text: str) -> None:
     """Write `text` in UTF-8, whole or not at all."""
     with atomic_write(path, "w") as file:
         file.write(text)
 
 
-def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+def write_json(path: AnyFile, obj: Any) -> None:
     """Write `obj` as JSON, whole or not at all.
 
     NumPy scalars and arrays become numbers and lists, paths strings; NaN and infinities become null, because
@@ -99,7 +119,7 @@ def _plain(obj: Any) -> Any:
     return str(obj) if isinstance(obj, os.PathLike) else obj
 
 
-def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> None:
+def save_npz(path: AnyFile, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as an uncompressed `.npz`, whole or not at all.
 
     The same arrays give the same bytes (no time stamps). `numpy.load` reads the file.
@@ -118,7 +138,7 @@ def save_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray]) -> 
                 np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
-def load_npz(path: str | os.PathLike[str], max_bytes: int = MAX_NPZ_BYTES) -> dict[str, np.ndarray]:
+def load_npz(path: AnyFile, max_bytes: int = MAX_NPZ_BYTES) -> dict[str, np.ndarray]:
     """Read every array of an `.npz` file; pickled objects are never loaded.
 
     Array sizes are checked against the archive's before memory is taken.
@@ -127,10 +147,14 @@ def load_npz(path: str | os.PathLike[str], max_bytes: int = MAX_NPZ_BYTES) -> di
         FileNotFoundError: no such file.
         ValueError: no `.npz`, truncated, damaged, with Python objects, or of more than `max_bytes` unpacked.
     """
-    if not Path(path).exists():
+    if not isinstance(path, (str, os.PathLike)):
+        source: Any = io.BytesIO(path.read_bytes(max_bytes))
+    elif not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
+    else:
+        source = path
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(source) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
             if total > max_bytes:

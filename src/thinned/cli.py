@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from thinned.lab.compare import Job, Record
     from thinned.lab.runs import Stored
+    from thinned.lab.store import Folder
 
 # Options of several commands.
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")]
@@ -144,8 +145,8 @@ def compare(
     label: Annotated[str | None, typer.Option(help="column of the labels in a .csv file")] = None,
     data_dir: DataDir = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="folder of the runs and the report; by default thinned-runs/compare-DATA"),
+        str | None,
+        typer.Option(help="folder, or URL, of the runs and the report; by default thinned-runs/compare-DATA"),
     ] = None,
     save_every: SaveEvery = 2.0,
     json: Json = False,
@@ -163,6 +164,7 @@ def compare(
     from thinned.lab import devices, runs
     from thinned.lab.config import Config
     from thinned.lab.engines import ENGINES
+    from thinned.lab.store import folder
 
     names = lab.known_methods(_list(methods), _checks.one_of("engine", engine, ENGINES))
     dataset = sets.load(data, data_dir=data_dir, label=label)
@@ -186,14 +188,14 @@ def compare(
     devices.check(base.device)
     every = range(seeds)
     todo = lab.jobs(base, dataset, names, every)
-    out = out or Path("thinned-runs") / f"compare-{Path(data).stem}"
+    place = folder(out or Path("thinned-runs") / f"compare-{Path(data).stem}")
     record = lab.Record(
         "compare",
         runs.command(),
         lab.settings(base, dataset, every),
         [runs.run_name(job.config) for job in todo],
     )
-    _train(todo, out, record, save_every, json)
+    _train(todo, place, record, save_every, json)
 
 
 @app.command()
@@ -208,7 +210,19 @@ def reproduce(
     only: Annotated[
         list[str] | None, typer.Option(help="systems whose names hold this; may be given several times")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="runs side by side, each with its share of cores")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="runs side by side, each with its share of cores; by default 1, with --ray as many as CPUs",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="train on a Ray cluster: host:port, ray://host:port, auto, or local"
+        ),
+    ] = None,
     validation: Validation = 0.0,
     engine: Annotated[
         str | None, typer.Option(help="numpy or torch, for dense networks; by default each network's own")
@@ -216,7 +230,10 @@ def reproduce(
     device: Device = "cpu",
     precision: Precision = "32",
     data_dir: DataDir = None,
-    out: Annotated[Path | None, typer.Option(help="by default thinned-runs/NAME-BUDGET")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="folder, or URL such as s3://bucket/runs; by default thinned-runs/NAME-BUDGET"),
+    ] = None,
     publish: Annotated[
         Path | None, typer.Option(help="put the results into this folder, and the page beside it")
     ] = None,
@@ -237,7 +254,7 @@ def reproduce(
     from thinned import _checks
     from thinned.lab import console, experiments, results
     from thinned.lab import reproduce as lab
-    from thinned.lab.progress import time_text
+    from thinned.lab.store import folder
 
     if page:
         print(f"page: {results.write_page(publish or Path('docs/results'))}")
@@ -255,24 +272,25 @@ def reproduce(
     computed = {"engine": engine, "device": device, "precision": precision}
     more = {"data_dir": data_dir, "only": tuple(only or ()), "validation": validation, **computed}
     asked = lab.order(name, budget, seeds, **more)
-    out = out or lab.default_out(asked)
+    place = folder(out) if out else lab.default_out(asked)
     todo = asked.jobs()
     if dry_run:
-        rows, seconds = lab.dry_run(asked, todo, out, workers)
+        rows, told = lab.dry_run(asked, todo, place, workers, ray)
         console.table(["system", "runs", "done", "epochs", "about"], rows)
-        print(f"about {time_text(seconds)} in all; nothing was trained")
+        print(told)
         return
     record = lab.record(asked, todo)
-    record.save(out)  # first, so that a report can be made of a part
+    record.save(place)  # first, so that a report can be made of a part
+    progress = console.progress(experiment.line, json)
     try:
-        lab.train(asked, todo, out, console.progress(experiment.line, json), save_every, workers)
+        lab.train(asked, todo, place, progress, save_every=save_every, workers=workers, ray=ray)
     except KeyboardInterrupt:
-        fail(f"stopped; the same command continues where it left off (in {out})", 130)
-    stored = record.stored(out)
-    _finish(record, stored, out, json)
-    results.save(out, experiment, results.rows(experiment, record, stored))
-    if out.parent == lab.ROOT:
-        results.write_index(out.parent)
+        fail(f"stopped; the same command continues where it left off (in {place})", 130)
+    stored = record.stored(place)
+    _finish(record, stored, place, json)
+    results.save(place, experiment, results.rows(experiment, record, stored))
+    if place.parent == lab.ROOT:
+        results.write_index(place.parent)
     if publish:
         lab.publish(publish, record, stored)
     _complain(stored)
@@ -280,14 +298,16 @@ def reproduce(
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="a folder that compare or reproduce wrote")],
+    folder: Annotated[str, typer.Argument(help="a folder, or URL, that compare or reproduce wrote")],
     json: Json = False,
 ) -> None:
     """Make the report again from the runs in a folder."""
+    from thinned.lab import store
     from thinned.lab.compare import Record
 
-    record = Record.load(folder)
-    _finish(record, record.stored(folder), folder, json)
+    place = store.folder(folder)
+    record = Record.load(place)
+    _finish(record, record.stored(place), place, json)
 
 
 @app.command()
@@ -326,7 +346,7 @@ def main() -> None:
     app()
 
 
-def _train(todo: Sequence[Job], out: Path, record: Record, save_every: float, json: bool) -> None:
+def _train(todo: Sequence[Job], out: Folder, record: Record, save_every: float, json: bool) -> None:
     """Train, report, and say what was learned."""
     from thinned.lab import compare as lab
     from thinned.lab import console
@@ -361,7 +381,7 @@ def _complain(stored: Sequence[Stored]) -> None:
         )
 
 
-def _finish(record: Record, stored: Sequence[Stored], out: Path, json: bool) -> None:
+def _finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -> None:
     """Write the report; print the table, what was learned, and where the report lies."""
     from thinned.lab import compare as lab
     from thinned.lab import console, experiments

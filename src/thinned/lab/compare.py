@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from thinned import _files, methods
@@ -19,6 +18,7 @@ from thinned.lab.errors import LabError
 from thinned.lab.progress import Progress
 from thinned.lab.report import Page, Row, Series
 from thinned.lab.runs import Run, Stored
+from thinned.lab.store import Folder
 from thinned.lab.train import Trainer
 
 RECORD = "page.json"  # beside the run folders: which of them the report shows, and how
@@ -56,7 +56,7 @@ class Record:
     runs: Sequence[str] = ()
     budget: str = ""
 
-    def save(self, out: Path) -> None:
+    def save(self, out: Folder) -> None:
         """Write it beside the runs."""
         try:
             _files.write_json(out / RECORD, dataclasses.asdict(self))
@@ -66,7 +66,7 @@ class Record:
             ) from error
 
     @classmethod
-    def load(cls, out: Path) -> Record:
+    def load(cls, out: Folder) -> Record:
         """The record in `out`; without one, a comparison of every run there is."""
         path = out / RECORD
         if not path.exists():
@@ -76,7 +76,7 @@ class Record:
         except (OSError, ValueError, TypeError) as error:
             raise LabError(f"{path}: damaged ({error}); run the command that made it again") from error
 
-    def stored(self, out: Path) -> list[Stored]:
+    def stored(self, out: Folder) -> list[Stored]:
         """Those of the runs that lie in `out`; LabError where none does."""
         there = runs.folders(out)
         if self.runs:
@@ -138,7 +138,7 @@ def jobs(base: Config, dataset: Dataset, names: Sequence[str], seeds: Iterable[i
 
 
 def run_all(
-    todo: Sequence[Job], out: Path, progress: Progress | None = None, save_every: float = 2.0
+    todo: Sequence[Job], out: Folder, progress: Progress | None = None, save_every: float = 2.0
 ) -> list[Stored]:
     """Train the jobs one after the other, each in its folder inside `out`; what is finished is only read."""
     progress = progress or Progress()
@@ -266,7 +266,7 @@ def page(record: Record, stored: Sequence[Stored]) -> Page:
     )
 
 
-def as_json(page: Page, stored: Sequence[Stored], report: Path) -> dict[str, Any]:
+def as_json(page: Page, stored: Sequence[Stored], report: Folder) -> dict[str, Any]:
     """A page for programs: shares 0…1, a row a method, and the runs behind it."""
     found = []
     for row in page.rows:

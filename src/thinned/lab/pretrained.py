@@ -10,14 +10,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from thinned import Key, _checks, _files, scratch
 from thinned.lab.grid import GridConfig, GridTrainer
-from thinned.lab.runs import Run
+from thinned.lab.store import Folder
 from thinned.lab.train import STEP
 
 BATCH = 100  # of pretraining, and its chains
@@ -59,7 +58,6 @@ class Pretrained(GridTrainer):
     """
 
     config: PretrainedConfig
-    folder: Path | None = None
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
@@ -78,11 +76,6 @@ class Pretrained(GridTrainer):
             )
         return dense + total
 
-    def resume(self, run: Run) -> None:
-        """As any run; what was pretrained lies in the folder of all runs."""
-        self.folder = run.folder.parent
-        super().resume(run)
-
     def next_epoch(self, tell: Callable[[float, float], None]) -> dict[str, float] | None:
         """An epoch of finetuning; before the first, all of pretraining."""
         if self.epoch == 0:
@@ -98,17 +91,18 @@ class Pretrained(GridTrainer):
         how: dict[str, Any] = {"key": key.fold_in("init"), "l2": c.machine_l2, "dtype": c.dtype}
         sizes = (self.x.shape[1], *c.hidden)
         machine = scratch.DBN(sizes, **how) if c.machine == "dbn" else scratch.DBM(sizes, **how)
-        if path and path.exists():
+        if path.exists():
             with contextlib.suppress(ValueError, KeyError):  # damaged: made anew
                 found = _files.load_npz(path)
-                for name, param in machine.named_arrays():
-                    param[...] = found[name]
-                return machine, float(found["seconds"])
+                read = [(param, found[name].reshape(param.shape)) for name, param in machine.named_arrays()]
+                seconds = float(found["seconds"])
+                for param, array in read:
+                    param[...] = array
+                return machine, seconds
         started = time.perf_counter()
         self._train(machine, key, lambda epoch, error: tell(0.0, error))
         seconds = time.perf_counter() - started
-        if path:
-            _files.save_npz(path, {**dict(machine.named_arrays()), "seconds": np.array(seconds)})
+        _files.save_npz(path, {**dict(machine.named_arrays()), "seconds": np.array(seconds)})
         return machine, seconds
 
     def _train(
@@ -131,17 +125,18 @@ class Pretrained(GridTrainer):
         machine.iterations = ITERATIONS
         machine.fit(x, key=key.fold_in("joint"), **joint)
 
-    def _path(self) -> Path | None:
-        """Where the machine lies: named by all that decides it."""
-        if self.folder is None:
-            return None
+    def _path(self) -> Folder:
+        """Where the machine lies, beside the runs: named by all that decides it."""
         c = self.config
         names = ("machine", "hidden", "pretraining", "joint", "machine_lr", "joint_lr", "machine_l2")
         decides = {
             name: getattr(c, name) for name in (*names, "epochs", "seed", "engine", "dtype", "version")
         }
         text = json.dumps({**decides, "data": self.data.fingerprint}, sort_keys=True)
-        return self.folder / f"{c.machine}-seed{c.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
+        return (
+            self.folder.parent
+            / f"{c.machine}-seed{c.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
+        )
 
 
 def _epochs(share: float, epochs: int) -> int:

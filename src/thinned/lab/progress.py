@@ -80,6 +80,8 @@ class Lines(Progress):
         self.total = 0.0  # cost of all runs that are still to be trained, less what was done before
         self.done: dict[str, float] = {}  # cost of what is done now, a run
         self.start: dict[str, int] = {}  # epochs that were done before
+        self.epochs: dict[str, int] = {}  # of a run, in all
+        self.last = ""  # the run that began last
         self.since = time.monotonic()
 
     def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
@@ -89,9 +91,19 @@ class Lines(Progress):
             self.total = math.fsum(costs.values())
 
     def begin(self, name: str, epochs: int, done: int) -> None:
-        """The time left is judged by the epochs that are trained now."""
-        self.start[name], self.done[name] = done, 0.0
-        self.total -= done * self._cost(name, epochs)
+        """The time left is judged by the epochs that are trained now; a run may begin again."""
+        self.total -= (done - self.start.get(name, 0)) * self._cost(name, epochs)
+        self.start[name], self.done[name], self.epochs[name] = done, 0.0, epochs
+        self.last = name
+
+    def step(self, done: float, loss: float) -> None:
+        """Count it."""
+        self.step_of(self.last, done, loss)
+
+    def step_of(self, name: str, done: float, loss: float) -> None:
+        """Count it, where the run is known to have begun."""
+        if name in self.start:
+            self.done[name] = (done - self.start[name]) * self._cost(name, self.epochs[name])
 
     def row(self, name: str, row: dict[str, float]) -> None:
         """Print it, where the experiment has a form for it."""
@@ -161,17 +173,16 @@ class Bars(Lines):
         super().begin(name, epochs, done)
         if self.all is not None:
             self.bars.update(self.all, total=self.total)
+        self._remove(name)
         title = name.rsplit("-", 1)[0]
         self.open[name] = self.bars.add_task(title, total=epochs, completed=done, count="", loss=""), epochs
 
-    def step(self, done: float, loss: float) -> None:
-        """Move both bars."""
-        self.step_of(next(reversed(self.open)), done, loss)
-
     def step_of(self, name: str, done: float, loss: float) -> None:
-        """The same of the run `name`."""
+        """Move both bars."""
+        super().step_of(name, done, loss)
+        if name not in self.open:
+            return
         task, epochs = self.open[name]
-        self.done[name] = (done - self.start[name]) * self._cost(name, epochs)
         if self.all is not None:
             self.bars.update(self.all, completed=math.fsum(self.done.values()), loss=f"loss {loss:.4f}")
         self.bars.update(task, completed=done, count=f"{math.floor(done)}/{epochs} epochs")
@@ -179,8 +190,12 @@ class Bars(Lines):
     def end(self, run: Stored) -> None:
         """Remove the bar of the run."""
         super().end(run)
-        if run.folder.name in self.open:
-            self.bars.remove_task(self.open.pop(run.folder.name)[0])
+        self._remove(run.folder.name)
         if self.all is not None:
             done = math.fsum(self.done.values())
             self.bars.update(self.all, completed=done, count=f"{self.ended}/{self.runs} runs")
+
+    def _remove(self, name: str) -> None:
+        """Remove the bar of the run `name`, if there is one."""
+        if name in self.open:
+            self.bars.remove_task(self.open.pop(name)[0])

@@ -29,6 +29,7 @@ from thinned.lab.findings import (
     summarise,
     table_text,
 )
+from thinned.lab.store import Folder
 
 __all__ = ["Figure", "Page", "Reference", "Row", "Series", "finding", "render", "table_text"]
 
@@ -157,10 +158,10 @@ class Page:
             raise ValueError(f"series: expected labels of rows, got {', '.join(sorted(unknown))}")
 
 
-def render(out_dir: Path, page: Page) -> Path:
+def render(out_dir: Folder, page: Page) -> Folder:
     """Write `page` as `out_dir/report.html`, whole or not at all; the same page, the same bytes."""
-    path = Path(out_dir) / NAME
-    _files.write_text(path, html(page, Path(out_dir).as_posix()))
+    path = out_dir / NAME
+    _files.write_text(path, html(page, out_dir.as_posix()))
     return path
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from thinned import _checks
+from thinned.kernels import cores
 from thinned.lab import compare, devices, experiments, results, sweep
 from thinned.lab.compare import Job, Record
 from thinned.lab.engines import ENGINES
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import BUDGETS, Experiment
+from thinned.lab.findings import plural
 from thinned.lab.progress import Progress, time_text
-from thinned.lab.runs import Run, Stored, run_name
+from thinned.lab.runs import Stored, run_name
+from thinned.lab.store import Folder
 from thinned.lab.sweep import Order
 
 ROOT = Path("thinned-runs")
@@ -33,7 +36,7 @@ def order(name: str, budget: str, seeds: int | None, **more: Any) -> Order:
     return asked
 
 
-def default_out(asked: Order) -> Path:
+def default_out(asked: Order) -> Folder:
     """`thinned-runs/NAME-BUDGET`; what is judged on held-out data, or computed otherwise, lies apart."""
     held_out = ["held-out"] if asked.validation else []
     return ROOT / "-".join([asked.experiment, asked.budget, *held_out, *asked.computed.values()])
@@ -70,7 +73,14 @@ def command(asked: Order) -> str:
 
 
 def train(
-    asked: Order, todo: Sequence[Job], out: Path, progress: Progress, save_every: float, workers: int
+    asked: Order,
+    todo: Sequence[Job],
+    out: Folder,
+    progress: Progress,
+    *,
+    save_every: float,
+    workers: int | None,
+    ray: str | None,
 ) -> None:
     """Train what is not finished yet, and tell what was learned on the way."""
     experiment = experiments.load(asked.experiment)
@@ -82,7 +92,9 @@ def train(
     if "left out" in known.settings:
         progress.note(f"left out: {known.settings['left out']}")
     with progress:
-        sweep.run(asked, todo, out, progress, save_every=save_every, workers=workers, learned=learned)
+        sweep.run(
+            asked, todo, out, progress, save_every=save_every, workers=workers, ray=ray, learned=learned
+        )
 
 
 def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
@@ -121,7 +133,7 @@ def overview(root: Path = ROOT) -> list[dict[str, Any]]:
 
 def estimate(experiment: Experiment, budget: str) -> float:
     """Seconds of a whole budget on this machine, about."""
-    return sweep.time_of(experiment.seeds[budget] * experiment.work(budget))
+    return sweep.time_of(experiment.seeds[budget] * experiment.work(budget), cores())
 
 
 def overview_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -136,25 +148,33 @@ def overview_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return rows
 
 
-def dry_run(asked: Order, todo: Sequence[Job], out: Path, workers: int) -> tuple[list[list[str]], float]:
-    """A row a system (runs, done, epochs, seconds still to go), and the seconds of all."""
+def dry_run(
+    asked: Order, todo: Sequence[Job], out: Folder, workers: int | None, ray: str | None
+) -> tuple[list[list[str]], str]:
+    """A row a system (runs, done, epochs, time still to go, one after the other), and all of it in words."""
     experiment = experiments.load(asked.experiment)
-    groups: dict[str, list[Job]] = {}
-    for job in todo:
-        groups.setdefault(experiment.label(dataclasses.asdict(job.config)), []).append(job)
-    rows, total = [], 0.0
-    for name, jobs in groups.items():
-        left = [job for job in jobs if not Run(out, job.config).finished()]
-        time = sum(map(sweep.seconds, left))
-        total += time
-        epochs = str(jobs[0].config.epochs)
-        rows.append(
-            [name, str(len(jobs)), str(len(jobs) - len(left)), epochs, time_text(time) if left else "–"]
-        )
-    return rows, total / min(max(1, workers), sweep.cores())
+    left = sweep.unfinished(todo, out)
+    with sweep.hands(len(left), workers, ray) as (hands, _):
+        costs = {i: sweep.seconds(todo[i], hands.threads) for i in left}
+    groups: dict[str, list[int]] = {}
+    for i, job in enumerate(todo):
+        groups.setdefault(experiment.label(dataclasses.asdict(job.config)), []).append(i)
+    rows = []
+    for name, members in groups.items():
+        open_ = [i for i in members if i in costs]
+        done, epochs = str(len(members) - len(open_)), str(todo[members[0]].config.epochs)
+        time = time_text(sum(costs[i] for i in open_)) if open_ else "–"
+        rows.append([name, str(len(members)), done, epochs, time])
+    if not left:
+        return rows, "all runs are done; nothing was trained"
+    side = f"{plural(hands.count, 'worker')} with {plural(hands.threads, 'thread')} each"
+    if ray:
+        side += f" on {plural(hands.machines, 'machine')}, each as fast as this one"
+    time = time_text(hands.time(list(costs.values())))
+    return rows, f"about {time} in all by {side}; nothing was trained"
 
 
-def _done(out: Path) -> list[int]:
+def _done(out: Folder) -> list[int]:
     """Runs that are done, and runs that were asked for; nothing where nothing was begun."""
     try:
         names = json.loads((out / compare.RECORD).read_text("utf-8"))["runs"]

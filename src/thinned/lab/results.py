@@ -18,6 +18,7 @@ from thinned.lab.findings import Stat, number, plural, stat_text
 from thinned.lab.progress import time_text
 from thinned.lab.report import Page
 from thinned.lab.runs import Stored
+from thinned.lab.store import Folder
 
 NOTES = "results-notes.md"  # beside the page: what was written by hand, put at its end
 Rows = list[dict[str, Any]]
@@ -52,8 +53,8 @@ def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Ro
 
 
 def save(
-    folder: Path, experiment: Experiment, new: Rows, page: Page | None = None, paper: float | None = None
-) -> Path:
+    folder: Folder, experiment: Experiment, new: Rows, page: Page | None = None, paper: float | None = None
+) -> Folder:
     """Put rows into `folder/NAME.json`, in the place of those they repeat; the page's pictures beside it.
 
     Args:
@@ -88,7 +89,7 @@ def save(
     return path
 
 
-def read(path: Path) -> Rows:
+def read(path: Folder) -> Rows:
     """The rows of a results file; none where there is no such file.
 
     Raises:
@@ -122,17 +123,17 @@ def page(folder: Path) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def write_index(root: Path) -> Path | None:
+def write_index(root: Folder) -> Folder | None:
     """`index.html` in a folder of experiments' folders: each report with what it found."""
     found = []
-    for path in sorted(root.glob(f"*/{RECORD}")):
-        record = Record.load(path.parent)
-        if record.kind not in experiments.NAMES or not (path.parent / report.NAME).exists():
+    for folder in sorted(path.parent for path in root.glob(f"*/{RECORD}")):
+        record = Record.load(folder)
+        if record.kind not in experiments.NAMES or not (folder / report.NAME).exists():
             continue
-        experiment, stored = experiments.load(record.kind), record.stored(path.parent)
+        experiment, stored = experiments.load(record.kind), record.stored(folder)
         found.append(
             {
-                "link": f"{path.parent.name}/{report.NAME}",
+                "link": f"{folder.name}/{report.NAME}",
                 "name": record.kind,
                 "budget": record.budget,
                 "done": sum(run.status == "done" for run in stored),
@@ -276,7 +277,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(path: Folder) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:

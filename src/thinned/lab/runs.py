@@ -8,6 +8,8 @@ A folder holds
 - `history.csv`: a line an epoch; derived from the checkpoint;
 - `result.json`: written last, so its presence means that the run is finished;
 - `failure.txt`: in the place of a result, why the run failed; the same call tries it again.
+
+It lies on this machine's disk or at a URL (`thinned.lab.store`).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ import numpy as np
 from thinned import _files
 from thinned.lab import devices
 from thinned.lab.errors import LabError
+from thinned.lab.store import Folder, Remote
 
 COLUMNS = (
     "epoch",  # epochs done
@@ -71,7 +74,7 @@ class Checkpoint:
 class Stored:
     """A run as it lies on disk; `result` is empty while it is not finished."""
 
-    folder: Path
+    folder: Folder
     config: dict[str, Any]
     history: History
     result: dict[str, Any]
@@ -111,12 +114,16 @@ def run_name(config: Any) -> str:
     return f"{config.method}-seed{config.seed}-{digest[:12]}"
 
 
+class BusyError(LabError):
+    """Another process trains this run."""
+
+
 class Run:
     """The folder of one run, to be used by one process at a time: `with run.locked(): ...`."""
 
-    def __init__(self, out: Path, config: Any) -> None:
+    def __init__(self, out: Folder, config: Any) -> None:
         self.config = config
-        self.folder = Path(out) / run_name(config)
+        self.folder: Folder = out / run_name(config)
         self._best_epoch = 0  # of the best.npz that this process wrote
 
     def finished(self) -> bool:
@@ -125,6 +132,10 @@ class Run:
             return isinstance(json.loads((self.folder / "result.json").read_text("utf-8")), dict)
         except (OSError, ValueError):
             return False
+
+    def over(self) -> bool:
+        """Whether it ended, well or badly."""
+        return self.finished() or (self.folder / FAILURE).exists()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,7 +220,7 @@ def history_csv(history: History) -> str:
     return text.getvalue()
 
 
-def read(folder: Path) -> Stored:
+def read(folder: Folder) -> Stored:
     """A run as it lies in `folder`.
 
     Raises:
@@ -218,25 +229,21 @@ def read(folder: Path) -> Stored:
     try:
         config = devices.USUAL | json.loads((folder / "config.json").read_text("utf-8"))
         history: History = {column: [] for column in COLUMNS}
-        if (folder / "history.csv").exists():
-            with open(folder / "history.csv", encoding="utf-8", newline="") as file:
-                for row in csv.DictReader(file):
-                    for column in COLUMNS:
-                        history[column].append(float(row[column]))
-        result: dict[str, Any] = {}
-        if (folder / "result.json").exists():
-            result = json.loads((folder / "result.json").read_text("utf-8"))
-            if missing := {"status", "test_error", "train_error", "about"} - set(result):
-                raise ValueError(f"result.json lacks {', '.join(sorted(missing))}")
-        failure = (folder / FAILURE).read_text("utf-8") if (folder / FAILURE).exists() else ""
-        return Stored(folder, config, history, result, failure)
+        for row in csv.DictReader(io.StringIO(_text(folder / "history.csv") or "")):
+            for column in COLUMNS:
+                history[column].append(float(row[column]))
+        text = _text(folder / "result.json")
+        result: dict[str, Any] = {} if text is None else json.loads(text)
+        if text and (missing := {"status", "test_error", "train_error", "about"} - set(result)):
+            raise ValueError(f"result.json lacks {', '.join(sorted(missing))}")
+        return Stored(folder, config, history, result, _text(folder / FAILURE) or "")
     except FileNotFoundError as error:
         raise LabError(f"{error.filename}: no such file; is {folder.parent} a folder of runs?") from error
     except (ValueError, KeyError, TypeError) as error:
         raise LabError(f"{folder}: damaged ({error}); run the command that made it again") from error
 
 
-def folders(out: Path) -> list[Path]:
+def folders(out: Folder) -> list[Folder]:
     """The run folders in `out`, sorted by name.
 
     Raises:
@@ -250,6 +257,14 @@ def folders(out: Path) -> list[Path]:
     return found
 
 
+def _text(path: Folder) -> str | None:
+    """What a file holds; None where there is none."""
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+
+
 def command() -> str:
     """The command of this process, as it would be typed in the current folder; no other folder is named."""
     program = Path(sys.argv[0]).name if sys.argv else ""
@@ -259,6 +274,8 @@ def command() -> str:
 def _here(argument: str) -> str:
     """A path from the current folder on, or its last part; anything else as it is."""
     option, is_, value = argument.rpartition("=")
+    if "://" in value and not value.startswith("ray://"):
+        return option + is_ + Remote(value).name
     path = Path(value)
     if not path.is_absolute():
         return argument
@@ -323,19 +340,21 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
 
 
 @contextmanager
-def _lock(folder: Path) -> Iterator[None]:
+def _lock(folder: Folder) -> Iterator[None]:
     """Hold an exclusive lock on `folder`; the system lets go of it when the process ends, however it ends."""
     try:
         import fcntl
-    except ImportError:  # no such locks on this system: writes are atomic and equal, so the last one wins
-        yield
+    except ImportError:
+        fcntl = None  # type: ignore[assignment]
+    if isinstance(folder, Remote) or not fcntl:
+        yield  # no such locks there: writes are whole and equal, so the last one wins
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LabError(
+            raise BusyError(
                 f"{folder}: another process trains this run; wait for it, or give another --out"
             ) from error
         except OSError:
@@ -346,7 +365,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Folder) -> Iterator[None]:
     """Say which folder could not be written, and that nothing is lost."""
     try:
         yield

@@ -1,4 +1,4 @@
-"""Sweeps: the runs of an experiment, one after the other or side by side in processes of this machine.
+"""Sweeps: the runs of an experiment, one after the other, in processes of this machine, or on a Ray cluster.
 
 A run is a folder that is finished or not: so a sweep needs no state of its own, and the same command goes on.
 """
@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
-import os
-import signal
-import threading
+import functools
+import heapq
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from thinned.lab import devices, engines, experiments, runs, train
+from thinned.kernels import cores
+from thinned.lab import cluster, devices, engines, experiments, train
 from thinned.lab.compare import Job
-from thinned.lab.errors import LabError, missing
+from thinned.lab.errors import LabError
 from thinned.lab.progress import Progress
 from thinned.lab.runs import Run, Stored, run_name
+from thinned.lab.store import Folder, private
+from thinned.lab.workers import Pool, Processes, train_one
 
 RETRIES = 2  # of a run whose worker died
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "THINNED_NUM_THREADS")
+VISIBLE = 90.0  # seconds until what one machine wrote is seen by another: file systems over a network lag
+SILENCE = 300.0  # seconds after which a sweep tells what it learned, whatever has ended
 OVERHEAD = 2.5  # times the matrix products: masks, activations, the optimizer, evaluation
 
 Learned = Callable[[Sequence[Stored]], str]
@@ -104,249 +105,195 @@ class Order:
         return todo, list(lost)
 
 
+@dataclass(frozen=True)
+class Hands:
+    """The workers of a sweep.
+
+    Args:
+        count: so many.
+        threads: of each.
+        fit: so many use no CPU twice.
+        machines: so many.
+    """
+
+    count: int
+    threads: int
+    fit: int
+    machines: int = 1
+
+    @classmethod
+    def share(cls, cpus: Sequence[int], workers: int, runs: int) -> Hands:
+        """The CPUs of each machine shared out, for as many workers as there are runs at most."""
+        count = max(1, min(workers, runs))
+        threads = max(1, min([sum(cpus) // count, *cpus]))
+        return cls(count, threads, sum(n // threads for n in cpus), len(cpus))
+
+    def time(self, costs: Sequence[float]) -> float:
+        """Seconds until all runs are done, in their order, where the next begins whenever one ends."""
+        ends = [0.0] * min(self.count, self.fit)
+        for cost in costs:
+            heapq.heapreplace(ends, ends[0] + cost)
+        return max(ends)
+
+
 def run(
     order: Order,
     todo: Sequence[Job],
-    out: Path,
+    out: Folder,
     progress: Progress,
     *,
     save_every: float = 2.0,
-    workers: int = 1,
+    workers: int | None = None,
+    ray: str | None = None,
     learned: Learned | None = None,
 ) -> list[Stored]:
     """Train the jobs of `order`, so many at once; a run that fails is written down, and the others go on.
 
     Args:
-        learned: the finished runs so far -> a line, told whenever every system has one more seed.
+        workers: how many at once: by default 1, and on a cluster as many as it has CPUs.
+        ray: the address of a cluster (`thinned.lab.cluster.connected`); None for this machine.
+        learned: the finished runs so far -> a line, told whenever every system has one more seed, and at
+            least every few minutes.
 
     Raises:
-        LabError: the folder cannot be written, or another process trains one of these runs.
+        LabError: the folder cannot be written, or another process trains one of these runs, or the cluster
+            does not answer.
     """
-    open_ = [i for i, job in enumerate(todo) if not Run(out, job.config).finished()]
-    costs = {run_name(todo[i].config): seconds(todo[i]) for i in open_}
-    progress.plan(len(open_), sum(todo[i].config.epochs for i in open_), costs)
-    train_each = _here if workers == 1 else _Workers(order, min(workers, max(1, len(open_))))
-    systems = max(1, len(todo) // max(1, len(order.seeds)))
-    done: list[Stored] = []
-    for stored in train_each(todo, open_, out, progress, save_every):
+    open_ = unfinished(todo, out)
+    if private(out) and (ray or (workers or 1) > 1):
+        raise LabError(f"{out}: no other process sees it; expected a folder, or a URL that workers reach")
+    with contextlib.ExitStack() as stack:
+        have, connection = stack.enter_context(hands(len(open_), workers, ray))
+        costs = {run_name(todo[i].config): seconds(todo[i], have.threads) for i in open_}
+        progress.plan(len(open_), sum(todo[i].config.epochs for i in open_), costs)
+        pool: Pool | None = None
+        if connection:
+            pool = cluster.Cluster(connection, todo, out, save_every, have.count, have.threads)
+        elif have.count > 1:
+            pool = Processes(order, out, save_every, have.count, have.threads)
+        ended = (
+            _side_by_side(todo, open_, out, progress, stack.enter_context(pool))
+            if pool
+            else (train_one(todo[i], out, progress, save_every) for i in open_)
+        )
+        finished = [i for i in range(len(todo)) if i not in open_] if learned and open_ else []
+        before = [Run(out, todo[i].config).read() for i in finished]
+        _tell(before, ended, len(open_), max(1, len(todo) // max(1, len(order.seeds))), progress, learned)
+    return [Run(out, job.config).read() for job in todo]
+
+
+def _tell(
+    done: list[Stored],
+    ended: Iterator[Stored],
+    left: int,
+    systems: int,
+    progress: Progress,
+    learned: Learned | None,
+) -> None:
+    """Take runs as they end, and tell what they teach; what was done before counts, too."""
+    told = time.monotonic()
+    for stored in ended:
         done.append(stored)
-        if learned and len(done) % systems == 0 and len(done) < len(open_):
+        left -= 1
+        due = len(done) % systems == 0 or time.monotonic() - told > SILENCE
+        if learned and left and due:
             progress.note(f"so far: {learned(done)}")
-    return [runs.read(Run(out, job.config).folder) for job in todo]
+            told = time.monotonic()
 
 
-def seconds(job: Job) -> float:
-    """How long a run should take on this machine, about."""
+def unfinished(todo: Sequence[Job], out: Folder) -> list[int]:
+    """The numbers of the jobs that have no result yet."""
+    return [i for i, job in enumerate(todo) if not Run(out, job.config).finished()]
+
+
+@contextlib.contextmanager
+def hands(runs: int, workers: int | None, ray: str | None) -> Iterator[tuple[Hands, Any]]:
+    """Who trains so many runs, and the connection to the cluster, if there is one."""
+    if ray is None or not runs:
+        yield Hands.share([cores()], workers or 1, runs), None
+        return
+    with cluster.connected(ray, cores()) as connection:
+        cpus = cluster.cpus(connection)
+        yield Hands.share(cpus, workers or sum(cpus), runs), connection
+
+
+def _side_by_side(
+    todo: Sequence[Job], which: Sequence[int], out: Folder, progress: Progress, pool: Pool
+) -> Iterator[Stored]:
+    """Each run as it ends; one whose worker died is given to another."""
+    waiting, tries = list(which), dict.fromkeys(which, 0)
+    busy: set[int] = set()
+    while waiting or busy:
+        while waiting and pool.start(waiting[0]):
+            busy.add(waiting.pop(0))
+        for i, call, arguments in pool.news():
+            run = Run(out, todo[i].config)
+            name = run.folder.name
+            if call == "error":
+                raise LabError(*arguments)
+            if call == "dead":
+                busy.remove(i)
+                tries[i] += 1
+                if tries[i] <= RETRIES:
+                    progress.note(f"{arguments[0]}; {name} goes on in another")
+                    waiting.insert(0, i)
+                    continue
+                run.fail(f"{arguments[0]}, {tries[i]} times")
+                progress.end(run.read())
+                yield run.read()
+            elif call == "free":
+                busy.remove(i)
+                _await(run.over, run.folder)
+                yield run.read()
+            elif call == "step":
+                progress.step_of(name, *arguments)
+            else:
+                if call == "begin":
+                    _await((run.folder / "config.json").exists, run.folder)
+                getattr(progress, call)(*arguments)
+
+
+def _await(there: Callable[[], bool], folder: Folder) -> None:
+    """Until what a worker wrote is seen here.
+
+    Raises:
+        LabError: it is not; so workers write elsewhere.
+    """
+    until = time.monotonic() + VISIBLE
+    while not there():
+        if time.monotonic() > until:
+            raise LabError(
+                f"{folder}: a worker wrote it, and this machine does not see it; give --out a folder that "
+                "all machines share, or a URL such as s3://bucket/runs"
+            )
+        time.sleep(0.2)
+
+
+def seconds(job: Job, threads: int) -> float:
+    """How long a run should take with so many threads of this machine, about."""
     n, inputs = job.dataset.x_train.shape
-    settings = asdict(job.config)
-    return time_of(job.trainer.work(settings, n, inputs, len(job.dataset.classes)))
+    few = 1 if train.small(job.config, job.dataset) else threads
+    return time_of(job.trainer.work(asdict(job.config), n, inputs, len(job.dataset.classes)), few)
 
 
-def time_of(work: float) -> float:
+def time_of(work: float, threads: int) -> float:
     """Seconds for so many multiplications, about: judged by a matrix product on this machine, now."""
-    return OVERHEAD * work / _speed()
+    return OVERHEAD * work / _speed(threads)
 
 
-_measured: list[float] = []  # the speed, once a process
-
-
-def _speed() -> float:
+@functools.cache
+def _speed(threads: int) -> float:
     """Multiplications a second of a product of (128, 1024) and (1024, 1024)."""
-    if not _measured:
-        a, b = np.ones((128, 1024), np.float32), np.ones((1024, 1024), np.float32)
-        times = []
+    a, b = np.ones((128, 1024), np.float32), np.ones((1024, 1024), np.float32)
+    times = []
+    with train.limited(threads):
         for _ in range(5):
             start = time.perf_counter()
             a @ b
             times.append(time.perf_counter() - start)
-        _measured.append(a.size * 1024 / min(times))
-    return _measured[0]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return a.size * 1024 / min(times)
 
 
 def _set(job: Job, **settings: Any) -> Job:
     """The job with other settings."""
     return dataclasses.replace(job, config=dataclasses.replace(job.config, **settings))
-
-
-def _here(
-    todo: Sequence[Job], which: Sequence[int], out: Path, progress: Progress, save_every: float
-) -> Iterator[Stored]:
-    """One after the other, in this process."""
-    for i in which:
-        yield _one(todo[i], out, progress, save_every)
-
-
-def _one(job: Job, out: Path, progress: Progress, save_every: float) -> Stored:
-    """Train one run; where it fails, write down why."""
-    run = Run(out, job.config)
-    try:
-        train.train(job.config, job.dataset, out, progress, trainer=job.trainer, save_every=save_every)
-    except LabError:
-        raise
-    except ImportError as error:  # what all runs have in common
-        raise LabError(missing(error)) from error
-    except Exception as error:
-        run.fail(f"{type(error).__name__}: {error}")
-        progress.end(run.read())
-    if not job.trainer.keeps:
-        run.trim()
-    return run.read()
-
-
-class _Workers:
-    """Processes that take one run after the other; each has its share of the cores."""
-
-    def __init__(self, order: Order, count: int) -> None:
-        self.order, self.count = order, count
-
-    def __call__(
-        self, todo: Sequence[Job], which: Sequence[int], out: Path, progress: Progress, save_every: float
-    ) -> Iterator[Stored]:
-        waiting, tries = list(which), dict.fromkeys(which, 0)
-        busy: dict[Connection, tuple[_Worker, int]] = {}
-        with _share(self.count), contextlib.ExitStack() as stack:
-            idle = [stack.enter_context(_Worker(self.order, out, save_every)) for _ in range(self.count)]
-            while waiting or busy:
-                while idle and waiting:
-                    worker, i = idle.pop(), waiting.pop(0)
-                    if worker.give(i):
-                        busy[worker.pipe] = worker, i
-                    else:  # it died before it was asked
-                        waiting.insert(0, i)
-                        idle.append(stack.enter_context(_Worker(self.order, out, save_every)))
-                for pipe in cast("list[Connection]", wait(list(busy))):
-                    worker, i = busy[pipe]
-                    run = Run(out, todo[i].config)
-                    told = worker.hear(progress, run.folder.name)
-                    if told == "busy":
-                        continue
-                    del busy[pipe]
-                    if told == "dead":
-                        worker = stack.enter_context(_Worker(self.order, out, save_every))
-                        tries[i] += 1
-                    idle.append(worker)
-                    if told == "dead" and tries[i] <= RETRIES:
-                        progress.note(f"a worker died; {run.folder.name} goes on in another")
-                        waiting.insert(0, i)
-                        continue
-                    if told == "dead":
-                        run.fail(f"its worker died {tries[i]} times")
-                        progress.end(run.read())
-                    yield run.read()
-
-
-class _Worker:
-    """One process and the pipe to it. It ends when its leash, held by this process, is cut."""
-
-    def __init__(self, order: Order, out: Path, save_every: float) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        leash, self._leash = context.Pipe(duplex=False)
-        self.process = context.Process(
-            target=_work, args=(order, out, save_every, theirs, leash), daemon=True
-        )
-        self.process.start()
-        theirs.close()
-        leash.close()
-
-    def give(self, i: int) -> bool:
-        """Ask for run number `i`; whether anyone listened."""
-        try:
-            self.pipe.send(i)
-        except OSError:
-            return False
-        return True
-
-    def hear(self, progress: Progress, name: str) -> str:
-        """Pass on what it tells of the run `name`: it is then "busy", "free" or "dead".
-
-        Raises:
-            LabError: what the user should know, and all runs have in common.
-        """
-        try:
-            call, arguments = self.pipe.recv()
-        except (EOFError, OSError):
-            return "dead"
-        if call == "error":
-            raise LabError(*arguments)
-        if call == "free":
-            return "free"
-        if call == "step":
-            progress.step_of(name, *arguments)
-        else:
-            getattr(progress, call)(*arguments)
-        return "busy"
-
-    def __enter__(self) -> _Worker:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._leash.close()
-        self.process.join(10)
-        self.pipe.close()
-
-
-class _Told(Progress):
-    """Passes on to the other process what training tells."""
-
-    def __init__(self, pipe: Connection) -> None:
-        self.pipe, self.told = pipe, 0.0
-
-    def begin(self, name: str, epochs: int, done: int) -> None:
-        self.pipe.send(("begin", (name, epochs, done)))
-
-    def step(self, done: float, loss: float) -> None:
-        if time.monotonic() - self.told > 0.2:
-            self.pipe.send(("step", (done, loss)))
-            self.told = time.monotonic()
-
-    def row(self, name: str, row: dict[str, float]) -> None:
-        self.pipe.send(("row", (name, row)))
-
-    def end(self, run: Stored) -> None:
-        self.pipe.send(("end", (run,)))
-
-    def note(self, text: str) -> None:
-        self.pipe.send(("note", (text,)))
-
-
-def _work(order: Order, out: Path, save_every: float, pipe: Connection, leash: Connection) -> None:
-    """What a worker does: train the runs whose numbers come, until nobody listens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
-    threading.Thread(target=_hang_on, args=(leash,), daemon=True).start()
-    try:
-        todo = order.jobs()
-        while True:
-            _one(todo[pipe.recv()], out, _Told(pipe), save_every)
-            pipe.send(("free", ()))
-    except LabError as error:
-        pipe.send(("error", (str(error),)))
-    except (EOFError, OSError):
-        return
-
-
-def _hang_on(leash: Connection) -> None:
-    """End this process, whatever it does, when the other end is gone."""
-    with contextlib.suppress(EOFError, OSError):
-        leash.recv()
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _share(workers: int) -> Iterator[None]:
-    """Processes started inside use their share of the cores, no more."""
-    before: Mapping[str, str | None] = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, str(max(1, cores() // workers))))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

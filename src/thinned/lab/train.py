@@ -26,6 +26,7 @@ from thinned.lab.config import Config, rate
 from thinned.lab.data import Dataset, holdout
 from thinned.lab.progress import Progress
 from thinned.lab.runs import COLUMNS, Arrays, Checkpoint, History, Run, Stored, about
+from thinned.lab.store import Folder
 
 EVALUATED = 10_000  # training examples, at most, behind train_error and train_loss of each epoch
 BLOCK = 1_000  # examples in one evaluation pass
@@ -57,7 +58,7 @@ def build(config: Config, dataset: Dataset) -> scratch.Network:
 def train(
     config: Config,
     dataset: Dataset,
-    folder: Path,
+    folder: Folder,
     progress: Progress | None = None,
     *,
     trainer: type[Trainer] | None = None,
@@ -76,7 +77,7 @@ def train(
     run = Run(folder, config)
     if run.finished():
         return run.read()
-    with run.locked(), _few_threads(config, dataset):
+    with run.locked(), limited(1) if small(config, dataset) else contextlib.nullcontext():
         if config.validation:
             dataset = holdout(dataset, config.validation, Key(config.seed).fold_in("holdout"))
         make = functools.partial(trainer or Trainer, config, dataset)
@@ -99,16 +100,19 @@ def train(
     return stored
 
 
-def _few_threads(config: Config, dataset: Dataset) -> AbstractContextManager[Any]:
-    """One thread for small matrix products: handing out the work would take longer than the work."""
+def small(config: Config, dataset: Dataset) -> bool:
+    """Whether one thread is enough: handing out the work would take longer than the work."""
     sizes = (dataset.x_train.shape[1], *config.hidden, len(dataset.classes))
-    work = min(config.batch, len(dataset.x_train)) * max(a * b for a, b in pairwise(sizes))
-    if work < ONE_THREAD:
-        with contextlib.suppress(ImportError):
-            limits: AbstractContextManager[Any] = importlib.import_module("threadpoolctl").threadpool_limits(
-                1
-            )
-            return limits
+    return min(config.batch, len(dataset.x_train)) * max(a * b for a, b in pairwise(sizes)) < ONE_THREAD
+
+
+def limited(threads: int) -> AbstractContextManager[Any]:
+    """Matrix products on so many threads, where the matrix library lets itself be told."""
+    with contextlib.suppress(ImportError):
+        limits: AbstractContextManager[Any] = importlib.import_module("threadpoolctl").threadpool_limits(
+            threads
+        )
+        return limits
     return contextlib.nullcontext()
 
 
@@ -132,7 +136,7 @@ class Trainer:
     network = True  # whether there is one
     keeps = False  # whether a report needs the parameters after training
     computed_by: tuple[str, ...] = engines.ENGINES  # the engines that can
-    folder = Path()  # of the run; a trainer may keep more in it
+    folder: Folder = Path()  # of the run; a trainer may keep more in it
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:

@@ -73,7 +73,7 @@ EXPERIMENT = Grid(
     ],
     budgets={
         "smoke": Budget(
-            text="8 × 8 digits, a 32nd of the units, 15 epochs", data="digits", width=1 / 32,
+            text="8 × 8 digits, a 32nd of the units, 2 epochs", data="digits", width=1 / 32,
             settings={"epochs": 2},
         ),
         "quick": Budget(
