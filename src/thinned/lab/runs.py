@@ -202,7 +202,7 @@ class Run:
         """Remove the parameters of a finished run, and of runs inside it."""
         if self.finished():
             for name in ("last.npz", "best.npz"):
-                for path in self.folder.rglob(name):
+                for path in self.folder.glob(f"**/{name}"):
                     path.unlink()
 
     def read(self) -> Stored:
