@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 import sys
 import time
@@ -21,11 +22,14 @@ from thinned.lab.compare import Job
 from thinned.lab.errors import LabError
 from thinned.lab.runs import BusyError
 from thinned.lab.store import Folder
+from thinned.lab.train import limited
 from thinned.lab.workers import News, Told, environment, threads_of, train_one
 
 ANSWER = 5.0  # seconds for a machine to answer
 PATIENCE = 30.0  # seconds until a process of a killed sweep has let go of its run
 CLIENT_PORT = 10001  # of ray://
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, section 3.4
+SETTINGS = 4  # the kind of frame that answers it
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a cluster of our own reports to nobody
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray says of its processes, in pages
@@ -79,9 +83,8 @@ class Cluster:
         self.ray, self.count = ray, count
         self.job = list(todo), out if not isinstance(out, Path) else out.resolve(), save_every
         # A run that was cut off is given out again by the sweep, which also tells of it, and not by Ray.
-        self.task = ray.remote(_train).options(
-            num_cpus=threads, max_retries=0, runtime_env={"env_vars": threads_of(threads)}
-        )
+        self.task = ray.remote(_train).options(num_cpus=threads, max_retries=0)
+        self.threads = threads
         self.busy: dict[Any, int] = {}
 
     def __enter__(self) -> Cluster:
@@ -91,7 +94,7 @@ class Cluster:
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
         self.mail = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here})
         todo, out, save_every = self.job
-        self.common = self.ray.put(todo), out, save_every, self.mail, list(sys.argv)
+        self.common = self.ray.put(todo), out, save_every, self.threads, self.mail, list(sys.argv)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -119,13 +122,19 @@ class Cluster:
                 yield News(run, "error", (told,)) if told else News(run, "free")
             except self.ray.exceptions.RayTaskError as error:
                 yield News(run, "error", (f"a node cannot train: {_last_line(error)}",))
-            except self.ray.exceptions.RuntimeEnvSetupError as error:
-                yield News(run, "error", (f"a node cannot start a process: {_last_line(error)}",))
             except self.ray.exceptions.RayError as error:
                 yield News(run, "dead", (DEATHS.get(type(error).__name__, "a worker died"),))
 
 
-def _train(run: int, todo: Sequence[Job], out: Folder, save_every: float, mail: Any, argv: list[str]) -> str:
+def _train(
+    run: int,
+    todo: Sequence[Job],
+    out: Folder,
+    save_every: float,
+    threads: int,
+    mail: Any,
+    argv: list[str],
+) -> str:
     """What a task does: one run. Returns what the user should know and all runs have in common, or ""."""
     from ray.exceptions import RayError
 
@@ -134,10 +143,13 @@ def _train(run: int, todo: Sequence[Job], out: Folder, save_every: float, mail: 
             mail.put(News(run, call, arguments))
 
     sys.argv = argv  # results name the command
+    if "torch" in sys.modules:  # imported later, it asks the environment
+        sys.modules["torch"].set_num_threads(threads)
     until = time.monotonic() + PATIENCE
     while True:
         try:
-            train_one(todo[run], out, Told(send), save_every)
+            with environment(threads_of(threads)), limited(threads):
+                train_one(todo[run], out, Told(send), save_every)
             return ""
         except BusyError as error:  # by a process of a sweep that was killed: it ends, too
             if time.monotonic() > until:
@@ -148,8 +160,8 @@ def _train(run: int, todo: Sequence[Job], out: Folder, save_every: float, mail: 
 
 
 def _answers(address: str) -> None:
-    """Whether something listens at an address that names a machine; Ray itself would wait for minutes."""
-    if address in ("local", "auto"):
+    """Whether a gRPC server listens at an address that names a machine; Ray itself would wait for minutes."""
+    if address in ("local", "auto") or os.environ.get("RAY_USE_TLS") == "1":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host and address.startswith("ray://"):
@@ -157,7 +169,12 @@ def _answers(address: str) -> None:
     if not host or not port.isdigit():
         raise LabError(f"--ray: expected local, auto, host:port or ray://host:port, got {address!r}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER) as line:
+            line.settimeout(ANSWER)
+            line.sendall(HELLO)
+            frame = line.makefile("rb").read(9)
+        if len(frame) < 9 or frame[3] != SETTINGS:
+            raise ConnectionError(0, "what answers there is no Ray")
     except (OSError, OverflowError) as error:
         reason = "no answer" if isinstance(error, TimeoutError) else getattr(error, "strerror", "") or error
         raise LabError(
@@ -170,7 +187,8 @@ def _why(address: str, error: Exception) -> str:
     """The reason why Ray did not connect, in a line."""
     if address == "auto" and isinstance(error, ConnectionError):
         return "no Ray cluster runs here; start one with ray start --head, or give host:port or local"
-    return f"Ray does not connect: {_last_line(error)}"
+    hint = "" if "RAY_AUTH_MODE" in os.environ else "; if it asks for a token, set RAY_AUTH_MODE=token"
+    return f"Ray does not connect: {_last_line(error)}{hint}"
 
 
 def _last_line(error: BaseException) -> str:

@@ -49,7 +49,7 @@ EXPERIMENT = Grid(
     ],
     budgets={
         "smoke": Budget(
-            text="8 × 8 digits, a 64th of the units", data="digits", width=1 / 64, settings={"epochs": 15}
+            text="8 × 8 digits, a 64th of the units", data="digits", width=1 / 64, settings={"epochs": 5}
         ),
         "quick": Budget(
             text="5,000 digits, a quarter of the units, 60 epochs, 1 seed", limit=5_000, width=1 / 4,
