@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -42,6 +42,7 @@ class Case:
     threads: int = 1
     elements: int = 0  # that a call works on: shown as the cost of one
     unit: str = "s"  # or "B", or another that a table tells in its title
+    few: int | None = None  # rounds at most, where a call takes seconds
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,8 @@ def contest(case: Case, effort: Effort = FULL) -> Result:
     """Run the contestants of a case on its number of threads."""
     with on_threads(case.threads):
         if case.unit == "s":
-            taken = rounds(case.contestants, effort)
+            few = min(effort.few, case.few or effort.few)
+            taken = rounds(case.contestants, replace(effort, few=few))
         else:
             taken = {label: [number(ask())] for label, ask in case.contestants.items()}
     ours = taken[case.ours]

@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 import thinned.nn as tnn
-from thinned import Key, scratch, uncertainty
+from thinned import Key, scratch, theory, uncertainty
 from thinned.lab import data
 from thinned.lab.bench.measure import Case
 from thinned.lab.bench.thin import P, perceptron
@@ -23,8 +23,9 @@ from thinned.lab.errors import LabError
 SAMPLES, SIZES, IMAGES = 100, (784, 1024, 1024, 10), 1000
 CHANNELS, SIDE, PHOTOS = (3, 32, 64, 64), 32, 200
 QUANTILES = (0.05, 0.5, 0.95)
-DATA, MANY, EPOCHS, BATCH, LIMIT = ("mnist", "cifar10"), 1000, 30, 128, 10_000  # what is trained
-TESTED = 1000  # test images of which nearness is told
+FEW = 2  # rounds: a call takes many seconds
+DATA, MANY, EPOCHS, BATCH, LIMIT = ("mnist", "cifar10"), 1000, 20, 128, 5_000  # what is trained
+TESTED = 500  # test images of which nearness is told
 NEAR = 0.02
 MONTE_CARLO, SCALED, MOMENTS = "Monte-Carlo", "weight scaling", "moments"
 
@@ -36,28 +37,43 @@ def cases(threads: int) -> Iterator[Case]:
     group = f"{SAMPLES} samples, mean, spread, entropies and quantiles, p = {P:g}"
     goals = {"torch, training mode": 10.0}
     x = torch.randn(IMAGES, SIZES[0])
-    yield sampling(group, name, perceptron(P, SIZES), x, goals, threads)
+    yield sampling(group, name, perceptron(P, SIZES), x, goals, threads, {"its products alone": products()})
     name = f"{'-'.join(map(str, CHANNELS))} channels, {PHOTOS} photos"
     x = torch.randn(PHOTOS, CHANNELS[0], SIDE, SIDE)
     yield sampling(group, name, convolutions(), x, {"torch, training mode": 20.0}, threads)
-    yield by_hand(threads)
     yield one_pass(threads)
     if threads == 1:
+        yield by_hand(threads)
         yield from judged()
 
 
 def sampling(
-    group: str, name: str, model: nn.Module, x: Tensor, goals: dict[str, float], threads: int
-) -> Case:
+    group: str, name: str, model: nn.Module, x: Tensor, goals: dict[str, float], threads: int,
+    more: dict[str, Callable[[], object]] | None = None,
+) -> Case:  # fmt: skip
     """A model's samples."""
-    works = {
+    works: dict[str, Callable[[], object]] = {
         "thinned": lambda: uncertainty.predict(model, x, SAMPLES, key=Key(0), quantiles=QUANTILES),
         "masks for each row": lambda: uncertainty.predict(
             model, x, SAMPLES, key=Key(0), quantiles=QUANTILES, thin=False
         ),
         "torch, training mode": lambda: passes(model, x),
+        **(more or {}),
     }
-    return Case(group, name, "thinned", works, {k: 1.0 / v for k, v in goals.items()}, threads)
+    return Case(group, name, "thinned", works, {k: 1.0 / v for k, v in goals.items()}, threads, few=FEW)
+
+
+def products() -> Callable[[], object]:
+    """The floor of the perceptron's samples: the survivors' products, behind the first layer."""
+    k = [*(theory.survivor_count(n, P) for n in SIZES[1:-1]), SIZES[-1]]
+    pairs = [(torch.randn(IMAGES, a), torch.randn(a, b)) for a, b in itertools.pairwise(k)]
+
+    def work() -> None:
+        for _ in range(SAMPLES):
+            for x, w in pairs:
+                torch.mm(x, w)
+
+    return work
 
 
 @torch.no_grad()
@@ -102,7 +118,7 @@ def by_hand(threads: int) -> Case:
         ),
     }
     name = f"{'-'.join(map(str, SIZES))}, {IMAGES} images"
-    return Case(f"{SAMPLES} samples in NumPy, p = {P:g}", name, "thinned", works, {}, threads)
+    return Case(f"{SAMPLES} samples in NumPy, p = {P:g}", name, "thinned", works, {}, threads, few=FEW)
 
 
 def one_pass(threads: int) -> Case:

@@ -86,8 +86,8 @@ def tables(groups: Group) -> list[Reference]:
                 cells.append(f"{stat.mean:.{digits}f}{spread}".replace("-", "−"))
             rows.append([name, way, *cells])
     caption = (
-        f"{SAMPLES} samples; 15 bins. A mean of many networks is less sure than one of them: that helps a "
-        "network that is too sure (confidence − accuracy above 0), and harms one that is not sure enough."
+        f"{SAMPLES} samples; 15 bins. Confidence − accuracy above 0 is too sure, below 0 not sure enough: "
+        "the mean over samples moves the confidence more than the accuracy."
     )
     return [Reference(["trained on", "prediction", *COLUMNS], rows, caption)]
 
