@@ -10,7 +10,7 @@ pytest.importorskip("lightning_fabric")
 pytest.importorskip("sklearn")
 
 from thinned import Key, _files
-from thinned.lab import experiments, mixing, runs, sweep, train
+from thinned.lab import experiments, mixing, runs, sweep, train, workers
 from thinned.lab import reproduce as lab
 from thinned.lab.compare import Job
 from thinned.lab.data import load
@@ -65,7 +65,7 @@ def test_a_run_goes_on_where_it_was_and_attends_to_the_same(tmp_path, images):
 
 def test_time_and_errors_of_the_network_that_attends_are_apart(tmp_path, images):
     c = config(images)
-    run = sweep._one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
+    run = workers.train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
     (attending,) = map(runs.read, (run.folder / "attends").iterdir())
     assert attending.config["mix"] == "none"
     assert attending.config["seed"] != run.config["seed"]
@@ -125,7 +125,7 @@ def test_a_mixed_image_is_of_the_class_that_has_most_of_it(images):
 
 def test_a_network_that_attends_and_diverges_is_told(tmp_path, images):
     c = config(images, lr=1e30, schedule="constant")
-    run = sweep._one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
+    run = workers.train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
     assert run.status == "failed"
     assert run.failure.startswith("RuntimeError: the network that attends diverged in epoch 1")
 
@@ -145,7 +145,7 @@ def test_settings_without_effect_do_not_make_another_run(images):
 def test_attending_counts_as_a_second_network():
     experiment = experiments.load("attentive-cutmix")
     asked = lab.order("attentive-cutmix", "smoke", None)
-    seconds = {job.config.system: sweep.seconds(job) for job in asked.jobs()}
+    seconds = {job.config.system: sweep.seconds(job, 1) for job in asked.jobs()}
     assert seconds[ATTENTIVE] == pytest.approx(2 * seconds["CutMix"])
     assert set(seconds) == {target.label for target in experiment.targets}
 

@@ -177,8 +177,8 @@ BUDGETS = {
         settings={"epochs": 3, "blocks": 1, "batch": 50, "lr": 0.05},
     ),
     "quick": Budget(
-        text="2,500 images, a quarter of the channels, 2 blocks a stage, 12 epochs", data="cifar10",
-        limit=2_500, width=1 / 4, settings={"epochs": 12, "blocks": 2, "batch": 50, "lr": 0.05},
+        text="1,000 images, a quarter of the channels, 2 blocks a stage, 30 epochs, 2 seeds", data="cifar10",
+        limit=1_000, width=1 / 4, seeds=2, settings={"epochs": 30, "blocks": 2, "batch": 50, "lr": 0.05},
     ),
     "paper": Budget(
         text="all images, 100 epochs, 3 seeds", data="cifar10", seeds=3, settings={"epochs": 100}
@@ -187,7 +187,8 @@ BUDGETS = {
 DIFFERS = [
     "A small residual network (three stages of 32, 64 and 128 channels) in place of the paper's, no "
     "mirrored or shifted images, and a fixed schedule: SGD with momentum 0.9 (Nesterov), rate falling to 0.",
-    "The rates have not been tuned on held-out images.",
+    "The rates have not been tuned; images and epochs of the quick budget were chosen on 4,000 held-out "
+    "training images, so that the network overfits without dropping.",
 ]
 
 
