@@ -75,7 +75,7 @@ def theirs(name: str) -> list[Row]:
     """Dieharder's tests of a stream; a test with a weak line is repeated with more samples, further on."""
     rows = []
     with dieharder.pipe(name) as source:
-        for test in (*dieharder.TESTS, *dieharder.MORE.get(name, ())):
+        for test in dieharder.TESTS:
             lines = dieharder.run(test, source)
             found = {line.test: Row(name, line.test, [two_sided(line.p)]) for line in lines}
             samples = lines[0].samples
@@ -162,8 +162,7 @@ Our tests: ones and lags (binomial, exact), bytes and words (chi-square); bits 1
 neighbouring groups; birthday spacings (Marsaglia 1985) where their law is Poisson to within what can be seen.
 Units: how many fall, in which lane, how many in a group, how many are kept between two that fall (geometric),
 and correlations. dieharder reads a stream over a pipe, each test from where the last one ended: \
-`dieharder -g 200 -d TEST`, those that it rates good, with its own number of samples; \
-{", ".join(dieharder.MORE["half"])} for `half` alone.
+`dieharder -g 200 -d TEST`, those that it rates good but the two slowest, with its own number of samples.
 """
     ]
     for title, found in kinds:
@@ -215,7 +214,7 @@ def main() -> None:
     if not asked.own:
         hard = [
             r
-            for name in streams.STREAMS
+            for name in dieharder.STREAMS
             for r in told(f"dieharder {name}", lambda name=name: theirs(name), done)
         ]
     _files.write_text(asked.page, page(ours, raw, hard, asked.bits, version))
