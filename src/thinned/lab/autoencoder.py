@@ -106,7 +106,6 @@ BUDGETS = {
 DIFFERS = [
     "As many linear outputs as inputs, squared error, Adam at 0.001 falling linearly to 0; the source does "
     "not print its settings.",
-    "settings.",
 ]
 
 
