@@ -19,10 +19,9 @@ if TYPE_CHECKING:
     from thinned.lab.config import Config
 
 DEVICES = ("cpu", "cuda")
-PRECISIONS = (
-    "32",
-    "bf16",
-)  # bf16: products by autocast, of float32 parameters; float16 would need a scaled loss
+# 32: as torch does by default, on a GPU perhaps convolutions in TF32; bf16: products by autocast, of float32
+# parameters. float16 would need a scaled loss.
+PRECISIONS = ("32", "bf16")
 USUAL = {"device": "cpu", "precision": "32"}  # by default, and where NumPy computes
 
 
@@ -62,15 +61,11 @@ class OnDevice:
         # A plugin, because Fabric(precision="bf16-mixed") prints a line.
         numbers = MixedPrecision("bf16-mixed", device) if precision == "bf16" else Precision()
         self.fabric = Fabric(accelerator=device, devices=1, plugins=numbers)
-        twin = copy.deepcopy(module) if _apart(device) else module
+        apart = _apart(device)
+        twin = copy.deepcopy(module) if apart else module
         self.model = self.fabric.setup(twin)
-        self._params, self._buffers = (
-            list(zip(ours, theirs, strict=True)) if twin is not module else []
-            for ours, theirs in (
-                (module.parameters(), twin.parameters()),
-                (module.buffers(), twin.buffers()),
-            )
-        )
+        self._params = list(zip(module.parameters(), twin.parameters(), strict=True)) if apart else []
+        self._buffers = list(zip(module.buffers(), twin.buffers(), strict=True)) if apart else []
 
     def training_pass(self, x: np.ndarray, key: Key, step: int) -> torch.Tensor:
         """The outputs, for `backward`, with the masks of `thinned.nn.keyed` at that step."""

@@ -269,7 +269,9 @@ class Grid:
             ours = stat_text(stat) if stat.n else runs[0].status
             rows.append([system.label, theirs, ours, str(stat.n), number(minutes.mean)])
         return Reference(
-            columns, rows, f"Theirs: {self.source}." if printed else "The source prints no figures."
+            columns,
+            rows,
+            f"Theirs: {self.source}." if printed else "The source prints no figures of these networks.",
         )
 
     def _picture(self, stats: Errors) -> list[Figure]:

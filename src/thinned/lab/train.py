@@ -1,4 +1,4 @@
-"""Training on either engine: a configuration and a data set in, a run folder out, resumable bit for bit.
+"""Training: a configuration and a data set in, a run folder out, resumable, on a CPU bit for bit.
 
 Every random number comes from `Key(config.seed)`: `"init"`, `"order"` and the epoch, `"mask"` and the step.
 So the state after an epoch is the parameters, the optimizer and the history, and nothing else.
