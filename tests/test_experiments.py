@@ -25,7 +25,7 @@ from thinned.cli import app
 from thinned.key import words
 from thinned.lab import computations, experiments, plots, residual, results, runs, sweep, train, workers
 from thinned.lab import reproduce as lab
-from thinned.lab.compare import Job, Record
+from thinned.lab.compare import Job, Record, sentences
 from thinned.lab.data import Dataset, load
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import (
@@ -120,6 +120,13 @@ def test_smoke(everything, name):
     labels = {experiment.label(run.config) for run in stored}
     assert labels <= {target.label for target in experiment.targets}
     assert record.command == f"thinned reproduce {name} --budget smoke"
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_a_part_of_the_runs_tells_something(everything, name):
+    _, record, stored = everything[name]
+    for n in range(1, len(stored)):  # a sweep tells what it learned so far
+        assert all(map(str.strip, sentences(experiments.load(name).page(record, stored[:n]))))
 
 
 @pytest.mark.parametrize("name", experiments.NAMES)
@@ -390,7 +397,7 @@ def test_held_out_data_is_judged_by(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-ARGUMENTS = ["reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", "4", "--save-every", "0"]
+ARGUMENTS = ["reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", "4", "--save-every", "0.1"]
 
 
 def start(cwd, *more):
@@ -461,10 +468,21 @@ def test_the_list_tells_time_and_what_is_done(in_tmp):
     assert "1 of 1 runs done" in shown
 
 
-def test_a_dry_run_trains_nothing(in_tmp):
-    shown = call("reproduce", "mnist-gaussian", "--budget", "smoke", "--dry-run")
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_a_dry_run_trains_nothing(in_tmp, workers, monkeypatch):
+    monkeypatch.setattr(sweep, "_speed", lambda: 1e6)
+    monkeypatch.setattr(sweep, "cores", lambda: 2)
+    shown = call(
+        "reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", 3, "--dry-run", "--workers", workers
+    )
     assert "Gaussian noise" in shown.stdout
-    assert "nothing was trained" in shown.stdout
+    costs = [sweep.seconds(job, 1) for job in Order("mnist-gaussian", "smoke", (0, 1, 2)).jobs()]
+    threads = "2 threads" if workers == 1 else "1 thread"
+    time = time_text(
+        costs[0] * {1: 9, 2: 5, 9: 5}[workers]
+    )  # small products take one thread; there are 2 cores
+    told = f"about {time} in all by {workers} worker{'s' * (workers > 1)} with {threads} each"
+    assert shown.stdout.splitlines()[-1] == f"{told}; nothing was trained"
     assert list(in_tmp.iterdir()) == []
 
 

@@ -146,7 +146,7 @@ def test_a_node_dies_and_its_runs_are_done_by_the_other(tmp_path, cluster):
     assert not any(line for line in err.splitlines() if not re.match(r"thinned: |\[\d", line)), err
 
 
-ARGUMENTS = ["reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", "4", "--save-every", "0"]
+ARGUMENTS = ["reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", "4", "--save-every", "0.1"]
 
 
 def start(cwd, *more):
