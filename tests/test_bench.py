@@ -137,6 +137,20 @@ def test_goals_are_judged_by_the_ratio():
         contest(case({}, wrong="x"))
 
 
+def test_the_quartiles_of_two_are_between_them():
+    assert Spread.of([1.0, 9.0]) == Spread(5.0, 3.0, 7.0)
+    assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(("few", "least"), [(None, 5), (2, 2)])
+def test_a_case_of_long_works_says_how_many_rounds(monkeypatch, few, least):
+    monkeypatch.setattr(measure, "LONG", 0.0)  # all works are long
+    calls = []
+    works = {"ours": lambda: calls.append(1), "other": lambda: None}
+    contest(Case("long", "", "ours", works, few=few), Effort(seconds=1e9, rounds=1, few=5, patience=-1.0))
+    assert len(calls) == 1 + least, "one to warm up"
+
+
 def test_figures_read_well():
     seconds = [show.quantity(s, "s") for s in (0.0, 4.5e-10, 3.35e-5, 0.1587, 1.206)]
     assert seconds == ["0 ps", "450 ps", "33.5 µs", "159 ms", "1.21 s"]

@@ -685,6 +685,8 @@ def test_bad_calibration_input_is_refused():
         uncertainty.calibration_error(p, np.array([0, 1, 2]))
     with pytest.raises(ValueError, match=r"probabilities must be in \[0, 1\]"):
         uncertainty.calibration_error(p * 3, np.zeros(3, int))
+    with pytest.raises(ValueError, match=r"must sum to 1 a row, got sums from 0\.8 to 0\.8"):
+        uncertainty.scores(p * 0.8, np.zeros(3, int))
     with pytest.raises(ValueError, match=r"uncertainty must have shape \(3,\)"):
         uncertainty.rejection(p, np.zeros(3, int), np.zeros(2))
 
@@ -694,6 +696,7 @@ def test_no_rows(torch):
         told = uncertainty.predict(model, x, 3, key=Key(0))
         assert tuple(told.mean.shape) == (0, 3)
         assert tuple(told.quantiles.shape) == (3, 0, 3)
+    assert uncertainty.average(small(), rows(0, 4)).arithmetic.shape == (0, 3)
 
 
 def test_progress_is_told():

@@ -187,4 +187,4 @@ def _probabilities(
             continue
         layer, mask = next(masks)
         y = np.where(np.repeat(mask, len(given), axis=0), y * y.dtype.type(layer.gain), y.dtype.type(0))
-    return probabilities(y, "logits").reshape(networks, len(given), -1)
+    return probabilities(y, "logits").reshape(networks, len(given), *y.shape[1:])

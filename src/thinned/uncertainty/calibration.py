@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from thinned import _array, _checks
 
 Floats = NDArray[np.float64]
+LOOSE = 0.05  # what rounding half-precision numbers may take from a sum
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,9 @@ def _checked(probabilities: Any, labels: Any) -> tuple[Floats, NDArray[np.int64]
         raise ValueError(f"probabilities must have shape (N, classes), N > 0, got {p.shape}")
     if not (p.min() >= 0.0 and p.max() <= 1.0 + 1e-3):
         raise ValueError(f"probabilities must be in [0, 1], got {p.min():g} to {p.max():g}")
+    sums = p.sum(axis=1)
+    if np.abs(sums - 1.0).max() > LOOSE:
+        raise ValueError(f"probabilities must sum to 1 a row, got sums from {sums.min():g} to {sums.max():g}")
     if y.dtype.kind not in "iu":
         raise TypeError(f"labels must hold integers, got dtype {y.dtype}")
     if y.shape != (len(p),) or y.min() < 0 or y.max() >= p.shape[1]:

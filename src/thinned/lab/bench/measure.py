@@ -72,7 +72,8 @@ class Spread:
     @classmethod
     def of(cls, values: list[float]) -> Spread:
         """Of one value or many."""
-        low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+        few = len(values) < 2
+        low, median, high = values * 3 if few else statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
 
 

@@ -66,8 +66,8 @@ def headline(groups: Group) -> str:
         sure = float(score(runs, SCALED, "overconfidence").mean())
         told.append(
             f"{name}: {number(one.mean())} % against {number(other.mean())} %, seed by seed "
-            f"{stat_text(Stat.of(list(one - other)))} points, where weight scaling is too "
-            f"{'sure' if sure > 0 else 'unsure'}"
+            f"{stat_text(Stat.of(list(one - other)))} points, where weight scaling is "
+            f"{'too sure' if sure > 0 else 'not sure enough'}"
         )
     return f"Calibration error of Monte-Carlo against weight scaling. {'; '.join(told)}." if told else ""
 
@@ -98,7 +98,7 @@ def figures(groups: Group) -> list[Figure]:
     for name, runs in groups.items():
         if not len(score(runs, SCALED, "error")):
             continue
-        curves = {"calibrated": [plots.Point(at, at) for at in (1 / len(WAYS), 1.0)]}
+        curves = {"calibrated": [plots.Point(at, at) for at in (1 / BINS, 1.0)]}
         for way in WAYS:
             count, sure, right = (score(runs, way, of).sum(axis=0) for of in ("count", "sure", "right"))
             drawn = np.flatnonzero(count >= FEW)
