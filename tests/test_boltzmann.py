@@ -376,14 +376,14 @@ def test_gibbs_leaves_the_distribution_of_a_deep_machine_as_it_is():
 
 
 def test_a_deep_machine_is_the_average_of_what_was_pretrained():
-    x, how = bars(), {"epochs": 5, "batch": 7, "lr": 0.2}
+    x, how = bars(), {"epochs": 5, "batch": 7}
     machine = DBM((9, 6, 5, 4), key=Key(0), **F64)
-    errors = machine.pretrain(x, key=Key(1), **how)
+    errors = machine.pretrain(x, key=Key(1), lr=0.8, **how)
     v, stack = x, []
-    for i, copies in enumerate([(2, 1), (2, 2), (1, 2)]):
+    for i, (copies, lr) in enumerate([((2, 1), 0.2), ((2, 2), 0.1), ((1, 2), 0.2)]):
         key = Key(1).fold_in(i)
         stack.append(RBM(*machine.sizes[i : i + 2], key=key.fold_in("init"), copies=copies, **F64))
-        assert stack[-1].fit(v, key=key, **how) == errors[i]
+        assert stack[-1].fit(v, key=key, lr=lr, **how) == errors[i]
         v = stack[-1].up(v)
     state = [sample(np.full((3, n), 0.5), Key(n)) for n in machine.sizes]
 
@@ -519,6 +519,10 @@ def test_errors_say_what_came():
         (ValueError, r"sizes: expected \(n_visible, \*hidden\), came \(9,\)", lambda: DBN((9,), key=Key(0))),
         (ValueError, "copies", lambda: RBM(9, 4, key=Key(0), copies=(1,))),
         (TypeError, "key must be a thinned.Key", lambda: DBM((9, 4), key=0)),
+        (TypeError, "key must be a thinned.Key", lambda: machine.gibbs(np.zeros((2, 4)), 3)),
+        (ValueError, "state: expected a list of 4 arrays.*came ndarray", lambda: dbm().gibbs(x, Key(0))),
+        (ValueError, "came 2 of them", lambda: dbm().bound(dbm(3, 2).mean_field(np.zeros((2, 3))))),
+        (ValueError, r"state\[1\]: expected shape \(N, 2\)", lambda: dbm().energy([x[:, :3]] * 4)),
         (NotImplementedError, "to_mlp", lambda: machine.backward(np.zeros((2, 3)))),
         (FloatingPointError, r"after epoch \d; lower lr", lambda: fit(x, lr=1e30)),
     ]  # fmt: skip

@@ -20,7 +20,7 @@ from thinned.lab.store import Folder
 from thinned.lab.train import STEP
 
 BATCH = 100  # of pretraining, and its chains
-ITERATIONS, GIBBS = 10, 5  # of mean-field inference, and steps of the chains, in joint training: the paper's
+ITERATIONS, GIBBS = 5, 1  # of mean-field inference, and steps of the chains, in joint training
 DRAW = 300.0  # multiplications that take about as long as sampling a unit
 
 
@@ -36,9 +36,9 @@ class PretrainedConfig(GridConfig):
 
     machine: str = "dbn"
     pretraining: float = 0.5
-    joint: float = 0.5
+    joint: float = 0.25
     machine_lr: float = 0.05
-    joint_lr: float = 0.01
+    joint_lr: float = 0.0005
     machine_l2: float = 2e-4
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -56,7 +57,7 @@ class DBM(Machine):
         """L, the number of hidden layers."""
         return len(self.sizes) - 1
 
-    def pretrain(self, x: Any, *, key: Key, **how: Any) -> list[list[float]]:
+    def pretrain(self, x: Any, *, key: Key, lr: float = 0.05, **how: Any) -> list[list[float]]:
         """Greedy pretraining: an RBM for each pair of layers, whose averages are the machine.
 
         Alone, the RBM of layers l and l + 1 lacks what they will get from l − 1 and l + 2. So it has two tied
@@ -65,15 +66,20 @@ class DBM(Machine):
         below and half of what the RBM above gives it: h_l gets W_{l−1} h_{l−1} + W_lᵀ h_{l+1} + b_l, where
         b_l is the mean of the biases it has in both.
 
+        With m and n copies the gradient by W is m·n times that of one pair, and max(m, n) times its change
+        enters the inputs: ``lr``, for RBMs without copies, is divided by m·n·max(m, n).
+
         ``how``: all other arguments of `RBM.fit`. Returns the reconstruction errors of each RBM.
         """
-        key, errors, last = _checks.is_key("key", key), [], self.top - 1
+        key, lr = _checks.is_key("key", key), _checks.positive("lr", lr)
+        errors, last = [], self.top - 1
         biases = [np.zeros((0, n)) for n in self.sizes]
         for i, (n_in, n_out) in enumerate(pairwise(self.sizes)):
             copies = (2 if i < last else 1, 2 if i else 1)
             own = key.fold_in(i)
             rbm = RBM(n_in, n_out, key=own.fold_in("init"), l2=self.l2, copies=copies, dtype=self.dtype)
-            errors.append(rbm.fit(x, key=own, **how))
+            rate = lr / (math.prod(copies) * max(copies))
+            errors.append(rbm.fit(x, key=own, lr=rate, **how))
             x = rbm.up(x)
             self.params[f"weight{i}"][...] = rbm.params["weight"]
             biases[i] = np.vstack([biases[i], rbm.params["visible"]])
@@ -127,7 +133,7 @@ class DBM(Machine):
     def energy(self, state: State) -> Any:
         """E of the states, or its mean under the factorised distribution with these means: (N,)."""
         total = 0.0
-        for i, h in enumerate(state):
+        for i, h in enumerate(self._layers(state)):
             inputs = self.own(f"bias{i}", h)
             if i:
                 inputs = self._from_below(i, state[i - 1]) + inputs
@@ -137,7 +143,7 @@ class DBM(Machine):
     def bound(self, state: State) -> Any:
         """ln P(v) + ln Z is at least −E(v, μ) + Σ H(μ), H the entropy of each unit in nats: (N,)."""
         entropies = 0.0
-        for mu in state[1:]:
+        for mu in self._layers(state)[1:]:
             tiny = float(np.finfo(self.dtype).tiny)
             p, q = mu.clip(min=tiny), (1.0 - mu).clip(min=tiny)  # 0·ln 0 = 0
             entropies = entropies - (mu * _array.log(p) + (1.0 - mu) * _array.log(q)).sum(-1)
@@ -145,12 +151,22 @@ class DBM(Machine):
 
     def gibbs(self, state: State, key: Key, steps: int = 1) -> State:
         """So many times: odd layers given the even ones, then even ones given the odd; v is layer 0."""
-        state = list(state)
+        state, key = self._layers(state), _checks.is_key("key", key)
         for t in range(_checks.positive_int("steps", steps)):
             now = key.fold_in(t)
             for i in (*range(1, self.top + 1, 2), *range(0, self.top + 1, 2)):
                 state[i] = sample(self.given(i, state), now.fold_in(i))
         return state
+
+    def _layers(self, state: State) -> State:
+        """A new list of ``state``, which has an array (N, n_l) for each layer."""
+        if not isinstance(state, (list, tuple)) or len(state) != len(self.sizes):
+            came = f"{len(state)} of them" if isinstance(state, (list, tuple)) else type(state).__name__
+            raise ValueError(
+                f"state: expected a list of {len(self.sizes)} arrays, the visible layer first, as start and "
+                f"mean_field give it, came {came}"
+            )
+        return [units(f"state[{i}]", h, n) for i, (h, n) in enumerate(zip(state, self.sizes, strict=True))]
 
     def contrast(self, v: Any, state: State) -> None:
         """Fill ``grads`` with ∂/∂θ of the mean E(v, μ) minus the mean E(state), where μ = `mean_field` (v).

@@ -72,19 +72,18 @@ class Initialises:
         Raises TypeError where ``net`` is no network, ValueError, before anything is changed, where its first
         linear layers are not of the machine's sizes.
 
-        Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 4.2.
+        Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 5.2.
         """
         if not isinstance(net, Network):
             raise TypeError(f"net must be a thinned.scratch.Network, got {type(net).__name__}")
         linear = list(_linear(net))
-        pairs = self.upward()
         wanted, came = self.sizes, tuple(_sizes([layer for layer, _ in linear]))
-        if len(linear) < len(pairs) or came[: len(wanted)] != wanted:
+        if came[: len(wanted)] != wanted:
             raise ValueError(
                 f"net: expected linear layers that begin {'-'.join(map(str, wanted))}, as the machine's "
                 f"units, came {'-'.join(map(str, came)) or 'none'}"
             )
-        for (layer, keep), (weight, bias) in zip(linear, pairs, strict=False):
+        for (layer, keep), (weight, bias) in zip(linear, self.upward(), strict=False):
             layer.params["weight"][...] = weight / (keep or 1.0)
             layer.params["bias"][...] = bias
 

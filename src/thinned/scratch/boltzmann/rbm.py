@@ -84,7 +84,7 @@ class RBM(Machine):
 
     def gibbs(self, state: Any, key: Key, steps: int = 1) -> Any:
         """v → h ~ P(h | v) → v ~ P(v | h), so many times: (N, n_visible) -> same."""
-        v = state
+        v, key = state, _checks.is_key("key", key)
         for t in range(_checks.positive_int("steps", steps)):
             h = sample(self.up(v), key.fold_in(2 * t), self.copies[1])
             v = sample(self.down(h), key.fold_in(2 * t + 1), self.copies[0])
