@@ -76,6 +76,7 @@ class MixTrainer(ImageTrainer):
         c = self.config
         seed = Key(c.seed).fold_in("attend").seed
         config = dataclasses.replace(c, system="attends", mix="none", seed=seed, validation=0.0)
+        assert self.folder is not None
         folder = self.folder / "attends"
         stored = train.train(config, self.data, folder, _Passed(tell, self.epoch), trainer=ImageTrainer)
         if stored.status != "done":

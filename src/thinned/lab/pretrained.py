@@ -91,7 +91,7 @@ class Pretrained(GridTrainer):
         how: dict[str, Any] = {"key": key.fold_in("init"), "l2": c.machine_l2, "dtype": c.dtype}
         sizes = (self.x.shape[1], *c.hidden)
         machine = scratch.DBN(sizes, **how) if c.machine == "dbn" else scratch.DBM(sizes, **how)
-        if path.exists():
+        if path and path.exists():
             with contextlib.suppress(ValueError, KeyError):  # damaged: made anew
                 found = _files.load_npz(path)
                 read = [(param, found[name].reshape(param.shape)) for name, param in machine.named_arrays()]
@@ -102,7 +102,8 @@ class Pretrained(GridTrainer):
         started = time.perf_counter()
         self._train(machine, key, lambda epoch, error: tell(0.0, error))
         seconds = time.perf_counter() - started
-        _files.save_npz(path, {**dict(machine.named_arrays()), "seconds": np.array(seconds)})
+        if path:
+            _files.save_npz(path, {**dict(machine.named_arrays()), "seconds": np.array(seconds)})
         return machine, seconds
 
     def _train(
@@ -125,8 +126,10 @@ class Pretrained(GridTrainer):
         machine.iterations = ITERATIONS
         machine.fit(x, key=key.fold_in("joint"), **joint)
 
-    def _path(self) -> Folder:
-        """Where the machine lies, beside the runs: named by all that decides it."""
+    def _path(self) -> Folder | None:
+        """Where the machine lies, beside the runs, if they lie anywhere: named by all that decides it."""
+        if self.folder is None:
+            return None
         c = self.config
         names = ("machine", "hidden", "pretraining", "joint", "machine_lr", "joint_lr", "machine_l2")
         decides = {

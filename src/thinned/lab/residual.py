@@ -177,8 +177,8 @@ BUDGETS = {
         settings={"epochs": 3, "blocks": 1, "batch": 50, "lr": 0.05},
     ),
     "quick": Budget(
-        text="1,000 images, a quarter of the channels, 2 blocks a stage, 30 epochs, 2 seeds", data="cifar10",
-        limit=1_000, width=1 / 4, seeds=2, settings={"epochs": 30, "blocks": 2, "batch": 50, "lr": 0.05},
+        text="1,000 images, a quarter of the channels, 2 blocks a stage, 30 epochs", data="cifar10",
+        limit=1_000, width=1 / 4, settings={"epochs": 30, "blocks": 2, "batch": 50, "lr": 0.05},
     ),
     "paper": Budget(
         text="all images, 100 epochs, 3 seeds", data="cifar10", seeds=3, settings={"epochs": 100}

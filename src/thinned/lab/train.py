@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,7 +135,7 @@ class Trainer:
     network = True  # whether there is one
     keeps = False  # whether a report needs the parameters after training
     computed_by: tuple[str, ...] = engines.ENGINES  # the engines that can
-    folder: Folder = Path()  # of the run; a trainer may keep more in it
+    folder: Folder | None = None  # of the run; a trainer may keep more in it
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
