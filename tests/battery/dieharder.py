@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-STREAMS = ("half", "third", "tenth", "seeds", "folded")  # of streams.py: two minutes each on an idle core
+STREAMS = ("half", "third", "seeds", "folded")  # of streams.py: minutes each; others take longer to make
 # What it rates "good" itself: not 5, 6, 7 ("suspect") nor 14 ("do not use"). 17 (gcd) and the longer lagged
 # sums would take as long as all others together.
 TESTS = (
