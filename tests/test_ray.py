@@ -114,38 +114,6 @@ def outcome(stored):
     return found
 
 
-def test_a_node_dies_and_its_runs_are_done_by_the_other(tmp_path, cluster):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    namespace = {"__name__": "script"}
-    exec(SCRIPT, namespace)
-    alone = outcome(namespace["train"](tmp_path / "alone", None, Progress()))
-    out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(out), cluster.address], text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    with process:
-        wait_for(process, lambda: len(list(out.glob("*/last.npz"))) == 2)
-        assert not list(out.glob("*/result.json"))  # both are on their way, one on each node
-        tell(cluster, "kill")
-        _, err = process.communicate(timeout=200)
-        tell(cluster, "add")
-    assert process.returncode == 0, err
-    assert (
-        len(re.findall(r"^thinned: a (?:node|worker) died; dropout-seed\S+ goes on in another", err, re.M))
-        == 1
-    )
-    assert len(re.findall(r"^\[\d/4\] ", err, re.M)) == 4, err
-    assert "failed: RuntimeError: no luck" in err
-    assert re.search(r"\[1/4\] .*; about \d+ (s|min) left", err), err
-    stored = [runs.read(out / name) for name, *_ in alone]
-    assert outcome(stored) == alone
-    assert [run.status for run in stored] == ["done", "done", "done", "failed"]
-    assert {run.result["about"]["threads"] for run in stored[:3]} == {1}
-    assert not any(line for line in err.splitlines() if not re.match(r"thinned: |\[\d", line)), err
-
-
 ARGUMENTS = ["reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", "4", "--save-every", "0.1"]
 
 
@@ -269,3 +237,36 @@ def test_the_time_of_a_sweep_is_that_of_its_last_run():
     assert have.time([3.0, 1.0, 1.0, 1.0]) == 3.0
     assert have.time([1.0, 1.0, 1.0, 3.0]) == 4.0
     assert have.time([]) == 0.0
+
+
+# Last: the tests before share the cluster as it was.
+def test_a_node_dies_and_its_runs_are_done_by_the_other(tmp_path, cluster):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    namespace = {"__name__": "script"}
+    exec(SCRIPT, namespace)
+    alone = outcome(namespace["train"](tmp_path / "alone", None, Progress()))
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(out), cluster.address], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        wait_for(process, lambda: len(list(out.glob("*/last.npz"))) == 2)
+        assert not list(out.glob("*/result.json"))  # both are on their way, one on each node
+        tell(cluster, "kill")
+        _, err = process.communicate(timeout=200)
+        tell(cluster, "add")
+    assert process.returncode == 0, err
+    assert (
+        len(re.findall(r"^thinned: a (?:node|worker) died; dropout-seed\S+ goes on in another", err, re.M))
+        == 1
+    )
+    assert len(re.findall(r"^\[\d/4\] ", err, re.M)) == 4, err
+    assert "failed: RuntimeError: no luck" in err
+    assert re.search(r"\[1/4\] .*; about \d+ (s|min) left", err), err
+    stored = [runs.read(out / name) for name, *_ in alone]
+    assert outcome(stored) == alone
+    assert [run.status for run in stored] == ["done", "done", "done", "failed"]
+    assert {run.result["about"]["threads"] for run in stored[:3]} == {1}
+    assert not any(line for line in err.splitlines() if not re.match(r"thinned: |\[\d", line)), err

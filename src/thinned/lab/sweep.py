@@ -222,7 +222,14 @@ def _side_by_side(
 ) -> Iterator[Stored]:
     """Each run as it ends; one whose worker died is given to another."""
     waiting, tries = list(which), dict.fromkeys(which, 0)
-    busy: set[int] = set()
+    busy, told = set[int](), set[int]()
+
+    def end(i: int, stored: Stored) -> None:
+        """Tell it once: what a worker sends of it may be lost, or come late."""
+        if i not in told:
+            told.add(i)
+            progress.end(stored)
+
     while waiting or busy:
         while waiting and pool.start(waiting[0]):
             busy.add(waiting.pop(0))
@@ -239,12 +246,15 @@ def _side_by_side(
                     waiting.insert(0, i)
                     continue
                 run.fail(f"{arguments[0]}, {tries[i]} times")
-                progress.end(run.read())
+                end(i, run.read())
                 yield run.read()
             elif call == "free":
                 busy.remove(i)
                 _await(run.over, run.folder)
+                end(i, run.read())
                 yield run.read()
+            elif call == "end":
+                end(i, *arguments)
             elif call == "step":
                 progress.step_of(name, *arguments)
             else:
