@@ -42,7 +42,7 @@ bench: setup $(if $(wildcard .peers/bin/python),.peers/installed)
 	@if [ -e .peers/installed ]; then bin=.peers/bin; else bin=$(BIN); fi; \
 	echo "$$bin/thinned bench blocks $(BENCH)"; $$bin/thinned bench blocks $(BENCH)
 
-# The masks under our own statistical tests and dieharder's: about half an hour; cut off, it goes on. Writes docs/randomness.md.
+# The masks under our own statistical tests and dieharder's: about an hour; cut off, it goes on. Writes docs/randomness.md.
 battery: setup
 	PYTHONPATH=tests $(BIN)/python -m battery
 

@@ -26,6 +26,15 @@ settings.load_profile("thinned")
 
 
 @pytest.fixture
+def in_tmp(tmp_path, monkeypatch):
+    """An empty current folder, and a wide terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.delenv("THINNED_DATA", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
 def torch():
     """The torch module, or a skip."""
     return pytest.importorskip("torch")

@@ -5,32 +5,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from helpers.commands import call, start, wait_for
 
 import thinned
 from thinned import methods
-from thinned.cli import app
 from thinned.lab import compare
 
 TINY = ["--hidden", "8", "--epochs", "2", "--seeds", "1", "--batch", "200"]
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
-
-
-@pytest.fixture
-def in_tmp(tmp_path, monkeypatch):
-    """An empty current folder, and a wide terminal."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.delenv("THINNED_DATA", raising=False)
-    return tmp_path
 
 
 @pytest.fixture
@@ -249,17 +234,8 @@ def test_a_report_that_cannot_be_written_is_told(mine, monkeypatch):
 # --- real processes ---
 
 
-def start(*arguments, cwd):
-    # A job in the background may have been told to ignore Ctrl-C; a user's command has not.
-    hear = None if sys.platform == "win32" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return subprocess.Popen(
-        [sys.executable, "-m", "thinned", *arguments],
-        cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear,
-    )  # fmt: skip
-
-
 def test_the_module_is_the_command(tmp_path):
-    with start("--version", cwd=tmp_path) as process:
+    with start(tmp_path, "--version") as process:
         out, _ = process.communicate(timeout=60)
     assert out.strip() == thinned.__version__
 
@@ -268,10 +244,8 @@ def test_the_module_is_the_command(tmp_path):
 def test_ctrl_c_says_that_the_same_command_continues(mine):
     arguments = ["compare", "--data", "mine.npz", "--hidden", "8", "--seeds", "1", "--methods", "none"]
     arguments += ["--epochs", "1000000", "--save-every", "0", "--out", "o"]
-    with start(*arguments, cwd=mine) as process:
-        deadline = time.monotonic() + 60
-        while not list(mine.glob("o/*/last.npz")) and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.01)
+    with start(mine, *arguments) as process:
+        wait_for(process, lambda: list(mine.glob("o/*/last.npz")))
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err

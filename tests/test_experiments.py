@@ -7,21 +7,18 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from helpers.commands import SWEEP, call, outcome, start, wait_for
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 from thinned import Key, _files, scratch
-from thinned.cli import app
 from thinned.key import words
 from thinned.lab import computations, experiments, plots, residual, results, runs, sweep, train, workers
 from thinned.lab import reproduce as lab
@@ -338,11 +335,6 @@ def test_the_residual_networks_penalty_is_that_of_its_weights(images):
 ORDER = Order("mnist-gaussian", "smoke", (0, 1))
 
 
-def outcome(stored):
-    """What must be equal, whoever trained it."""
-    return [(run.folder.name, run.result["test_error"], run.history["train_loss"]) for run in stored]
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The order, trained in this process."""
@@ -397,23 +389,6 @@ def test_held_out_data_is_judged_by(tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-ARGUMENTS = ["reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", "4", "--save-every", "0.1"]
-
-
-def start(cwd, *more):
-    """The command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "thinned", *ARGUMENTS, *more], cwd=cwd, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
-def wait_for(process, there):
-    deadline = time.monotonic() + 100
-    while not there() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-
-
 def children(pid):
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -421,13 +396,13 @@ def children(pid):
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
 def test_a_killed_sweep_goes_on_and_a_dead_worker_is_replaced(tmp_path, alone):
     folder = tmp_path / "thinned-runs" / "mnist-gaussian-smoke"
-    with start(tmp_path, "--workers", "2") as process:
+    with start(tmp_path, *SWEEP, "--workers", "2") as process:
         wait_for(process, lambda: len(list(folder.glob("*/result.json"))) >= 2)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -9
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
     assert 2 <= len(before) < 12
-    with start(tmp_path, "--workers", "2") as process:
+    with start(tmp_path, *SWEEP, "--workers", "2") as process:
         wait_for(process, lambda: len(list(folder.glob("*/config.json"))) > len(before) + 2)
         workers = [
             pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -444,18 +419,6 @@ def test_a_killed_sweep_goes_on_and_a_dead_worker_is_replaced(tmp_path, alone):
 
 
 # --- the command ---
-
-
-@pytest.fixture
-def in_tmp(tmp_path, monkeypatch):
-    """An empty current folder, and a wide terminal."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    return tmp_path
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def test_the_list_tells_time_and_what_is_done(in_tmp):

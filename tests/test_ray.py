@@ -10,12 +10,11 @@ import threading
 import time
 
 import pytest
-from typer.testing import CliRunner
+from helpers.commands import SWEEP, call, outcome, start, wait_for
 
 pytest.importorskip("ray")
 pytest.importorskip("sklearn")
 
-from thinned.cli import app
 from thinned.lab import cluster as lab
 from thinned.lab import runs, sweep
 from thinned.lab.progress import Progress
@@ -94,44 +93,13 @@ def tell(cluster, word):
     assert next(line for line in cluster.stdout if line == "done\n")
 
 
-def wait_for(process, there):
-    """Until it is so; a process that ends before, or hangs, fails the test."""
-    until = time.monotonic() + 100
-    while not there():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def outcome(stored):
-    """What must be equal, whoever trained it: all but times and places."""
-    found = []
-    for run in stored:
-        result = {k: v for k, v in run.result.items() if k not in ("about", "seconds_per_epoch")}
-        history = repr({k: v for k, v in run.history.items() if k != "seconds"})  # nan is itself
-        config = (run.folder / "config.json").read_bytes()
-        found.append((run.folder.name, config, history, result, run.failure))
-    return found
-
-
-ARGUMENTS = ["reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", "4", "--save-every", "0.1"]
-
-
-def start(cwd, *more):
-    """The command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "thinned", *ARGUMENTS, *more], cwd=cwd, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-
-
 def test_a_driver_that_is_stopped_and_killed_goes_on(tmp_path, cluster):
     order = Order("mnist-gaussian", "smoke", (0, 1))  # of four seeds
     alone = outcome(sweep.run(order, order.jobs(), tmp_path / "alone", Progress()))
     out = tmp_path / "thinned-runs" / "mnist-gaussian-smoke"
     done = {}
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
-        with start(tmp_path, "--ray", cluster.address) as process:
+        with start(tmp_path, *SWEEP, "--ray", cluster.address) as process:
             wait_for(process, lambda more=len(done) + 2: len(list(out.glob("*/result.json"))) >= more)
             process.send_signal(sent)
             _, err = process.communicate(timeout=60)
@@ -139,7 +107,7 @@ def test_a_driver_that_is_stopped_and_killed_goes_on(tmp_path, cluster):
         assert {path: path.stat().st_mtime_ns for path in done} == done
         done = {path: path.stat().st_mtime_ns for path in out.glob("*/result.json")}
         assert 2 <= len(done) < 12, "too fast to be cut off"
-    with start(tmp_path, "--ray", cluster.address) as process:
+    with start(tmp_path, *SWEEP, "--ray", cluster.address) as process:
         printed, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert "standard" in printed
@@ -152,10 +120,6 @@ def test_a_driver_that_is_stopped_and_killed_goes_on(tmp_path, cluster):
     assert [run.status for run in stored] == ["done"] * 12
     commands = {json.loads(path.read_text())["about"]["command"] for path in out.glob("*/result.json")}
     assert all(command.startswith("thinned reproduce mnist-gaussian") for command in commands)
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def answer(listener, says):

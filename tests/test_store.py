@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from helpers.commands import call
 
 pytest.importorskip("fsspec")
 
@@ -16,7 +16,6 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 from thinned import Key, _files
-from thinned.cli import app
 from thinned.lab import runs, store
 from thinned.lab.config import Config
 from thinned.lab.data import Dataset, spiral
@@ -251,18 +250,6 @@ def test_commands_name_no_url(monkeypatch):
 
 
 # --- the command ---
-
-
-@pytest.fixture
-def in_tmp(tmp_path, monkeypatch):
-    """An empty current folder, and a wide terminal."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    return tmp_path
-
-
-def call(*arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def test_one_command_writes_everything_to_a_url(in_tmp, out):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from thinned import Key, _files, scratch
 from thinned.lab import engines
 from thinned.lab.findings import stat_text
-from thinned.lab.grid import Budget, GridTrainer, Group, System, figure
+from thinned.lab.grid import Budget, Grid, GridTrainer, Group, System, figure
 from thinned.lab.report import Reference
 from thinned.lab.runs import Stored
 
@@ -107,6 +108,15 @@ DIFFERS = [
     "As many linear outputs as inputs, squared error, Adam at 0.001 falling linearly to 0; the source does "
     "not print its settings.",
 ]
+AutoencoderGrid = functools.partial(
+    Grid,
+    settings=SETTINGS,
+    systems=SYSTEMS,
+    budgets=BUDGETS,
+    differs=DIFFERS,
+    baseline=LABELS[0],
+    errors=False,
+)
 
 
 def numbers(groups: Group, figures: Sequence[str], caption: str) -> Reference:

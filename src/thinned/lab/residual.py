@@ -5,6 +5,7 @@ Parameters, optimizer, checkpoints and history are those of every other run: onl
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy as np
 from thinned import Key, _checks, cutout, schedules, scratch
 from thinned.kernels.survivors import Penalty
 from thinned.lab import engines
-from thinned.lab.grid import Budget, GridConfig, GridTrainer, System
+from thinned.lab.grid import Budget, Grid, GridConfig, GridTrainer, System
 from thinned.scratch.layers import Array, Part
 
 DROPS = ("none", "element", "spatial", "block", "path")
@@ -198,3 +199,4 @@ def system(label: str, **settings: Any) -> System:
 
 
 NONE, ELEMENTS = system("none"), system("elements, p = 0.1", drop="element", rate=0.1)
+ImageGrid = functools.partial(Grid, settings=SETTINGS, budgets=BUDGETS, differs=DIFFERS, config=ImageConfig)

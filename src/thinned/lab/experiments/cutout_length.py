@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinned.lab import residual as res
 from thinned.lab.findings import number
-from thinned.lab.grid import Axis, Errors, Grid, System
+from thinned.lab.grid import Axis, Errors, System
 
 LENGTHS = (0, 4, 8, 12, 16, 20, 24)
 
@@ -15,7 +15,7 @@ def told(stats: Errors) -> str:
     return f"The test error is lowest with {low}: {number(stats[low].mean)} %."
 
 
-EXPERIMENT = Grid(
+EXPERIMENT = res.ImageGrid(
     name="cutout-length",
     title="How much to cut out",
     summary="A residual network on images with a square cut out of each, by the length of the square. "
@@ -25,10 +25,6 @@ EXPERIMENT = Grid(
         System(label=f"length {n}", settings={"cut": n}, trainer=res.ImageTrainer, x=n, line="cutout")
         for n in LENGTHS
     ],
-    settings=res.SETTINGS,
-    budgets=res.BUDGETS,
-    differs=res.DIFFERS,
-    config=res.ImageConfig,
     baseline="length 0",
     axis=Axis(name="length of the square"),
     told=told,

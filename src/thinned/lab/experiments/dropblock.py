@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from thinned.lab import residual as res
-from thinned.lab.grid import Grid
 
-EXPERIMENT = Grid(
+EXPERIMENT = res.ImageGrid(
     name="dropblock",
     title="Dropping squares of a feature map",
     summary="A residual network without dropping, with dropped elements, and with DropBlock at a fixed "
@@ -18,8 +17,4 @@ EXPERIMENT = Grid(
         res.system("squares, p = 0.1", drop="block", rate=0.1),
         res.system("squares, p from 0 to 0.1", drop="block", rate=0.1, ramp=True),
     ],
-    settings=res.SETTINGS,
-    budgets=res.BUDGETS,
-    differs=res.DIFFERS,
-    config=res.ImageConfig,
 ).experiment()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from thinned.lab import autoencoder as ae
 from thinned.lab import plots
 from thinned.lab.findings import stat_text
-from thinned.lab.grid import Grid, Group, figure
+from thinned.lab.grid import Group, figure
 from thinned.lab.report import Figure, Reference
 
 FIGURES = ("mean absolute correlation", "smoothness of features", "units that never fire", ae.UNEXPLAINED)
@@ -40,19 +40,13 @@ def figures(groups: Group) -> list[Figure]:
     return found
 
 
-EXPERIMENT = Grid(
+EXPERIMENT = ae.AutoencoderGrid(
     name="mnist-features",
     title="What hidden units look for",
     summary="First-layer features of an autoencoder of 256 ReLU units, without and with dropout. The "
     "source shows noise that means something together only, against blobs and strokes that mean "
     "something alone.",
     source="Srivastava et al. 2014, figure 7",
-    settings=ae.SETTINGS,
-    systems=ae.SYSTEMS,
-    budgets=ae.BUDGETS,
-    differs=ae.DIFFERS,
-    baseline=ae.LABELS[0],
-    errors=False,
     headline=headline,
     tables=tables,
     figures=figures,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from thinned.lab import autoencoder as ae
 from thinned.lab import plots
 from thinned.lab.findings import stat_text
-from thinned.lab.grid import Grid, Group, figure
+from thinned.lab.grid import Group, figure
 from thinned.lab.report import Figure, Reference
 
 FIGURES = ("share of active units", "mean activation", ae.UNEXPLAINED)
@@ -36,18 +36,12 @@ def figures(groups: Group) -> list[Figure]:
     ]  # fmt: skip
 
 
-EXPERIMENT = Grid(
+EXPERIMENT = ae.AutoencoderGrid(
     name="mnist-sparsity",
     title="Dropout makes activations sparse",
     summary="Hidden activations of an autoencoder of 256 ReLU units, without and with dropout. The "
     "source finds that dropout leaves few units with high activations, and a lower mean.",
     source="Srivastava et al. 2014, figure 8",
-    settings=ae.SETTINGS,
-    systems=ae.SYSTEMS,
-    budgets=ae.BUDGETS,
-    differs=ae.DIFFERS,
-    baseline=ae.LABELS[0],
-    errors=False,
     headline=headline,
     tables=tables,
     figures=figures,

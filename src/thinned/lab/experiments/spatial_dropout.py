@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from thinned.lab import residual as res
-from thinned.lab.grid import Grid
 
-EXPERIMENT = Grid(
+EXPERIMENT = res.ImageGrid(
     name="spatial-dropout",
     title="Dropping whole channels",
     summary="A residual network without dropping, with dropped elements, and with dropped channels. "
@@ -17,8 +16,4 @@ EXPERIMENT = Grid(
         res.ELEMENTS,
         res.system("channels, p = 0.1", drop="spatial", rate=0.1),
     ],
-    settings=res.SETTINGS,
-    budgets=res.BUDGETS,
-    differs=res.DIFFERS,
-    config=res.ImageConfig,
 ).experiment()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinned.lab import residual as res
 from thinned.lab.findings import Stat, stat_text
-from thinned.lab.grid import Grid, Group, error
+from thinned.lab.grid import Group, error
 from thinned.lab.runs import Stored
 
 
@@ -24,7 +24,7 @@ def headline(groups: Group) -> str:
     )
 
 
-EXPERIMENT = Grid(
+EXPERIMENT = res.ImageGrid(
     name="stochastic-depth",
     title="Dropping whole residual branches",
     summary="A residual network without dropping, and with branches that are dropped sample by sample, "
@@ -36,9 +36,5 @@ EXPERIMENT = Grid(
         res.ELEMENTS,
         res.system("branches, up to p = 0.5", drop="path", rate=0.5),
     ],
-    settings=res.SETTINGS,
-    budgets=res.BUDGETS,
-    differs=res.DIFFERS,
-    config=res.ImageConfig,
     headline=headline,
 ).experiment()
