@@ -8,13 +8,10 @@ from thinned.lab.computations import Svm
 from thinned.lab.grid import Budget, Grid, System
 from thinned.lab.pretrained import Pretrained, PretrainedConfig
 
-PAPER, TESTED = ("paper",), ("smoke", "paper")
-
 
 def relu(label: str, theirs: float | None, hidden: tuple[int, ...], **more: Any) -> System:
     """A row of ReLU units."""
-    budgets = more.pop("budgets", ("smoke", "quick", "paper"))
-    return System(label=label, theirs=theirs, settings={"hidden": hidden, **more}, budgets=budgets)
+    return System(label=label, theirs=theirs, settings={"hidden": hidden, **more})
 
 
 def pretrained(machine: str, how: str, theirs: float, **more: Any) -> System:
@@ -55,9 +52,9 @@ EXPERIMENT = Grid(
         System(label="dropout, logistic, 3 × 1024", theirs=1.35, settings={**LOGISTIC, "hidden": THREE}),
         relu("dropout, ReLU, 3 × 1024", 1.25, THREE),
         relu("dropout + max-norm, ReLU, 3 × 1024", 1.06, THREE, max_norm=2.0),
-        relu("dropout + max-norm, ReLU, 3 × 2048", 1.04, (2048,) * 3, max_norm=2.0, budgets=TESTED),
-        relu("dropout + max-norm, ReLU, 2 × 4096", 1.01, (4096,) * 2, max_norm=2.0, budgets=PAPER),
-        relu("dropout + max-norm, ReLU, 2 × 8192", 0.95, (8192,) * 2, max_norm=2.0, budgets=PAPER),
+        relu("dropout + max-norm, ReLU, 3 × 2048", 1.04, (2048,) * 3, max_norm=2.0),
+        relu("dropout + max-norm, ReLU, 2 × 4096", 1.01, (4096,) * 2, max_norm=2.0),
+        relu("dropout + max-norm, ReLU, 2 × 8192", 0.95, (8192,) * 2, max_norm=2.0),
         System(
             label="dropout + max-norm, Maxout, 2 × (5 × 240)",
             theirs=0.94,
