@@ -58,6 +58,7 @@ def small(monkeypatch):
     monkeypatch.setattr(predict, "SIDE", 4)
     monkeypatch.setattr(predict, "PHOTOS", 2)
     monkeypatch.setattr(predict, "DATA", ("nothing-here",))
+    monkeypatch.setattr(predict, "HIDDEN", (4, 3))
     monkeypatch.setattr(predict, "LIMIT", 20)
     monkeypatch.setattr(predict, "EPOCHS", 2)
     monkeypatch.setattr(predict, "MANY", 4)

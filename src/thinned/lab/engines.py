@@ -7,7 +7,6 @@ penalties, constraints and the optimizer stay those of `thinned.scratch`.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +40,8 @@ def drop_arguments(method: str) -> dict[str, Any]:
     if method == "none":
         return {"drop": None}
     row = METHODS[method]
-    if row.unit == "weight":  # one mask a batch: a mask a sample costs as many products as samples
-        return {"drop": None, "connect": functools.partial(scratch.DropConnect, per_sample=False)}
+    if row.unit == "weight":
+        return {"drop": None, "connect": scratch.DropConnect}
     if is_thin(method):
         return {"drop": scratch.Dropout}
     layer: Callable[..., scratch.Layer] = getattr(scratch, str(row.hand))
@@ -157,7 +156,7 @@ def _module(hand: scratch.Sequential, method: str) -> Any:
         if isinstance(layer, scratch.Linear):
             shape = (layer.n_in, layer.n_out)
             linear = (
-                nn.DropConnectLinear(*shape, p=layer.p, per_sample=False)
+                nn.DropConnectLinear(*shape, p=layer.p)
                 if isinstance(layer, scratch.DropConnect)
                 else torch.nn.Linear(*shape)
             )

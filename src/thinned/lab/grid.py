@@ -58,6 +58,7 @@ class System:
         settings: of `Config`, besides those of the grid and the budget.
         data: the data set, instead of the budget's.
         examples: so many training examples, instead of the budget's.
+        longer: so many times the epochs.
         line, x: its line in the experiment's picture, and its place there.
         budgets: in which it is trained.
         trainer: who trains it.
@@ -69,6 +70,7 @@ class System:
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
     examples: int | None = None
+    longer: float = 1.0
     line: str = ""
     x: float | None = None
     budgets: Sequence[str] = BUDGETS
@@ -177,7 +179,7 @@ class Grid:
             settings["hidden"] = tuple(max(4, round(b.width * n)) for n in settings["hidden"])
             batch = min(settings.get("batch", Config.batch), examples)
             least = math.ceil(b.steps / math.ceil(examples / batch))
-            settings["epochs"] = max(settings.get("epochs", Config.epochs), least)
+            settings["epochs"] = max(round(system.longer * settings.get("epochs", Config.epochs)), least)
             settings.setdefault("log", max(1, settings["epochs"] // LINES))
             yield system, settings, examples
 

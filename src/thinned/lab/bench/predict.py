@@ -24,7 +24,15 @@ SAMPLES, SIZES, IMAGES = 100, (784, 1024, 1024, 10), 1000
 CHANNELS, SIDE, PHOTOS = (3, 32, 64, 64), 32, 200
 QUANTILES = (0.05, 0.5, 0.95)
 FEW = 2  # rounds: a call takes many seconds
-DATA, MANY, EPOCHS, BATCH, LIMIT = ("mnist", "cifar10"), 1000, 20, 128, 5_000  # what is trained
+DATA, HIDDEN, EPOCHS, BATCH, LIMIT, SEEDS = (
+    ("mnist", "cifar10"),
+    (512, 512),
+    50,
+    128,
+    10_000,
+    3,
+)  # what is trained
+MANY = 1000
 TESTED = 500  # test images of which nearness is told
 NEAR = 0.02
 MONTE_CARLO, SCALED, MOMENTS = "Monte-Carlo", "weight scaling", "moments"
@@ -150,10 +158,10 @@ def nearness(images: data.Dataset) -> Case:
 
     @lru_cache(1)
     def sampled() -> Tensor:
-        return mean(images, x, MONTE_CARLO, MANY, 1)
+        return mean(trained(images, 0), x, MONTE_CARLO, MANY, 1)
 
     def distance(way: str) -> float:
-        return float((mean(images, x, way, MANY, 2) - sampled()).abs().mean())
+        return float((mean(trained(images, 0), x, way, MANY, 2) - sampled()).abs().mean())
 
     works: dict[str, Callable[[], object]] = {
         MOMENTS: lambda: distance(MOMENTS),
@@ -162,27 +170,28 @@ def nearness(images: data.Dataset) -> Case:
         "the goal": lambda: NEAR,
     }
     group = f"distance from the mean probabilities of {MANY} samples: the mean over images and classes"
-    name = f"{len(x)} test images of {images.name}, {EPOCHS} epochs"
+    name = f"{len(x)} test images of {images.name}, {network(images)}"
     return Case(group, name, MOMENTS, works, {"the goal": 1.0}, unit="probability")
 
 
 def calibration(images: data.Dataset) -> Case:
-    """The calibration error of a trained network's probabilities, by three ways."""
+    """The calibration error of trained networks' probabilities, by three ways."""
     x = torch.from_numpy(images.x_test)
 
     def error(way: str) -> float:
-        p = mean(images, x, way, SAMPLES, 1)
-        return 100.0 * uncertainty.calibration_error(p, images.y_test)
+        probabilities = [mean(trained(images, seed), x, way, SAMPLES, 1) for seed in range(SEEDS)]
+        return 100.0 * float(
+            np.mean([uncertainty.calibration_error(p, images.y_test) for p in probabilities])
+        )
 
     works = {way: lambda way=way: error(way) for way in (MONTE_CARLO, SCALED, MOMENTS)}
-    group = f"calibration error of {SAMPLES} samples, one seed (`thinned reproduce calibration` has more)"
-    name = f"{len(x)} test images of {images.name}, {EPOCHS} epochs"
+    group = f"calibration error of {SAMPLES} samples, mean of {SEEDS} trainings"
+    name = f"{len(x)} test images of {images.name}, {network(images)}"
     return Case(group, name, MONTE_CARLO, works, {SCALED: 1.0}, unit="%")
 
 
-def mean(images: data.Dataset, x: Tensor, way: str, samples: int, seed: int) -> Tensor:
-    """Mean probabilities of a trained network, by one way."""
-    model = trained(images)
+def mean(model: nn.Module, x: Tensor, way: str, samples: int, seed: int) -> Tensor:
+    """Mean probabilities, by one way."""
     if way == MOMENTS:
         told = uncertainty.moments(model, x, quantiles=()).mean
     elif way == SCALED:
@@ -192,11 +201,17 @@ def mean(images: data.Dataset, x: Tensor, way: str, samples: int, seed: int) -> 
     return torch.as_tensor(told)
 
 
-@lru_cache(1)
-def trained(images: data.Dataset) -> nn.Module:
-    """The perceptron after thinned training by Adam, its rate falling to 0."""
-    torch.manual_seed(0)
-    model = tnn.thin(perceptron(P, (images.x_train.shape[1], *SIZES[1:])))
+def network(images: data.Dataset) -> str:
+    """What is trained, in words."""
+    sizes = "-".join(map(str, (images.x_train.shape[1], *HIDDEN, SIZES[-1])))
+    return f"{sizes}, {EPOCHS} epochs of {len(images.x_train):,}"
+
+
+@lru_cache(SEEDS)
+def trained(images: data.Dataset, seed: int) -> nn.Module:
+    """A perceptron after thinned training by Adam, its rate falling to 0."""
+    torch.manual_seed(seed)
+    model = tnn.thin(perceptron(P, (images.x_train.shape[1], *HIDDEN, SIZES[-1])))
     x, labels = torch.from_numpy(images.x_train), torch.from_numpy(images.y_train)
     rule = torch.optim.Adam(model.parameters())
     steps = EPOCHS * math.ceil(len(x) / BATCH)

@@ -72,8 +72,7 @@ EXPERIMENT = Grid(
         "paper": Budget(text="all digits and units, 100 epochs, 5 seeds", seeds=5, settings={"epochs": 100}),
     },
     differs=[
-        "DropConnect draws one mask a batch; the paper one a sample. Inputs are not dropped, nor their "
-        "weights.",
+        "The weights behind the inputs are not dropped.",
         "Adam, rate 0.001 falling linearly to 0; the source trains with momentum.",
     ],
     baseline="no drop",
