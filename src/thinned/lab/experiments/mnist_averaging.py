@@ -92,8 +92,8 @@ EXPERIMENT = Grid(
             text="8 × 8 digits, a 32nd of the units", data="digits", width=1 / 32, settings={"epochs": 15}
         ),
         "quick": Budget(
-            text="10,000 digits, half of the units, 40 epochs, 1 seed", limit=10_000, width=1 / 2,
-            settings={"epochs": 40},
+            text="10,000 digits, half of the units, 100 epochs, 3 seeds", limit=10_000, width=1 / 2,
+            seeds=3, settings={"epochs": 100},
         ),
         "paper": Budget(text="all digits and units, 200 epochs, 3 seeds", seeds=3, settings={"epochs": 200}),
     },

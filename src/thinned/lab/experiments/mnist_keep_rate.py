@@ -52,8 +52,8 @@ EXPERIMENT = Grid(
             text="8 × 8 digits, a 64th of the units", data="digits", width=1 / 64, settings={"epochs": 5}
         ),
         "quick": Budget(
-            text="5,000 digits, a quarter of the units, 60 epochs, 1 seed", limit=5_000, width=1 / 4,
-            settings={"epochs": 60},
+            text="5,000 digits, a quarter of the units, 120 epochs, 1 seed", limit=5_000, width=1 / 4,
+            settings={"epochs": 120},
         ),
         "paper": Budget(text="all digits and units, 100 epochs, 3 seeds", seeds=3, settings={"epochs": 100}),
     },
