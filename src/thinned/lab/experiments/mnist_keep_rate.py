@@ -60,7 +60,7 @@ EXPERIMENT = Grid(
     differs=["The source prints curves, no figures. Adam, rate 0.001 falling linearly to 0; inputs are "
     "kept with 0.8."],
     baseline="",
-    axis=Axis(name="probability of keeping a unit"),
+    axis=Axis(name="probability of keeping a unit", log_y=True),
     told=told,
     curves=False,
 ).experiment()  # fmt: skip
