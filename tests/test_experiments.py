@@ -266,6 +266,8 @@ def test_work_counts_multiplications():
     assert Trainer.work(plain, 100, 5, 4) == 3 * weights * 100 * 2 + steps
     thin = Trainer.work({**plain, "method": "thin", "p": 0.5}, 100, 5, 4)
     assert thin == 3 * (5 * 15 + 15 * 10 + 10 * 4) * 100 * 2 + steps
+    connect = Trainer.work({**plain, "method": "drop-connect", "p": 0.5}, 100, 5, 4)
+    assert connect == 5 * 3 * weights * 100 * 2 + steps
     params = sum(p.size for _, p, _ in scratch.mlp((5, 30, 20, 4), key=Key(0), drop=None).named_params())
     assert params == weights + 30 + 20 + 4
 

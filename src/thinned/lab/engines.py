@@ -40,7 +40,7 @@ def drop_arguments(method: str) -> dict[str, Any]:
     if method == "none":
         return {"drop": None}
     row = METHODS[method]
-    if row.unit == "weight":
+    if drops_weights(method):
         return {"drop": None, "connect": scratch.DropConnect}
     if is_thin(method):
         return {"drop": scratch.Dropout}
@@ -51,6 +51,11 @@ def drop_arguments(method: str) -> dict[str, Any]:
 def is_thin(method: str) -> bool:
     """Whether a method is one that computes the survivors alone; it then drops inputs as dropout does."""
     return method != "none" and METHODS[method].unit == "feature"
+
+
+def drops_weights(method: str) -> bool:
+    """Whether a method drops weights, a sample at a time."""
+    return method != "none" and METHODS[method].unit == "weight"
 
 
 def can(engine: str, method: str, activation: str) -> bool:

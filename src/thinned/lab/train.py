@@ -31,6 +31,7 @@ EVALUATED = 10_000  # training examples, at most, behind train_error and train_l
 BLOCK = 1_000  # examples in one evaluation pass
 DIVERGED = 1e4  # times ln K, the loss of guessing among K classes: a loss above counts as divergence
 STEP = 1e7  # multiplications that take about as long as what a step costs besides
+MASKS = 5.0  # passes that take as long as one in which every sample has a mask of the weights
 ONE_THREAD = 1 << 25  # multiplications of the largest matrix product, below which one thread is enough
 
 
@@ -139,9 +140,14 @@ class Trainer:
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Multiplications that train a dense network: forward, and back twice; thin: of survivors alone."""
+        """Multiplications that train a dense network: forward, and back twice; thin: of survivors alone.
+
+        Where every sample drops weights of its own, a pass takes as long as `MASKS`.
+        """
         sizes = (inputs, *settings["hidden"], classes)
-        keep = 1 - settings.get("p", 0.5) if engines.is_thin(settings.get("method", "none")) else 1.0
+        method = settings.get("method", "none")
+        keep = 1 - settings.get("p", 0.5) if engines.is_thin(method) else 1.0
+        passes = 3.0 * (MASKS if engines.drops_weights(method) else 1.0)
         pieces = 5 if settings.get("activation") == "maxout" else 1
         last = len(sizes) - 2
         weights = sum(
@@ -149,7 +155,7 @@ class Trainer:
             for i, (a, b) in enumerate(pairwise(sizes))
         )
         steps = math.ceil(examples / min(settings.get("batch", Config.batch), examples))
-        return (3.0 * weights * examples + STEP * steps) * settings["epochs"]
+        return (passes * weights * examples + STEP * steps) * settings["epochs"]
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self.config, self.data = config, dataset
