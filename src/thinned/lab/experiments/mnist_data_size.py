@@ -32,7 +32,7 @@ EXPERIMENT = Grid(
             settings={"epochs": 15},
         ),
         "quick": Budget(
-            text="up to 10,000 examples, half of the units, 2,500 updates, 2 seeds", limit=10_000,
+            text="up to 50,000 examples, half of the units, 2,500 updates or 20 epochs, 2 seeds", limit=50_000,
             width=1 / 2, seeds=2, steps=2_500, settings={"epochs": 20},
         ),
         "paper": Budget(
