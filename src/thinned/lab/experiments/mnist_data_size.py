@@ -32,8 +32,8 @@ EXPERIMENT = Grid(
             settings={"epochs": 15},
         ),
         "quick": Budget(
-            text="up to 50,000 examples, half of the units, 2,500 updates or 20 epochs, 2 seeds", limit=50_000,
-            width=1 / 2, seeds=2, steps=2_500, settings={"epochs": 20},
+            text="up to 50,000 examples, half of the units, 2,500 updates or 20 epochs, 2 seeds",
+            limit=50_000, width=1 / 2, seeds=2, steps=2_500, settings={"epochs": 20},
         ),
         "paper": Budget(
             text="up to 50,000 examples, all units, 5 seeds", limit=50_000, seeds=5, steps=10_000,
