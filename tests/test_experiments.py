@@ -20,7 +20,18 @@ pytest.importorskip("matplotlib")
 
 from thinned import Key, _files, scratch
 from thinned.key import words
-from thinned.lab import computations, experiments, plots, residual, results, runs, sweep, train, workers
+from thinned.lab import (
+    autoencoder,
+    computations,
+    experiments,
+    plots,
+    residual,
+    results,
+    runs,
+    sweep,
+    train,
+    workers,
+)
 from thinned.lab import reproduce as lab
 from thinned.lab.compare import Job, Record, sentences
 from thinned.lab.data import Dataset, load
@@ -257,6 +268,24 @@ def test_test_data_is_looked_at_once(tmp_path):
     trainer = GridTrainer(held, data)
     trainer.next_epoch(lambda done, loss: None)
     assert math.isfinite(trainer.history["test_error"][0])
+
+
+def test_thinned_rows_spend_some_of_the_time_saved():
+    plan = experiments.load("mnist-table2").jobs.__self__.plan("paper")
+    epochs = {system.label: settings["epochs"] for system, settings, _ in plan}
+    assert {name: n for name, n in epochs.items() if name.startswith("ours")} == {
+        "ours: standard, ReLU, 3 × 1024": 200,
+        "ours: thin, ReLU, 3 × 1024": 350,
+        "ours: thin + max-norm, ReLU, 3 × 1024": 350,
+    }
+
+
+def test_the_autoencoder_has_the_penalty_of_its_configuration():
+    data = load("digits")
+    config = GridConfig(data="digits", fingerprint=data.fingerprint, system="", hidden=(8,), l2=0.5)
+    net = autoencoder.Autoencoder(config, data).net
+    squares = sum(float(np.vdot(w, w)) for name, w in net.get_params().items() if name.endswith("weight"))
+    assert net.penalty() == pytest.approx(0.25 * squares, rel=1e-5)
 
 
 def test_work_counts_multiplications():
@@ -502,6 +531,22 @@ def test_rows_replace_those_they_repeat(tmp_path):
     (tmp_path / "mnist-gaussian.json").write_text('{"rows": ')
     with pytest.raises(LabError, match=r"mnist-gaussian\.json: damaged"):
         results.read(path)
+
+
+def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(tmp_path, everything):
+    _, record, stored = everything["mnist-keep-rate"]
+    keep = experiments.load("mnist-keep-rate")
+    told = []
+    for members in (stored[:3], stored, stored[:3]):
+        page = dataclasses.replace(keep.page(record, members), notes=[f"of {len(members)}"])
+        path = results.save(tmp_path, keep, results.rows(keep, record, members), page)
+        told.append(json.loads(path.read_text("utf-8"))["told"]["smoke"])
+    part, whole, again = told
+    assert part["finding"] != whole["finding"]
+    assert whole["notes"] == [f"of {len(stored)}"]
+    assert again == {**whole, "notes": ["of 3"]}
+    assert whole["pictures"]
+    assert len(results.read(path)) == len(stored)
 
 
 def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):

@@ -57,6 +57,9 @@ def save(
 ) -> Folder:
     """Put rows into `folder/NAME.json`, in the place of those they repeat; the page's pictures beside it.
 
+    Where other rows of the budget stay, the page tells of a part: its notes are taken, and what was found and
+    drawn of the whole before stays.
+
     Args:
         paper: seconds that the whole budget `paper` takes, about, on the machine that made the rows.
     """
@@ -64,29 +67,35 @@ def save(
     labels = [target.label for target in experiment.targets]
     again = {(row["budget"], row["system"]) for row in new}
     kept = [row for row in read(path) if (row["budget"], row["system"]) not in again]
-    every = sorted(
-        (row for row in (*kept, *new) if row["system"] in labels),
-        key=lambda row: (BUDGETS.index(row["budget"]), labels.index(row["system"])),
-    )
+    kept, new = ([row for row in part if row["system"] in labels] for part in (kept, new))
+    every = sorted((*kept, *new), key=lambda row: (BUDGETS.index(row["budget"]), labels.index(row["system"])))
     found: dict[str, Any] = {"experiment": experiment.name, "rows": every, "paper_seconds": paper}
     if path.exists():
         found["told"] = json.loads(path.read_text("utf-8")).get("told", {})
     if page is not None and new:
-        budget = new[0]["budget"]
-        told: dict[str, Any] = {
-            "finding": " ".join(sentences(page)[:1]),
-            "notes": list(page.notes),
-            "pictures": [],
-        }
-        told["tables"] = [asdict(table) for table in page.references if table.columns[0] != "system"]
-        for i, figure in enumerate(page.extras, 1):
-            name = f"{experiment.name}-{budget}-{i}.{'svg' if figure.svg else 'png'}"
-            with _files.atomic_write(folder / name) as file:
-                file.write(figure.svg.encode() if figure.svg else figure.png)
-            told["pictures"].append({"file": name, "title": figure.title, "caption": figure.caption})
-        found["told"] = {**found.get("told", {}), budget: told}
+        budget, told = new[0]["budget"], found.setdefault("told", {})
+        if budget in told and any(row["budget"] == budget for row in kept):
+            told[budget]["notes"] = list(page.notes)
+        else:
+            told[budget] = _told(folder, f"{experiment.name}-{budget}", page)
     _files.write_json(path, found)
     return path
+
+
+def _told(folder: Folder, name: str, page: Page) -> dict[str, Any]:
+    """What a page tells besides its rows; its pictures become files of that name."""
+    pictures = []
+    for i, figure in enumerate(page.extras, 1):
+        file_name = f"{name}-{i}.{'svg' if figure.svg else 'png'}"
+        with _files.atomic_write(folder / file_name) as file:
+            file.write(figure.svg.encode() if figure.svg else figure.png)
+        pictures.append({"file": file_name, "title": figure.title, "caption": figure.caption})
+    return {
+        "finding": " ".join(sentences(page)[:1]),
+        "notes": list(page.notes),
+        "pictures": pictures,
+        "tables": [asdict(table) for table in page.references if table.columns[0] != "system"],
+    }
 
 
 def read(path: Folder) -> Rows:

@@ -24,16 +24,9 @@ SAMPLES, SIZES, IMAGES = 100, (784, 1024, 1024, 10), 1000
 CHANNELS, SIDE, PHOTOS = (3, 32, 64, 64), 32, 200
 QUANTILES = (0.05, 0.5, 0.95)
 FEW = 2  # rounds: a call takes many seconds
-DATA, HIDDEN, EPOCHS, BATCH, LIMIT, SEEDS = (
-    ("mnist", "cifar10"),
-    (512, 512),
-    50,
-    128,
-    10_000,
-    3,
-)  # what is trained
-MANY = 1000
-TESTED = 500  # test images of which nearness is told
+DATA, LIMIT = ("mnist", "cifar10"), 10_000
+HIDDEN, EPOCHS, BATCH, SEEDS = (512, 512), 50, 128, 3  # of what is trained
+MANY, TESTED = 1000, 500  # samples and test images by which nearness is told
 NEAR = 0.02
 MONTE_CARLO, SCALED, MOMENTS = "Monte-Carlo", "weight scaling", "moments"
 
