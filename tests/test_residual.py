@@ -372,6 +372,8 @@ def test_wrong_options():
             tnn.Residual(Bend(), p)
     with pytest.raises(ValueError, match="mode must be one of 'sample', 'batch', got 'row'"):
         tnn.Residual(Bend(), 0.1, "row")
+    with pytest.raises(TypeError, match=r"^branch must be a torch module, got function; on_survivors"):
+        tnn.Residual(lambda x: x, 0.1)
 
 
 # Dtypes, layouts.

@@ -32,14 +32,19 @@ class Residual(DropPath):
     - Compiled or exported, the branch runs on the whole batch: the shapes in a graph are fixed.
     - ``skip=False`` runs it on the whole batch always: for branches in which samples, or processes, meet.
 
-    Raises TypeError where x or what the branch returns is no tensor of floating-point numbers, ValueError
-    where x has no samples or the branch changes the shape, RuntimeError where it changes x in place.
+    Raises TypeError where the branch is no module, or x or what it returns is no tensor of floating-point
+    numbers, ValueError where x has no samples or the branch changes the shape, RuntimeError where it changes
+    x in place.
 
     Stochastic depth: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
     """
 
     def __init__(self, branch: nn.Module, p: float = 0.1, mode: str = "sample", *, skip: bool = True) -> None:
         super().__init__(p, mode)
+        if not isinstance(branch, nn.Module):
+            raise TypeError(
+                f"branch must be a torch module, got {type(branch).__name__}; on_survivors takes functions"
+            )
         self.branch = branch
         self.skip = bool(skip)
 

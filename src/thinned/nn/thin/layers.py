@@ -204,6 +204,8 @@ class ThinLinear(_ThinWeight, nn.Linear):
 
     def part(self, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
         """X Wᵀ + b with the survivors of W and b."""
+        if cols is None and x.shape[-1:] != (self.in_features,):
+            return nn.Linear.forward(self, x)  # which says so, with the sizes that the user knows
         return linear(x, self.weight, self.bias, rows, cols)
 
 
