@@ -51,7 +51,7 @@ def to(backend, monkeypatch):
 @ON
 @pytest.mark.parametrize("dtype", ["float16", *DTYPES])
 @pytest.mark.parametrize("shape", [*SHAPES, BIG], ids=str)
-def test_take_and_place(backend, dtype, shape, monkeypatch):
+def test_take_place_and_add(backend, dtype, shape, monkeypatch):
     own = to(backend, monkeypatch)
     w = random(1, shape, dtype)
     for rows, cols in choices(shape):
@@ -68,6 +68,8 @@ def test_take_and_place(backend, dtype, shape, monkeypatch):
         room = own(np.full(shape, 7, dtype))
         assert survivors.place(few, rows, cols, shape, room) is room
         assert np.array_equal(np.asarray(room), dense)
+        survivors.add(room, few, rows, cols)
+        assert np.array_equal(np.asarray(room), dense + dense)
 
 
 def test_what_is_large_is_placed_around_the_caches():

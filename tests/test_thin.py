@@ -346,12 +346,13 @@ def test_loading_after_thinning():
         torch.testing.assert_close(ours, theirs)
 
 
-def test_gradients_of_gradients():
+@pytest.mark.parametrize("groups", [1, 2])
+def test_gradients_of_gradients(groups):
     model = nn.Sequential(
         *(nn.Linear(3, 6), nn.Tanh(), nn.Dropout(0.5), nn.Linear(6, 5), nn.Tanh(), nn.Dropout(0.3)),
         nn.Linear(5, 2),
     ).double()
-    tnn.thin(model)
+    tnn.thin(model, groups)
     names = [name for name, _ in model.named_parameters()]
 
     def call(x, *weights):
@@ -385,9 +386,9 @@ def test_shared_and_frozen_weights():
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", ["dense", "convolutions"])
-def test_half_precision(name, dtype):
-    thin, dense, x = pair(name, dtype=dtype)
+@pytest.mark.parametrize(("name", "groups"), [("dense", 1), ("convolutions", 1), ("heads", 2)])
+def test_half_precision(name, groups, dtype):
+    thin, dense, x = pair(name, groups, dtype)
     ours, theirs = run(thin, x), run(dense, x)
     exact = run(copy.deepcopy(dense).double(), x.double())[1]
     for one, other in zip([ours[0], *ours[1]], [theirs[0], *theirs[1]], strict=True):

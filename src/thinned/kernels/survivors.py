@@ -79,6 +79,14 @@ def place(
     return out
 
 
+def add(whole: Any, compact: Any, rows: Indices | None = None, cols: Indices | None = None) -> None:
+    """whole ← whole + compact at the places of the survivors, which alone are touched."""
+    if _native((whole, compact)) is None:
+        whole[_index(rows, cols, whole)] += compact
+    else:
+        sgd(whole, None, compact, rows, cols, lr=-1.0)  # w − (−1)·g
+
+
 def sgd(
     w: Any,
     v: Any,

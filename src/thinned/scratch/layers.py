@@ -70,10 +70,11 @@ class Part:
 
     def add_to(self, grad: Array) -> None:
         """Add the values to an array of the parameter's shape."""
-        axes = [
-            np.arange(n) if i is None else i for n, i in zip(grad.shape, (self.rows, self.cols), strict=False)
-        ]
-        grad[np.ix_(*axes)] += self.values
+        survivors.add(grad, self.values, self.rows, self.cols)
+
+    def write_to(self, grad: Array) -> None:
+        """Write the values among zeros."""
+        survivors.place(self.values, self.rows, self.cols, grad.shape, grad)
 
     def whole(self, param: Array) -> Array:
         """All of it, in an array like ``param``."""

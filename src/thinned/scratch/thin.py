@@ -212,13 +212,10 @@ class Chain(Network):
         if len(self.groups) == 1:
             self.parts = {f"{one.name}.{name}": part for one in self.groups[0] for name, part in one.parts()}
             return
-        for one in self.groups[0]:
-            for grad in one.whole.grads.values():
-                grad[...] = 0
-        for few in self.groups:
+        for g, few in enumerate(self.groups):
             for one in few:
                 for name, part in one.parts():
-                    part.add_to(one.whole.grads[name])
+                    (part.add_to if g else part.write_to)(one.whole.grads[name])
         for layer in self.children.values():
             if isinstance(layer, Linear | Maxout):
                 (layer.linear if isinstance(layer, Maxout) else layer).add_penalty_grads()

@@ -174,6 +174,10 @@ class _Thin:
         units = self.begin(input)
         if all(each is None for each in units):
             return super().forward(input)  # type: ignore[misc]
+        return self.parts(input, *units)
+
+    def parts(self, input: Tensor, *units: list[Units] | None) -> Tensor:
+        """`part` of each group of samples."""
         return by_group(self.part, input, self.rank, *units)
 
     rank: int  # of an input without a batch
@@ -204,9 +208,17 @@ class ThinLinear(_ThinWeight, nn.Linear):
 
     def part(self, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
         """X Wᵀ + b with the survivors of W and b."""
-        if cols is None and x.shape[-1:] != (self.in_features,):
-            return nn.Linear.forward(self, x)  # which says so, with the sizes that the user knows
-        return linear(x, self.weight, self.bias, rows, cols)
+        return linear(x, self.weight, self.bias, [(rows, cols)])
+
+    def parts(self, input: Tensor, *units: list[Units] | None) -> Tensor:
+        """Of the rows of a matrix, all groups in one go."""
+        if self.source is None and input.shape[-1:] != (self.in_features,):
+            return nn.Linear.forward(self, input)  # which says so, with the sizes that the user knows
+        groups = max(1 if each is None else len(each) for each in units)
+        if groups == 1 or input.dim() != 2 or torch.compiler.is_compiling():
+            return super().parts(input, *units)
+        rows, cols = ([None] * groups if each is None else each for each in units)
+        return linear(input, self.weight, self.bias, list(zip(rows, cols, strict=True)))
 
 
 class _ThinConv(_ThinWeight):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,32 +93,47 @@ def take(weight: Tensor, rows: Chosen = None, cols: Chosen = None) -> Tensor:
     return out
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, rows: Chosen, cols: Chosen) -> Tensor:
-    """s·X Wᵀ + b with the survivors of W and b, differentiable; s is the factor of those that are read."""
+Groups = Sequence[tuple[Chosen, Chosen]]  # the rows and the columns of each group of samples
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: Groups) -> Tensor:
+    """s·X Wᵀ + b with the survivors of W and b, differentiable; s is the factor of those that are read.
+
+    Of several groups, x is (N, C), and sample i has the survivors of group i mod their number.
+    """
+    rows, cols = groups[0]
     scale = cols.scale if cols else 1.0
     if torch.compiler.is_compiling():
         part = None if bias is None else take(bias, rows)
         return nn.functional.linear(x * scale, _traced(weight, rows, cols), part)
     if torch.is_autocast_enabled(x.device.type):
         x = x.to(torch.get_autocast_dtype(x.device.type))
-    of_bias = None if bias is None or rows is None else Place(bias, rows, None)
+    places = [Place(weight, *each) for each in groups]
+    of_bias = None if bias is None or rows is None else [Place(bias, each, None) for each, _ in groups]
+    flat = x.reshape(-1, x.shape[-1])
     if not torch.is_grad_enabled():
-        out = _product_alone(
-            x.reshape(-1, x.shape[-1]), weight, bias, Place(weight, rows, cols), of_bias, scale
-        )
-        return out.view(*x.shape[:-1], out.shape[-1])
-    out = Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias, Place(weight, rows, cols), of_bias, scale)
+        out = _products(flat, weight, bias, places, of_bias, scale, again=True)[0]
+    else:
+        out = Linear.apply(flat, weight, bias, places, of_bias, scale)
     return out.view(*x.shape[:-1], out.shape[-1])
 
 
-def _product_alone(
-    x: Tensor, weight: Tensor, bias: Tensor | None, place: Place, of_bias: Place | None, scale: float
-) -> Tensor:
-    """s·X Wᵀ + b where nobody wants a gradient, in memory that is used again."""
-    part = place.out_of(weight).to(x.dtype)
-    b = x.new_zeros(()) if bias is None else bias if of_bias is None else of_bias.out_of(bias)
-    room = place.room((len(x), len(part)), x)
-    return torch.addmm(b.to(x.dtype), x, part.T, alpha=scale, out=room)
+def _products(
+    x: Tensor, weight: Tensor, bias: Tensor | None, places: list[Place], of_bias: list[Place] | None,
+    scale: float, again: bool = False,
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """s·X Wᵀ + b, and the parts of W; ``again``: in memory that is used again, since nobody saves it."""
+    parts = [place.out_of(weight).to(x.dtype) for place in places]
+    shape = (len(x), len(parts[0]))
+    out = places[0].room(shape, x) if again else x.new_empty(shape)
+    for g, part in enumerate(parts):
+        mine = slice(g, None, len(parts))
+        if bias is None:
+            _product(x[mine], part.T, scale, out[mine])
+        else:
+            b = of_bias[g].out_of(bias) if of_bias else bias
+            torch.addmm(b.to(x.dtype), x[mine], part.T, alpha=scale, out=out[mine])
+    return out, parts
 
 
 def _traced(weight: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
@@ -180,6 +195,10 @@ class Place:
                 part = part.new_zeros(sizes).index_copy_(axis, chosen.on(part.device), part)
         return part.view(self.whole)
 
+    def add(self, part: Tensor, whole: Tensor) -> None:
+        """Add a part to a tensor of the parameter's shape."""
+        survivors.add(whole.view(self.shape), part.reshape(self.sizes).contiguous(), *self.arrays)
+
     def gradient(self, part: Tensor) -> Tensor:
         """The gradient of the parameter, from that of the part."""
         return CompactGradient(part, self) if self.compact_gradient else self.among_zeros(part)
@@ -224,38 +243,67 @@ class Linear(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        place: Place,
-        of_bias: Place | None,
+        places: list[Place],
+        of_bias: list[Place] | None,
         scale: float,
     ) -> Tensor:
         """Y."""
-        part = place.out_of(weight).to(x.dtype)
-        ctx.save_for_backward(x, weight, part)
-        ctx.place, ctx.of_bias, ctx.scale = place, of_bias, scale
-        if bias is None:
-            return _product(x, part.T, scale)
-        b = bias if of_bias is None else of_bias.out_of(bias)
-        return torch.addmm(b.to(x.dtype), x, part.T, alpha=scale)
+        out, parts = _products(x, weight, bias, places, of_bias, scale)
+        ctx.save_for_backward(x, weight, *parts)
+        ctx.places, ctx.of_bias, ctx.scale = places, of_bias, scale
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        """∂L/∂X = s·G W, ∂L/∂W = s·Gᵀ X, ∂L/∂b = Σ G, the latter two in their places."""
-        x, weight, part = ctx.saved_tensors
-        place, of_bias, scale = ctx.place, ctx.of_bias, ctx.scale
+        """∂L/∂X = s·G W, ∂L/∂W = s·Gᵀ X, ∂L/∂b = Σ G, the latter two in their places; of each group."""
+        x, weight, *parts = ctx.saved_tensors
+        places, of_bias, scale, groups = ctx.places, ctx.of_bias, ctx.scale, len(parts)
         needed, again = ctx.needs_input_grad, torch.is_grad_enabled()
         of_x = of_weight = of_b = None
-        if needed[0]:
-            of_x = _product(grad, Take.apply(weight, place).to(x.dtype) if again else part, scale)
-        if needed[1] and again:
-            of_weight = Among.apply(_product(grad.T, x, scale).to(weight.dtype), place)
-        elif needed[1]:
-            product = _product(grad.T, x, scale, place.room(place.compact, x))
-            of_weight = place.gradient(product.to(weight.dtype))
+        if needed[0] and again:
+            parts = [Take.apply(weight, place).to(x.dtype) for place in places]
+            of_x = _interleaved([_product(grad[g::groups], w, scale) for g, w in enumerate(parts)], len(x))
+        elif needed[0]:
+            of_x = torch.empty_like(x, memory_format=torch.contiguous_format)
+            for g, w in enumerate(parts):
+                _product(grad[g::groups], w, scale, of_x[g::groups])
+        if needed[1]:
+
+            def correlated(g: int) -> Tensor:
+                room = None if again else places[g].room(places[g].compact, x)
+                return _product(grad[g::groups].T, x[g::groups], scale, room).to(weight.dtype)
+
+            of_weight = _placed(correlated, places)
         if needed[2]:
-            of_b = grad.sum(0, dtype=torch.promote_types(weight.dtype, grad.dtype)).to(weight.dtype)
-            if of_bias is not None:
-                of_b = Among.apply(of_b, of_bias) if again else of_bias.gradient(of_b)
+            dtype = torch.promote_types(weight.dtype, grad.dtype)
+
+            def summed(g: int, step: int = groups) -> Tensor:
+                return grad[g::step].sum(0, dtype=dtype).to(weight.dtype)
+
+            of_b = _placed(summed, of_bias) if of_bias else summed(0, 1)
         return of_x, of_weight, of_b, None, None, None
+
+
+def _placed(gradient: Callable[[int], Tensor], places: list[Place]) -> Tensor:
+    """The gradient of a parameter, from those of its parts, one of each group; differentiable if that is."""
+    if torch.is_grad_enabled():
+        whole: Tensor = sum(Among.apply(gradient(g), place) for g, place in enumerate(places))
+        return whole
+    if len(places) == 1:
+        return places[0].gradient(gradient(0))
+    whole = places[0].among_zeros(gradient(0))
+    for g, place in enumerate(places[1:], 1):
+        place.add(gradient(g), whole)
+    return whole
+
+
+def _interleaved(parts: list[Tensor], n: int) -> Tensor:
+    """The rows of all groups in the order of the n samples, differentiable."""
+    if len(parts) == 1:
+        return parts[0]
+    samples = torch.arange(n, device=parts[0].device)
+    order = torch.cat([samples[g :: len(parts)] for g in range(len(parts))])
+    return torch.cat(parts).index_select(0, order.argsort())
 
 
 def _product(a: Tensor, b: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
