@@ -15,6 +15,7 @@ from thinned import Key, scratch
 from thinned.lab.bench.measure import Case
 
 P, RATE, MOMENTUM, L2 = 0.5, 1e-3, 0.9, 1e-4
+GROUPS = 4  # of samples, with a pick each
 SIZES, BATCH = (3072, 2000, 800, 40), 256
 CHANNELS, SIDE, IMAGES = (64, 128, 128), 32, 32
 
@@ -34,6 +35,7 @@ def cases(threads: int) -> Iterator[Case]:
         SIZES[-1],
         goals,
         threads,
+        GROUPS,
     )
     name, shape = "-".join(map(str, CHANNELS)) + " channels, 3 × 3", (IMAGES, CHANNELS[0], SIDE, SIDE)
     yield case(name, convolutions, shape, CHANNELS[-1], {"no dropout": 0.60}, threads)
@@ -42,9 +44,15 @@ def cases(threads: int) -> Iterator[Case]:
 
 
 def case(
-    name: str, build: Build, shape: tuple[int, ...], classes: int, goals: dict[str, float], threads: int
+    name: str,
+    build: Build,
+    shape: tuple[int, ...],
+    classes: int,
+    goals: dict[str, float],
+    threads: int,
+    groups: int = 1,
 ) -> Case:
-    """One network on one batch of random data."""
+    """One network on one batch of random data; thinned in so many groups, too."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
     labels = torch.randint(classes, shape[:1], generator=generator)
@@ -55,6 +63,8 @@ def case(
         "torch's dropout": step(build(P), x, labels, torch.optim.SGD),
         "no dropout, our SGD": step(build(0.0), x, labels, tnn.SGD),
     }
+    if groups > 1:
+        works[f"thinned, {groups} groups"] = step(tnn.thin(build(P), groups), x, labels, tnn.SGD)
     row = f"{name}, batch {' × '.join(map(str, shape))}"
     return Case(f"a step of training in torch, p = {P:g}", row, "thinned", works, goals, threads)
 
@@ -102,9 +112,12 @@ def by_hand(sizes: tuple[int, ...], rows: int, l2: float, max_norm: float | None
     x = rng.standard_normal((rows, sizes[0]), dtype=np.float32)
     y = rng.integers(0, sizes[-1], rows)
     works = {
-        "thinned": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout, thin=True),
+        "thinned": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout, groups=1),
         "no dropout": step_by_hand(sizes, x, y, l2, max_norm, threads, None),
         "dropout": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout),
+        f"thinned, {GROUPS} groups": step_by_hand(
+            sizes, x, y, l2, max_norm, threads, scratch.Dropout, groups=GROUPS
+        ),
     }
     goals = {}
     if max_norm is None:
@@ -123,11 +136,11 @@ def step_by_hand(
     max_norm: float | None,
     threads: int,
     drop: Callable[[float], scratch.Layer] | None,
-    thin: bool = False,
+    groups: int = 0,
 ) -> Callable[[], object]:
-    """A step of a network of `scratch.mlp`, its matrix products on so many threads."""
+    """A step of a network of `scratch.mlp`, thinned in so many groups; so many threads multiply matrices."""
     net: scratch.Network = scratch.mlp(sizes, key=Key(0), drop=drop, l2=l2, max_norm=max_norm)
-    net = scratch.Thin(net) if thin else net
+    net = scratch.Thin(net, groups) if groups else net
     optimizer, loss = scratch.SGD(RATE, momentum=MOMENTUM), scratch.SoftmaxCrossEntropy()
     products, key = ThreadpoolController(), Key(1)
 
