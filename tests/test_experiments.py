@@ -563,6 +563,31 @@ def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
     assert "| dropout |  | not run | 1.40 | 1 |" in text
     assert "5 seeds) is not run: about 2.0 h on the machine named below." in text
     assert text.endswith("# By hand\n")
+    results.save(tmp_path / "results", gaussian, rows_of("paper", dropout=1.2), paper=7200.0)
+    text = results.page(tmp_path / "results")
+    assert "5 seeds) is run for 1 of 3 rows, the whole takes about 2.0 h on the machine named below." in text
+
+
+def test_a_run_that_was_cut_off_is_not_published(tmp_path, everything):
+    _, record, stored = everything["mnist-gaussian"]
+    first, *others = stored
+    record = dataclasses.replace(record, budget="quick")
+    lab.publish(tmp_path / "results", record, [dataclasses.replace(first, result={}), *others])
+    rows = results.read(tmp_path / "results" / "mnist-gaussian.json")
+    assert len(rows) == len(stored) - 1
+    assert not any(row["lost"] for row in rows)
+
+
+def test_what_budgets_have_in_common_is_told_once():
+    notes = {"quick": ["same", "small"], "paper": ["same"]}
+    assert results._differences(notes) == [
+        "Where `quick` and `paper` differ from the source:\n\n- same",
+        "Where `quick` differs from the source:\n\n- small",
+    ]
+    assert results._differences({"quick": ["a", "b"]}) == [
+        "Where `quick` differs from the source:\n\n- a\n- b"
+    ]
+    assert results._differences({}) == []
 
 
 def test_the_committed_page_is_what_the_command_writes():

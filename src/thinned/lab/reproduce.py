@@ -98,7 +98,7 @@ def train(
 
 
 def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
-    """Put the rows into `folder`, and make the page beside it anew.
+    """Put the rows into `folder`, and make the page beside it anew. A run that was cut off is no result yet.
 
     Raises:
         LabError: the budget is `smoke`, or the runs were judged on held-out data.
@@ -108,6 +108,7 @@ def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
     if any(run.config["validation"] for run in stored):
         raise LabError("publish: these runs were judged on held-out training data, to choose settings")
     experiment = experiments.load(kept.kind)
+    stored = [run for run in stored if run.status != "stopped"]
     rows = results.rows(experiment, kept, stored)
     results.save(folder, experiment, rows, experiment.page(kept, stored), estimate(experiment, "paper"))
     return results.write_page(folder)

@@ -175,9 +175,11 @@ def _section(experiment: Experiment, folder: Path) -> str:
     for budget, told in found.get("told", {}).items():
         parts.append(f"At `{budget}`: {told['finding']}")
     paper = found.get("paper_seconds")
-    if paper and not any(row["budget"] == "paper" for row in every):
+    systems, run = len(experiment.targets), sum(row["budget"] == "paper" for row in every)
+    if paper and run < systems:
+        how = f"run for {run} of {plural(systems, 'row')}, the whole takes" if run else "not run:"
         text = experiment.budgets["paper"]
-        parts.append(f"`paper` ({text}) is not run: about {time_text(paper)} on the machine named below.")
+        parts.append(f"`paper` ({text}) is {how} about {time_text(paper)} on the machine named below.")
     parts.append(_table(experiment.targets, every))
     parts += [_measured(budget, every) for budget in BUDGETS]
     for budget, told in found.get("told", {}).items():
@@ -187,10 +189,22 @@ def _section(experiment: Experiment, folder: Path) -> str:
             parts.append(f"At `{budget}`:\n\n{text}\n\n{table['caption']}")
         for picture in told["pictures"]:
             parts.append(f"![{picture['title']}, {budget}]({folder.name}/{picture['file']})")
-        notes = "\n".join(f"- {note}" for note in told["notes"])
-        parts.append(f"Where `{budget}` differs from the source:\n\n{notes}" if notes else "")
+    parts += _differences({budget: told["notes"] for budget, told in found.get("told", {}).items()})
     parts += [_made(budget, every) for budget in BUDGETS]
     return "\n\n".join(filter(None, parts))
+
+
+def _differences(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Where the budgets differ from the source: what several have in common, then what is of one alone."""
+    common = [note for note in next(iter(notes.values()), []) if all(note in own for own in notes.values())]
+    told = {" and ".join(f"`{budget}`" for budget in notes): common} if len(notes) > 1 else {}
+    told |= {f"`{budget}`": [n for n in own if not told or n not in common] for budget, own in notes.items()}
+    return [
+        f"Where {budgets} differ{'' if ' and ' in budgets else 's'} from the source:\n\n"
+        + "\n".join(f"- {note}" for note in own)
+        for budgets, own in told.items()
+        if own
+    ]
 
 
 def _table(targets: Sequence[Target], every: Rows) -> str:
