@@ -197,12 +197,12 @@ def _section(experiment: Experiment, folder: Path) -> str:
 def _differences(notes: Mapping[str, Sequence[str]]) -> list[str]:
     """Where the budgets differ from the source: what several have in common, then what is of one alone."""
     common = [note for note in next(iter(notes.values()), []) if all(note in own for own in notes.values())]
-    told = {" and ".join(f"`{budget}`" for budget in notes): common} if len(notes) > 1 else {}
-    told |= {f"`{budget}`": [n for n in own if not told or n not in common] for budget, own in notes.items()}
+    told = [(list(notes), common)]
+    told += [([budget], [note for note in own if note not in common]) for budget, own in notes.items()]
     return [
-        f"Where {budgets} differ{'' if ' and ' in budgets else 's'} from the source:\n\n"
-        + "\n".join(f"- {note}" for note in own)
-        for budgets, own in told.items()
+        f"Where {' and '.join(f'`{budget}`' for budget in budgets)} differ{'s' if len(budgets) == 1 else ''} "
+        "from the source:\n\n" + "\n".join(f"- {note}" for note in own)
+        for budgets, own in told
         if own
     ]
 

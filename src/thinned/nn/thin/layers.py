@@ -22,7 +22,7 @@ from thinned.nn import modules
 from thinned.nn.ops import unpack
 from thinned.nn.thin.passes import Part, Region, thread
 from thinned.nn.thin.trace import Found, hooked, join, partial
-from thinned.nn.thin.weights import Chosen, Units, linear, take
+from thinned.nn.thin.weights import Chosen, Units, interleaved, linear, take
 
 torch.library.define("thinned::survivors", "(Tensor ticket, int n, int k, int groups) -> Tensor")
 
@@ -154,13 +154,16 @@ def by_group(call: Callable[..., Tensor], x: Tensor, rank: int, *units: list[Uni
 
     ``rank`` is that of x without a batch.
     """
+    groups = _of_groups(*units)
+    if len(groups) == 1 or x.dim() <= rank:
+        return call(x, *groups[0])
+    return interleaved([call(x[g :: len(groups)], *each) for g, each in enumerate(groups)], len(x))
+
+
+def _of_groups(*units: list[Units] | None) -> list[tuple[Chosen, ...]]:
+    """The units of each group."""
     groups = max(1 if each is None else len(each) for each in units)
-    chosen = [(None,) * groups if each is None else each for each in units]
-    if groups == 1 or x.dim() <= rank:
-        return call(x, *(each[0] for each in chosen))
-    out = torch.cat([call(x[g::groups], *each) for g, each in enumerate(zip(*chosen, strict=True))])
-    samples = torch.arange(len(x), device=x.device)
-    return out.index_select(0, torch.cat([samples[g::groups] for g in range(groups)]).argsort())
+    return list(zip(*([None] * groups if each is None else each for each in units), strict=True))
 
 
 class _Thin:
@@ -214,11 +217,9 @@ class ThinLinear(_ThinWeight, nn.Linear):
         """Of the rows of a matrix, all groups in one go."""
         if self.source is None and input.shape[-1:] != (self.in_features,):
             return nn.Linear.forward(self, input)  # which says so, with the sizes that the user knows
-        groups = max(1 if each is None else len(each) for each in units)
-        if groups == 1 or input.dim() != 2 or torch.compiler.is_compiling():
+        if input.dim() != 2 or torch.compiler.is_compiling():
             return super().parts(input, *units)
-        rows, cols = ([None] * groups if each is None else each for each in units)
-        return linear(input, self.weight, self.bias, list(zip(rows, cols, strict=True)))
+        return linear(input, self.weight, self.bias, _of_groups(*units))
 
 
 class _ThinConv(_ThinWeight):

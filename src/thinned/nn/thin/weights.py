@@ -93,7 +93,7 @@ def take(weight: Tensor, rows: Chosen = None, cols: Chosen = None) -> Tensor:
     return out
 
 
-Groups = Sequence[tuple[Chosen, Chosen]]  # the rows and the columns of each group of samples
+Groups = Sequence[tuple[Chosen, ...]]  # the rows and the columns of each group of samples
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, groups: Groups) -> Tensor:
@@ -262,7 +262,7 @@ class Linear(torch.autograd.Function):
         of_x = of_weight = of_b = None
         if needed[0] and again:
             parts = [Take.apply(weight, place).to(x.dtype) for place in places]
-            of_x = _interleaved([_product(grad[g::groups], w, scale) for g, w in enumerate(parts)], len(x))
+            of_x = interleaved([_product(grad[g::groups], w, scale) for g, w in enumerate(parts)], len(x))
         elif needed[0]:
             of_x = torch.empty_like(x, memory_format=torch.contiguous_format)
             for g, w in enumerate(parts):
@@ -297,7 +297,7 @@ def _placed(gradient: Callable[[int], Tensor], places: list[Place]) -> Tensor:
     return whole
 
 
-def _interleaved(parts: list[Tensor], n: int) -> Tensor:
+def interleaved(parts: list[Tensor], n: int) -> Tensor:
     """The rows of all groups in the order of the n samples, differentiable."""
     if len(parts) == 1:
         return parts[0]
