@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 python=$(command -v "$1")
 export PATH="$(cd "$(dirname "$python")" && pwd):$PATH" CXX="${CXX:-g++}" OPENBLAS_NUM_THREADS=1
 tests=()
-for name in kernels elements block connect survivors; do
+for name in kernels elements block connect survivors networks; do
   [ -e "tests/test_$name.py" ] && tests+=("tests/test_$name.py")
 done
 

@@ -5,12 +5,15 @@ import itertools
 import math
 import subprocess
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
 
-from thinned import Key, scratch, theory, uncertainty
-from thinned.uncertainty import summary
+from thinned import Key, kernels, scratch, theory, uncertainty
+from thinned.kernels import networks
+from thinned.kernels.networks import Networks, available
+from thinned.uncertainty import perceptron, summary
 
 SIGMAS = 6.0  # of a mean over samples: one test in 10⁹ would fail by chance
 
@@ -75,6 +78,69 @@ def test_torch_and_numpy_pick_the_same(torch):
         for name in ("mean", "std", "entropy", "mutual_information", "quantiles"):
             assert np.allclose(getattr(given, name).numpy(), getattr(by_hand, name), atol=2e-5), name
         assert list(given.random) == list(by_hand.random)
+
+
+PERCEPTRONS = {
+    "one": lambda nn: [nn.Linear(4, 9), nn.ReLU(), nn.Dropout(0.5), nn.Linear(9, 3)],
+    "two, dropout first": lambda nn: [
+        *(nn.Linear(4, 20), nn.ReLU(), nn.Dropout(0.2), nn.Linear(20, 30), nn.Dropout(0.6), nn.ReLU()),
+        nn.Linear(30, 3),
+    ],
+    "a layer without dropout": lambda nn: [
+        *(nn.Linear(4, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 7), nn.ReLU(), nn.Dropout(0.0)),
+        *(nn.Linear(7, 30, bias=False), nn.Identity(), nn.Dropout(0.5), nn.Linear(30, 3), nn.ReLU()),
+    ],
+}
+OTHERS = {
+    "no ReLU": lambda nn: [nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 3)],
+    "ReLU first": lambda nn: [nn.Linear(4, 9), nn.Dropout(0.5), nn.ReLU(), nn.Linear(9, 3)],
+    "a norm": lambda nn: [nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 3), nn.LayerNorm(3)],
+    "a layer called relu": lambda nn: [
+        OrderedDict(
+            a=nn.Linear(4, 9), b=nn.Dropout(0.5), c=nn.Linear(9, 9), relu=nn.GELU(), d=nn.Linear(9, 3)
+        )
+    ],
+    "masks for each row": lambda nn: [nn.Dropout(0.5), nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 3)],
+}
+
+
+@pytest.mark.parametrize("name", [*PERCEPTRONS, *OTHERS])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.skipif(not available(np.zeros(1)), reason="the kernel of perceptrons is not here")
+def test_the_kernel_of_perceptrons_gives_what_the_layers_give(torch, name, dtype, monkeypatch):
+    torch.manual_seed(0)
+    make = (PERCEPTRONS | OTHERS)[name]
+    model = torch.nn.Sequential(*make(torch.nn)).to(getattr(torch, dtype))
+    x = torch.randn(37, 4, dtype=getattr(torch, dtype))
+    runs, given = [], []
+    monkeypatch.setattr(networks, "Networks", lambda *args: runs.append(1) or Networks(*args))
+    for fast in (True, False):
+        monkeypatch.setattr(networks, "available", lambda x, fast=fast: fast)
+        given.append(uncertainty.sample(model, x, 20, key=Key(3), batch_size=20))
+    assert len(runs) == (2 if name in PERCEPTRONS else 0), "batches that the kernel ran"
+    tight = 1e-5 if dtype == "float32" else 1e-13
+    assert torch.allclose(*given, rtol=tight, atol=tight)
+
+
+@pytest.mark.skipif(not available(np.zeros(1)), reason="the kernel of perceptrons is not here")
+@pytest.mark.parametrize("drop", [scratch.Dropout, scratch.ThinDropout])
+def test_the_kernel_gives_what_the_layers_by_hand_give(drop, monkeypatch):
+    given, x = [], rows(40, 4)
+    for fast in (True, False):
+        monkeypatch.setattr(networks, "available", lambda x, fast=fast: fast)
+        given.append(uncertainty.sample(small(drop), x, 20, key=Key(3)))
+    assert np.allclose(*given, rtol=1e-5, atol=1e-5)
+
+
+def test_a_hook_sees_every_sample(torch):
+    nn = torch.nn
+    model = nn.Sequential(
+        nn.Linear(4, 9), nn.ReLU(), nn.Dropout(0.5), nn.Linear(9, 5), nn.ReLU(), nn.Linear(5, 3)
+    )
+    seen = []
+    model[5].register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    uncertainty.predict(model, torch.randn(6, 4), 11, key=Key(0))
+    assert seen.count(6) == 11
 
 
 def as_torch(torch, net):
@@ -699,7 +765,11 @@ def test_no_rows(torch):
     assert uncertainty.average(small(), rows(0, 4)).arithmetic.shape == (0, 3)
 
 
-def test_progress_is_told():
+@pytest.mark.parametrize("fast", [True, False])
+def test_progress_is_told(fast, monkeypatch):
+    monkeypatch.setattr(perceptron, "TERMS", 1)
+    monkeypatch.setattr(kernels, "threads", lambda: 1)
+    monkeypatch.setattr(networks, "available", lambda x: fast and available(x))
     seen = []
     uncertainty.predict(small(), rows(6, 4), 5, key=Key(0), batch_size=2, progress=seen.append)
     assert seen == sorted(seen)

@@ -34,10 +34,10 @@ std::vector<const Level *> available() {
     std::vector<const Level *> found{&plain::table};
 #ifdef THINNED_X86
     __builtin_cpu_init();
-    unsigned a, b, c = 0, d;  // every CPU with AVX2 converts float16 so far, but none has to
-    const bool halves = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
-    if (halves && __builtin_cpu_supports("avx2")) found.push_back(&avx2::table);
-    if (halves && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+    unsigned a, b, c = 0, d;  // every CPU with AVX2 has these so far, but none has to
+    const bool others = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C) && (c & bit_FMA);
+    if (others && __builtin_cpu_supports("avx2")) found.push_back(&avx2::table);
+    if (others && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         found.push_back(&avx512::table);
 #endif
     return found;
@@ -174,6 +174,41 @@ void noise(int dtype, Address x, Address out, Where where, int threads, uint32_t
     });
 }
 
+int64_t panel(int dtype, const std::string &level) { return pick(level).panel(DType(dtype)); }
+
+void lay_out(int dtype, Address x, int64_t rows, int64_t units, Address out, const std::string &level) {
+    const Level &kernels = pick(level);
+    nb::gil_scoped_release release;
+    kernels.lay_out(DType(dtype), reinterpret_cast<const void *>(x), rows, units, reinterpret_cast<void *>(out));
+}
+
+// weight, bias, in, out, by_in, by_out, picked_in, picked_out, scale, clip: the fields of Dense.
+using Layer = std::tuple<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, double, bool>;
+constexpr int64_t PANELS = 64;       // of an item at most: enough rows that taking the weights costs little
+constexpr int64_t WIDEST = 1 << 24;  // bytes of a layer's units in an item
+
+void networks(int dtype, Address panels, int64_t rows, int64_t units, const std::vector<Layer> &layers, int64_t n, Address picks,
+              int64_t picks_each, Address out, int threads, const std::string &level) {
+    const Level &kernels = pick(level);
+    std::vector<Dense> dense;
+    int64_t widest = 1;
+    for (const auto &[weight, bias, in, out, by_in, by_out, picked_in, picked_out, scale, clip] : layers) {
+        dense.push_back({reinterpret_cast<const void *>(weight), reinterpret_cast<const void *>(bias), in, out, by_in, by_out,
+                         picked_in, picked_out, scale, clip});
+        widest = std::max(widest, out);
+    }
+    nb::gil_scoped_release release;
+    const int64_t width = kernels.panel(DType(dtype)), all = (rows + width - 1) / width;
+    if (n == 0 || all == 0) return;
+    const int64_t most = std::clamp<int64_t>(WIDEST / (width * widest * SIZES[dtype]), 1, PANELS);
+    const int64_t few = std::min(all, (std::abs(threads) + n - 1) / n);  // parts of the rows, so that each thread has work
+    const int64_t parts = std::max((all + most - 1) / most, few), some = (all + parts - 1) / parts;
+    const Networks work{reinterpret_cast<const void *>(panels), rows, units, dense.data(), (int64_t)dense.size(),
+                        reinterpret_cast<const int64_t *>(picks), picks_each, reinterpret_cast<void *>(out), some};
+    split(n * ((all + some - 1) / some), 1, 1, threads,
+          [=, &kernels, &work](int64_t begin, int64_t end) { kernels.networks(DType(dtype), work, {begin, end}); });
+}
+
 void normals(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, int threads, const std::string &level) {
     const Level &kernels = pick(level);
     double *to = reinterpret_cast<double *>(out);
@@ -212,6 +247,10 @@ NB_MODULE(_cpu, m) {
     both("drop", &drop<int64_t>, &drop<Layout>, "k0"_a, "k1"_a, "limit"_a, "start"_a, "inner"_a, "scale"_a, "shift"_a = 0.0,
          "fill"_a = 0.0, "level"_a = "");
     both("noise", &noise<int64_t>, &noise<Layout>, "k0"_a, "k1"_a, "start"_a, "deviation"_a, "level"_a = "");
+    m.def("panel", &panel, "dtype"_a, "level"_a = "");
+    m.def("lay_out", &lay_out, "dtype"_a, "x"_a, "rows"_a, "units"_a, "out"_a, "level"_a = "");
+    m.def("networks", &networks, "dtype"_a, "panels"_a, "rows"_a, "units"_a, "layers"_a, "n"_a, "picks"_a, "picks_each"_a, "out"_a,
+          "threads"_a = 1, "level"_a = "");
     m.def("normals", &normals, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "threads"_a = 1, "level"_a = "");
     nb::class_<Block>(m, "Block", nb::type_slots(block_slots), "Memory from the pool, as a writable buffer.")
         .def(nb::init<std::size_t>(), "bytes"_a);

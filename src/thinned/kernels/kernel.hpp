@@ -41,6 +41,25 @@ struct Noise {           // y = x (1 + deviation z)
     double deviation;
 };
 
+struct Dense {           // a linear layer of a thinned network, and max(0, y) if it clips
+    const void *weight, *bias;      // w[o, i] at o * by_out + i * by_in; no bias: null
+    int64_t in, out, by_in, by_out; // units that it reads and has in a network
+    int64_t picked_in, picked_out;  // where their indices begin in a network's picks; -1: all units
+    double scale;                   // of the weights
+    bool clip;
+};
+
+struct Networks {        // thinned networks of one perceptron, run on the same rows
+    const void *panels;  // the rows, as lay_out() gives them
+    int64_t rows, units;
+    const Dense *dense;
+    int64_t layers;
+    const int64_t *picks;  // those of each network
+    int64_t picks_each;
+    void *out;           // (networks, rows, units of the last layer)
+    int64_t some;        // panels of an item; the items of network 0 come first
+};
+
 enum class DType : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
 
 struct Level {
@@ -60,6 +79,10 @@ struct Level {
     // in single and rounded once. `stream` writes past the caches.
     void (*drop)(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Drop &how, bool stream);
     void (*noise)(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Noise &how);
+    // The rows of a panel; rows (rows, units) in panels, zeros where the last one has too many; networks on them.
+    int64_t (*panel)(DType dtype);
+    void (*lay_out)(DType dtype, const void *x, int64_t rows, int64_t units, void *out);
+    void (*networks)(DType dtype, const Networks &all, Range items);
     // Standard normal numbers start ... start + n - 1.
     void (*normals)(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);
 };
@@ -73,8 +96,12 @@ struct Level {
     void drop_block(DType dtype, const void *x, void *out, const Blocks &b, Range samples);                            \
     void drop(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Drop &how, bool stream);          \
     void noise(DType dtype, const void *x, void *out, int64_t first, int64_t n, const Noise &how);                     \
+    int64_t panel(DType dtype);                                                                                        \
+    void lay_out(DType dtype, const void *x, int64_t rows, int64_t units, void *out);                                  \
+    void networks(DType dtype, const Networks &all, Range items);                                                      \
     void normals(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);                                    \
-    inline constexpr Level table{#level, mask, connect, connect_by_x, connect_by_weight, drop_block, drop, noise, normals}; \
+    inline constexpr Level table{#level, mask, connect, connect_by_x, connect_by_weight, drop_block, drop, noise,      \
+                                 panel, lay_out, networks, normals};                                                   \
     }
 
 THINNED_LEVEL_OF(plain)

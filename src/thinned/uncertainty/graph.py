@@ -16,15 +16,18 @@ from thinned.nn.keyed import keyed, named_drops
 from thinned.nn.modules import Drop, DropConnectLinear, DropPath
 from thinned.nn.surgery import swap_dropout
 from thinned.nn.thin.find import install
-from thinned.nn.thin.layers import Chain, Pass
-from thinned.nn.thin.trace import Found, Reader
+from thinned.nn.thin.layers import Chain, Pass, ThinLinear
+from thinned.nn.thin.trace import Found, Reader, hooked
 from thinned.nn.thin.weights import Pool, Units
+from thinned.uncertainty import perceptron
 from thinned.uncertainty.cut import Cut, Values, shadow
+from thinned.uncertainty.perceptron import Part
 from thinned.uncertainty.summary import Array
 
 TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
 LAYERS = 4  # outputs of layers that are there at once, about
 PROBE = 2  # rows on which a graph is held against its model
+_RELU = (torch.relu, nn.functional.relu, "relu")
 # In evaluation these take a way that calls no dropout module.
 _FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
@@ -50,6 +53,7 @@ class Graph:
             self.repeats = len(rows) > 0 and self._probe(rows)
         self.chains = list(self._chains(live)) if thin else []
         self.random |= {chain.name: str(chain) for chain in self.chains}
+        self.perceptron = perceptron.perceptron(self._parts()) if self.chains else None
         self.one_by_one = bool(self.chains) or not self.repeats or any(map(_for_all_rows, self.drops))
 
     def take(self, x: Any, start: int, stop: int) -> Tensor:
@@ -71,6 +75,10 @@ class Graph:
         """The samples' outputs, (S, rows, *out)."""
         self._switch(True)
         given = self.cut.before(x)
+        if self.perceptron is not None:
+            units = given[self.cut.frontier[0]]
+            if _in_memory(units) and self.perceptron.takes(units.numpy()):
+                return self.perceptron.draw(units.numpy(), samples, key, told, -torch.get_num_threads())
         with torch.random.fork_rng(devices=[]):
             if self.one_by_one:
                 return self._one_by_one(given, first, samples, key, told)
@@ -167,6 +175,33 @@ class Graph:
                 install(self.model, what, chain)
                 yield chain
 
+    def _parts(self) -> Iterator[Part | None]:
+        """What of a perceptron the layers behind the cut are, one after the other; None: something else."""
+        picks = {chain.drop: perceptron.Drop(chain.name, chain.drop.p) for chain in self.chains}
+        given, alone = self.cut.frontier[0], True
+        for node in self.cut.tail:
+            module: Any = self.cut.modules.get(node)
+            if not alone or node.all_input_nodes != [given]:
+                yield None
+            elif (plain := self._plain(module)) is nn.ReLU or (module is None and node.target in _RELU):
+                yield perceptron.ReLU()
+            elif module in picks:
+                yield picks[module]
+            elif plain in (nn.Linear, ThinLinear) and all(map(_in_memory, module.parameters())):
+                weight, bias = module.weight.detach(), module.bias
+                yield perceptron.Linear(weight.numpy(), None if bias is None else bias.detach().numpy())
+            elif plain is not nn.Identity:
+                yield None
+            given, alone = node, len(node.users) == 1
+        if given is not self.cut.output:
+            yield None
+
+    def _plain(self, module: nn.Module | None) -> type[nn.Module] | None:
+        """The class of a module that nobody sees but its readers; a dropout that rests is nn.Identity."""
+        if module is None or hooked(module) or vars(module).get("forward"):
+            return None
+        return nn.Identity if isinstance(module, Drop) and module not in self.drops else type(module)
+
 
 class Picks(Chain):
     """A chain whose survivors a sample picks. Where its units are ``cached``, its dropout takes them out."""
@@ -216,6 +251,12 @@ class Picks(Chain):
             self.turned = x, x.T.contiguous()
         taken = survivors.take(self.turned[1], picked, out=self.pool.empty((len(picked), len(x)), *like))
         return taken.T
+
+
+def _in_memory(x: Any) -> bool:
+    """Whether x is a tensor that is an array, too; not where autocast would have others made of it."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.device.type == "cpu"
+    return plain and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
 
 
 def _for_all_rows(drop: Drop) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from thinned import functional, masks, theory
+from thinned import functional, kernels, masks, theory
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
 from thinned.key import Key
@@ -21,12 +21,15 @@ from thinned.scratch import (
     Linear,
     Maxout,
     Network,
+    ReLU,
     SpatialDropout,
     Thin,
     ThinDropout,
 )
 from thinned.scratch.drops import Drop
 from thinned.scratch.thin import Narrow
+from thinned.uncertainty import perceptron
+from thinned.uncertainty.perceptron import Part
 from thinned.uncertainty.summary import Array
 
 TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
@@ -62,6 +65,7 @@ class Hand:
         self.stages = list(_stages(layers, self.random)) if thin else []
         self.tail = [Step(name, layers[name], self.stages, cached=names[:cut]) for name in names[cut:]]
         self.random |= {stage.name: str(stage) for stage in self.stages}
+        self.perceptron = perceptron.perceptron(self._parts()) if self.stages else None
         self.one_by_one = bool(self.stages) or any(_for_all_rows(layers[name]) for name in self.random)
 
     def take(self, x: Any, start: int, stop: int) -> Array:
@@ -87,10 +91,23 @@ class Hand:
         given, out = self.before(x), []
         if not self.one_by_one:
             return self._together(given, first, samples, key, told)
+        if self.perceptron is not None and self.perceptron.takes(given):
+            return self.perceptron.draw(given, samples, key, told, kernels.threads())
         for s in range(samples):
             out.append(self._sample(given, first, key.fold_in(s)))
             told((s + 1) / samples)
         return np.stack(out)
+
+    def _parts(self) -> Iterator[Part | None]:
+        """What the layers of the tail are, one after the other, as far as they are a perceptron's."""
+        drops = {stage.name: perceptron.Drop(stage.name, stage.p) for stage in self.stages}
+        for step in self.tail:
+            if step.name in drops:
+                yield drops[step.name]
+            elif type(step.layer) is Linear:
+                yield perceptron.Linear(step.layer.params["weight"], step.layer.params["bias"])
+            else:
+                yield perceptron.ReLU() if type(step.layer) is ReLU else None
 
     def _sample(self, y: Array, first: int, key: Key) -> Array:
         """One sample: each stage's survivors are picked, then the layers run on them."""

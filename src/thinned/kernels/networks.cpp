@@ -1,0 +1,176 @@
+// Thinned networks of one perceptron, each with survivors of its own, run on the same rows.
+//
+// Rows lie in panels, which is as many rows as two vectors have lanes: [panel][unit][row of the panel]. So a survivor
+// is a cache line or two, and nothing is copied but the survivors' weights, once a network. A tile of HIGH units and a
+// panel's rows stays in registers while the survivors that it reads go by; all else is blocked so that these are in the
+// first cache and the weights in the second (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053).
+// Each sum begins with the bias and has one order, that of the survivors: the same on any number of threads.
+
+#include "pool.hpp"
+#include "select.hpp"
+
+#include <algorithm>
+
+#if defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define UNROLL
+#endif
+
+namespace thinned {
+namespace THINNED_LEVEL {
+namespace {
+
+constexpr int HIGH = sizeof(Reals<float>) == 64 ? 12 : 6;  // with two vectors each: three quarters of the registers
+constexpr int64_t TALL = 44 * HIGH, DEEP = 512;            // units, and survivors that they read, of a block of weights
+
+template <class T>
+constexpr int64_t WIDE = 2 * Vector<T>::lanes;  // rows of a panel
+
+// c[i][row] = start[i] + the sum over k of a[k][i] b[k][row], or c[i][row] + it where there is no start.
+template <class T>
+void tile(const T *a, const T *b, int64_t depth, const T *start, bool clip, T *c) {
+    using V = Vector<T>;
+    Reals<T> sum[HIGH][2];
+    UNROLL for (int i = 0; i < HIGH; ++i) {
+        UNROLL for (int j = 0; j < 2; ++j) sum[i][j] = start ? Reals<T>{} + start[i] : V::load(c + i * WIDE<T> + j * V::lanes);
+    }
+    for (int64_t k = 0; k < depth; ++k, a += HIGH, b += WIDE<T>) {
+        const Reals<T> x[2] = {V::load(b), V::load(b + V::lanes)};
+        UNROLL for (int i = 0; i < HIGH; ++i) {
+            UNROLL for (int j = 0; j < 2; ++j) sum[i][j] += x[j] * a[i];
+        }
+    }
+    UNROLL for (int i = 0; i < HIGH; ++i) {
+        UNROLL for (int j = 0; j < 2; ++j) {
+            if (clip) sum[i][j] = sum[i][j] < Reals<T>{} ? Reals<T>{} : sum[i][j];  // NaN stays
+            V::store(c + i * WIDE<T> + j * V::lanes, sum[i][j]);
+        }
+    }
+}
+
+int64_t padded(int64_t units) { return (units + HIGH - 1) / HIGH * HIGH; }
+
+template <class T>
+struct Room {  // for some numbers, at the beginning of a cache line
+    explicit Room(int64_t n) : block(n * sizeof(T)) {}
+    operator T *() const { return static_cast<T *>(block.data()); }
+    Block block;
+};
+
+// What one thread has at hand.
+template <class T>
+class Runner {
+  public:
+    explicit Runner(const Networks &all)
+        : all_(all), weights_(TALL * DEEP), strip_(WIDE<T> * DEEP), start_(widest(all)),
+          y_{Room<T>(all.some * widest(all) * WIDE<T>), Room<T>(all.some * widest(all) * WIDE<T>)} {}
+
+    // Network `which`, for the rows of some panels.
+    void run(int64_t which, Range panels) {
+        const int64_t *picks = all_.picks + which * all_.picks_each;
+        const T *x = static_cast<const T *>(all_.panels) + panels.begin * all_.units * WIDE<T>;
+        int64_t stride = all_.units * WIDE<T>;
+        for (int64_t l = 0; l < all_.layers; ++l) {
+            T *const y = y_[l % 2];
+            layer(all_.dense[l], picks, l == 0, x, stride, panels.end - panels.begin, y);
+            x = y, stride = padded(all_.dense[l].out) * WIDE<T>;
+        }
+        write(x, stride, which, panels);
+    }
+
+  private:
+    static int64_t widest(const Networks &all) {
+        int64_t most = 0;
+        for (int64_t l = 0; l < all.layers; ++l) most = std::max(most, padded(all.dense[l].out));
+        return most;
+    }
+
+    // The first layer is given all units, and takes those that it reads; others are given no more than these.
+    void layer(const Dense &d, const int64_t *picks, bool first, const T *x, int64_t x_stride, int64_t panels, T *y) {
+        const int64_t *rows = d.picked_out < 0 ? nullptr : picks + d.picked_out;
+        const int64_t *cols = d.picked_in < 0 ? nullptr : picks + d.picked_in;
+        const int64_t height = padded(d.out), y_stride = height * WIDE<T>;
+        for (int64_t o = 0; o < height; ++o)
+            start_[o] = d.bias && o < d.out ? static_cast<const T *>(d.bias)[rows ? rows[o] : o] : T(0);
+        for (int64_t k = 0; k < d.in; k += DEEP) {
+            const int64_t deep = std::min(DEEP, d.in - k);
+            for (int64_t m = 0; m < height; m += TALL) {
+                const int64_t tall = std::min(TALL, height - m);
+                pack(d, rows, cols, m, tall, k, deep);
+                for (int64_t p = 0; p < panels; ++p) {
+                    const T *b = x + p * x_stride;
+                    if (first && cols) {
+                        for (int64_t i = 0; i < deep; ++i) std::memcpy(strip_ + i * WIDE<T>, b + cols[k + i] * WIDE<T>, WIDE<T> * sizeof(T));
+                        b = strip_;
+                    } else {
+                        b += k * WIDE<T>;
+                    }
+                    for (int64_t i = 0; i < tall; i += HIGH)
+                        tile(weights_ + i * deep, b, deep, k == 0 ? start_ + m + i : nullptr, d.clip && k + deep == d.in, y + p * y_stride + (m + i) * WIDE<T>);
+                }
+            }
+        }
+    }
+
+    // The weights of a block as tiles read them, times d.scale; zeros for units that are not there.
+    void pack(const Dense &d, const int64_t *rows, const int64_t *cols, int64_t m, int64_t tall, int64_t k, int64_t deep) {
+        const T scale = T(d.scale);
+        for (int64_t i = 0; i < tall; ++i) {
+            T *to = weights_ + i / HIGH * HIGH * deep + i % HIGH;
+            if (m + i >= d.out) {
+                for (int64_t j = 0; j < deep; ++j) to[j * HIGH] = T(0);
+                continue;
+            }
+            const T *from = static_cast<const T *>(d.weight) + (rows ? rows[m + i] : m + i) * d.by_out;
+            for (int64_t j = 0; j < deep; ++j) to[j * HIGH] = from[(cols ? cols[k + j] : k + j) * d.by_in] * scale;
+        }
+    }
+
+    // The results, row by row.
+    void write(const T *y, int64_t stride, int64_t which, Range panels) {
+        const int64_t units = all_.dense[all_.layers - 1].out;
+        T *out = static_cast<T *>(all_.out) + which * all_.rows * units;
+        for (int64_t p = panels.begin; p < panels.end; ++p, y += stride)
+            for (int64_t row = p * WIDE<T>; row < std::min((p + 1) * WIDE<T>, all_.rows); ++row)
+                for (int64_t o = 0; o < units; ++o) out[row * units + o] = y[o * WIDE<T> + row % WIDE<T>];
+    }
+
+    const Networks &all_;
+    const Room<T> weights_, strip_, start_, y_[2];
+};
+
+template <class T>
+void lay_out(const T *x, int64_t rows, int64_t units, T *out) {
+    for (int64_t p = 0; p * WIDE<T> < rows; ++p, out += units * WIDE<T>)
+        for (int64_t row = 0; row < WIDE<T>; ++row) {
+            const bool there = p * WIDE<T> + row < rows;
+            const T *from = x + (p * WIDE<T> + row) * units;
+            for (int64_t u = 0; u < units; ++u) out[u * WIDE<T> + row] = there ? from[u] : T(0);
+        }
+}
+
+template <class T>
+void run(const Networks &all, Range items) {
+    Runner<T> runner(all);
+    const int64_t panels = (all.rows + WIDE<T> - 1) / WIDE<T>, parts = (panels + all.some - 1) / all.some;
+    for (int64_t i = items.begin; i < items.end; ++i)
+        runner.run(i / parts, {i % parts * all.some, std::min(i % parts * all.some + all.some, panels)});
+}
+
+}  // namespace
+
+int64_t panel(DType dtype) { return dtype == DType::float32 ? WIDE<float> : WIDE<double>; }
+
+void lay_out(DType dtype, const void *x, int64_t rows, int64_t units, void *out) {
+    if (dtype == DType::float32) lay_out(static_cast<const float *>(x), rows, units, static_cast<float *>(out));
+    if (dtype == DType::float64) lay_out(static_cast<const double *>(x), rows, units, static_cast<double *>(out));
+}
+
+void networks(DType dtype, const Networks &all, Range items) {
+    if (dtype == DType::float32) run<float>(all, items);
+    if (dtype == DType::float64) run<double>(all, items);
+}
+
+}  // namespace THINNED_LEVEL
+}  // namespace thinned

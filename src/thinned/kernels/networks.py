@@ -1,0 +1,82 @@
+"""Many thinned networks of one perceptron, run on the same rows, by the C++ extension.
+
+A network's survivors are picked for all rows, so that it is a small dense one. The rows' units are laid out
+once, so that any pick of them is read where it lies; of the weights each network copies its survivors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinned import kernels
+from thinned.kernels import address
+from thinned.kernels.survivors import Indices
+
+Array = NDArray[Any]
+
+
+class Dense(NamedTuple):
+    """y = W·x·n/k + b, or max(0, y) if it clips, of k of its n inputs; None: of all."""
+
+    weight: Array  # (out, in), of any strides
+    bias: Array | None  # (out,)
+    clip: bool
+    k: int | None
+
+
+def available(x: Array) -> bool:
+    """Whether there is a kernel that is as fast as a library's products: the processor must have AVX2."""
+    cpu = kernels.extension()
+    return cpu is not None and x.dtype in (np.float32, np.float64) and cpu.levels()[-1] != "plain"
+
+
+class Networks:
+    """Rows x (rows, units), and the layers that thinned networks run them through, of one dtype with x."""
+
+    def __init__(self, x: Array, layers: Sequence[Dense], threads: int, level: str = "") -> None:
+        cpu = kernels.extension()
+        assert cpu is not None
+        self.cpu = cpu
+        self.layers = [each._replace(bias=_contiguous(each.bias)) for each in layers]
+        self.threads, self.level = threads, level
+        self.dtype, self.code, self.shape = x.dtype, kernels.DTYPES[x.dtype.name], x.shape
+        panel: int = self.cpu.panel(self.code, level)
+        self.panels = kernels.buffer(-(-len(x) // panel) * panel * x.shape[1] * x.itemsize)
+        x = np.ascontiguousarray(x)
+        self.cpu.lay_out(self.code, address(x), *x.shape, self._panels(), level)
+        self.told = list(self._told())
+
+    def run(self, picks: Indices) -> Array:
+        """(networks, rows, out), from indices (networks, Σk): each layer's that has a k, side by side."""
+        picks = np.ascontiguousarray(picks)
+        out = kernels.empty((len(picks), self.shape[0], len(self.layers[-1].weight)), self.dtype)
+        given = (*self.shape, self.told, len(picks), address(picks), picks.shape[1])
+        self.cpu.networks(self.code, self._panels(), *given, address(out), self.threads, self.level)
+        return out
+
+    def _panels(self) -> int:
+        return address(np.frombuffer(self.panels, np.uint8))
+
+    def _told(self) -> list[tuple[Any, ...]]:
+        """The layers as the extension takes them."""
+        begin, told = 0, []
+        for layer, after in zip(self.layers, (*self.layers[1:], None), strict=True):
+            out, n = layer.weight.shape
+            end = begin + (layer.k or 0)
+            by_out, by_in = (step // layer.weight.itemsize for step in layer.weight.strides)
+            k_out = after.k if after else None
+            where = (begin if layer.k else -1, end if k_out else -1)
+            sizes = (layer.k or n, k_out or out, by_in, by_out)
+            scale = n / layer.k if layer.k else 1.0
+            bias = 0 if layer.bias is None else address(layer.bias)
+            told.append((address(layer.weight), bias, *sizes, *where, scale, layer.clip))
+            begin = end
+        return told
+
+
+def _contiguous(x: Array | None) -> Array | None:
+    return None if x is None else np.ascontiguousarray(x)
