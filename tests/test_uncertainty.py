@@ -91,6 +91,13 @@ PERCEPTRONS = {
         *(nn.Linear(7, 30, bias=False), nn.Identity(), nn.Dropout(0.5), nn.Linear(30, 3), nn.ReLU()),
     ],
 }
+PERCEPTRONS["masks for each row"] = lambda nn: [
+    *(nn.Dropout(0.3), nn.Linear(4, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 3)),
+]
+PERCEPTRONS["of convolutions"] = lambda nn: [
+    *(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 5, 2), nn.Flatten(), nn.Dropout(0.5)),
+    *(nn.Linear(15, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, 3)),
+]
 OTHERS = {
     "no ReLU": lambda nn: [nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 5), nn.Tanh(), nn.Linear(5, 3)],
     "ReLU first": lambda nn: [nn.Linear(4, 9), nn.Dropout(0.5), nn.ReLU(), nn.Linear(9, 3)],
@@ -100,7 +107,13 @@ OTHERS = {
             a=nn.Linear(4, 9), b=nn.Dropout(0.5), c=nn.Linear(9, 9), relu=nn.GELU(), d=nn.Linear(9, 3)
         )
     ],
-    "masks for each row": lambda nn: [nn.Dropout(0.5), nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 3)],
+    "masks for each row, twice": lambda nn: [
+        *(nn.Dropout(0.5), nn.Dropout(0.2), nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 3)),
+    ],
+    "masks for each row, later": lambda nn: [
+        *(nn.Dropout(0.5), nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 3), nn.Dropout(0.5)),
+    ],
+    "nothing left": lambda nn: [nn.Dropout(1.0), nn.Linear(4, 9), nn.Dropout(0.5), nn.Linear(9, 3)],
 }
 
 
@@ -124,11 +137,14 @@ def test_the_kernel_of_perceptrons_gives_what_the_layers_give(torch, name, dtype
 
 @pytest.mark.skipif(not available(np.zeros(1)), reason="the kernel of perceptrons is not here")
 @pytest.mark.parametrize("drop", [scratch.Dropout, scratch.ThinDropout])
-def test_the_kernel_gives_what_the_layers_by_hand_give(drop, monkeypatch):
-    given, x = [], rows(40, 4)
+@pytest.mark.parametrize("input_p", [0.0, 0.2])
+def test_the_kernel_gives_what_the_layers_by_hand_give(drop, input_p, monkeypatch):
+    given, x, net = [], rows(40, 4), small(drop)
+    if input_p:
+        net = scratch.Network({"input": scratch.Dropout(input_p), **net.children})
     for fast in (True, False):
         monkeypatch.setattr(networks, "available", lambda x, fast=fast: fast)
-        given.append(uncertainty.sample(small(drop), x, 20, key=Key(3)))
+        given.append(uncertainty.sample(net, x, 20, key=Key(3), batch_size=17))
     assert np.allclose(*given, rtol=1e-5, atol=1e-5)
 
 

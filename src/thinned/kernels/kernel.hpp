@@ -50,8 +50,10 @@ struct Dense {           // a linear layer of a thinned network, and max(0, y) i
 };
 
 struct Networks {        // thinned networks of one perceptron, run on the same rows
-    const void *panels;  // the rows, as lay_out() gives them
+    const void *x;       // the rows, as lay_out() gives them; where they have masks, (rows, units)
     int64_t rows, units;
+    const uint32_t *words;  // the keys of each network's mask, k0 and k1, of limit, from unit `start` on; null: no masks
+    uint64_t limit, start;
     const Dense *dense;
     int64_t layers;
     const int64_t *picks;  // those of each network

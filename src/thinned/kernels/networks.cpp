@@ -19,6 +19,9 @@
 
 namespace thinned {
 namespace THINNED_LEVEL {
+
+void mask(uint8_t *out, uint64_t start, int64_t n, Draw draw);  // of elements.cpp
+
 namespace {
 
 constexpr int HIGH = sizeof(Reals<float>) == 64 ? 12 : 6;  // with two vectors each: three quarters of the registers
@@ -51,6 +54,17 @@ void tile(const T *a, const T *b, int64_t depth, const T *start, bool clip, T *c
 
 int64_t padded(int64_t units) { return (units + HIGH - 1) / HIGH * HIGH; }
 
+// Rows in panels: zeros where the last one has too many, and where their bits, one a byte, are 0.
+template <class T>
+void lay_out(const T *x, const uint8_t *bits, int64_t rows, int64_t units, T *out) {
+    constexpr int64_t SOME = 128;  // units: so many of a panel stay in the first cache
+    for (int64_t p = 0; p < rows; p += WIDE<T>, x += WIDE<T> * units, bits += bits ? WIDE<T> * units : 0, out += WIDE<T> * units)
+        for (int64_t first = 0; first < units; first += SOME)
+            for (int64_t row = 0; row < WIDE<T>; ++row)
+                for (int64_t u = first; u < std::min(first + SOME, units); ++u)
+                    out[u * WIDE<T> + row] = p + row < rows && (!bits || bits[row * units + u]) ? x[row * units + u] : T(0);
+}
+
 template <class T>
 struct Room {  // for some numbers, at the beginning of a cache line
     explicit Room(int64_t n) : block(n * sizeof(T)) {}
@@ -64,17 +78,17 @@ class Runner {
   public:
     explicit Runner(const Networks &all)
         : all_(all), weights_(TALL * DEEP), strip_(WIDE<T> * DEEP), start_(widest(all)),
+          masked_(all.words ? all.some * all.units * WIDE<T> : 0), bits_(all.words ? all.some * all.units * WIDE<T> : 0),
           y_{Room<T>(all.some * widest(all) * WIDE<T>), Room<T>(all.some * widest(all) * WIDE<T>)} {}
 
     // Network `which`, for the rows of some panels.
     void run(int64_t which, Range panels) {
-        const int64_t *picks = all_.picks + which * all_.picks_each;
-        const T *x = static_cast<const T *>(all_.panels) + panels.begin * all_.units * WIDE<T>;
+        const T *x = static_cast<const T *>(all_.x) + panels.begin * all_.units * WIDE<T>;
+        if (all_.words) x = mask_of(which, x, panels.begin * WIDE<T>, std::min(panels.end * WIDE<T>, all_.rows));
         int64_t stride = all_.units * WIDE<T>;
         for (int64_t l = 0; l < all_.layers; ++l) {
-            T *const y = y_[l % 2];
-            layer(all_.dense[l], picks, l == 0, x, stride, panels.end - panels.begin, y);
-            x = y, stride = padded(all_.dense[l].out) * WIDE<T>;
+            layer(all_.dense[l], all_.picks + which * all_.picks_each, l == 0, x, stride, panels.end - panels.begin, y_[l % 2]);
+            x = y_[l % 2], stride = padded(all_.dense[l].out) * WIDE<T>;
         }
         write(x, stride, which, panels);
     }
@@ -84,6 +98,13 @@ class Runner {
         int64_t most = 0;
         for (int64_t l = 0; l < all.layers; ++l) most = std::max(most, padded(all.dense[l].out));
         return most;
+    }
+
+    // The panels of some rows, with that network's mask.
+    const T *mask_of(int64_t which, const T *x, int64_t begin, int64_t end) {
+        mask(bits_, all_.start + begin * all_.units, (end - begin) * all_.units, {all_.words[2 * which], all_.words[2 * which + 1], all_.limit});
+        lay_out<T>(x, bits_, end - begin, all_.units, masked_);
+        return masked_;
     }
 
     // The first layer is given all units, and takes those that it reads; others are given no more than these.
@@ -137,18 +158,10 @@ class Runner {
     }
 
     const Networks &all_;
-    const Room<T> weights_, strip_, start_, y_[2];
+    const Room<T> weights_, strip_, start_, masked_;
+    const Room<uint8_t> bits_;
+    const Room<T> y_[2];
 };
-
-template <class T>
-void lay_out(const T *x, int64_t rows, int64_t units, T *out) {
-    for (int64_t p = 0; p * WIDE<T> < rows; ++p, out += units * WIDE<T>)
-        for (int64_t row = 0; row < WIDE<T>; ++row) {
-            const bool there = p * WIDE<T> + row < rows;
-            const T *from = x + (p * WIDE<T> + row) * units;
-            for (int64_t u = 0; u < units; ++u) out[u * WIDE<T> + row] = there ? from[u] : T(0);
-        }
-}
 
 template <class T>
 void run(const Networks &all, Range items) {
@@ -163,8 +176,8 @@ void run(const Networks &all, Range items) {
 int64_t panel(DType dtype) { return dtype == DType::float32 ? WIDE<float> : WIDE<double>; }
 
 void lay_out(DType dtype, const void *x, int64_t rows, int64_t units, void *out) {
-    if (dtype == DType::float32) lay_out(static_cast<const float *>(x), rows, units, static_cast<float *>(out));
-    if (dtype == DType::float64) lay_out(static_cast<const double *>(x), rows, units, static_cast<double *>(out));
+    if (dtype == DType::float32) lay_out(static_cast<const float *>(x), nullptr, rows, units, static_cast<float *>(out));
+    if (dtype == DType::float64) lay_out(static_cast<const double *>(x), nullptr, rows, units, static_cast<double *>(out));
 }
 
 void networks(DType dtype, const Networks &all, Range items) {

@@ -15,17 +15,26 @@ from numpy.typing import NDArray
 from thinned import kernels
 from thinned.kernels import address
 from thinned.kernels.survivors import Indices
+from thinned.key import Key
 
 Array = NDArray[Any]
 
 
 class Dense(NamedTuple):
-    """y = W·x·n/k + b, or max(0, y) if it clips, of k of its n inputs; None: of all."""
+    """y = scale·W·x + b, or max(0, y) if it clips, of k of its inputs; None: of all."""
 
     weight: Array  # (out, in), of any strides
     bias: Array | None  # (out,)
     clip: bool
     k: int | None
+    scale: float
+
+
+class Masks(NamedTuple):
+    """A mask of each row, for each network: of kept units, from unit ``start`` on."""
+
+    limit: int
+    start: int
 
 
 def available(x: Array) -> bool:
@@ -35,31 +44,40 @@ def available(x: Array) -> bool:
 
 
 class Networks:
-    """Rows x (rows, units), and the layers that thinned networks run them through, of one dtype with x."""
+    """Rows x (rows, units), and the layers that thinned networks run them through, of one dtype with x.
 
-    def __init__(self, x: Array, layers: Sequence[Dense], threads: int, level: str = "") -> None:
+    With ``masks`` each network has one of its own for all units of all rows, and the first layer reads all.
+    """
+
+    def __init__(
+        self, x: Array, layers: Sequence[Dense], threads: int, masks: Masks | None = None, level: str = ""
+    ) -> None:
         cpu = kernels.extension()
         assert cpu is not None
-        self.cpu = cpu
+        self.cpu, self.threads, self.level = cpu, threads, level
         self.layers = [each._replace(bias=_contiguous(each.bias)) for each in layers]
-        self.threads, self.level = threads, level
         self.dtype, self.code, self.shape = x.dtype, kernels.DTYPES[x.dtype.name], x.shape
-        panel: int = self.cpu.panel(self.code, level)
-        self.panels = kernels.buffer(-(-len(x) // panel) * panel * x.shape[1] * x.itemsize)
-        x = np.ascontiguousarray(x)
-        self.cpu.lay_out(self.code, address(x), *x.shape, self._panels(), level)
+        self.x, self.masks = np.ascontiguousarray(x), masks
+        if masks is None:
+            panel: int = cpu.panel(self.code, level)
+            room = kernels.buffer(-(-len(x) // panel) * panel * x.shape[1] * x.itemsize)
+            laid_out = np.frombuffer(room, x.dtype)
+            cpu.lay_out(self.code, address(self.x), *x.shape, address(laid_out), level)
+            self.x = laid_out
         self.told = list(self._told())
 
-    def run(self, picks: Indices) -> Array:
-        """(networks, rows, out), from indices (networks, Σk): each layer's that has a k, side by side."""
-        picks = np.ascontiguousarray(picks)
-        out = kernels.empty((len(picks), self.shape[0], len(self.layers[-1].weight)), self.dtype)
-        given = (*self.shape, self.told, len(picks), address(picks), picks.shape[1])
-        self.cpu.networks(self.code, self._panels(), *given, address(out), self.threads, self.level)
-        return out
+    def run(self, picks: Indices, keys: Sequence[Key] | None = None) -> Array:
+        """(networks, rows, out), from indices (networks, Σk): each layer's that has a k, side by side.
 
-    def _panels(self) -> int:
-        return address(np.frombuffer(self.panels, np.uint8))
+        With masks, ``keys`` are theirs.
+        """
+        picks = np.ascontiguousarray(picks)
+        words = np.array([key.words for key in keys or ()], np.uint32)
+        out = kernels.empty((len(picks), self.shape[0], len(self.layers[-1].weight)), self.dtype)
+        rows = (address(self.x), *self.shape, *((address(words), *self.masks) if self.masks else (0, 0, 0)))
+        nets = (self.told, len(picks), address(picks), picks.shape[1])
+        self.cpu.networks(self.code, *rows, *nets, address(out), self.threads, self.level)
+        return out
 
     def _told(self) -> list[tuple[Any, ...]]:
         """The layers as the extension takes them."""
@@ -71,9 +89,8 @@ class Networks:
             k_out = after.k if after else None
             where = (begin if layer.k else -1, end if k_out else -1)
             sizes = (layer.k or n, k_out or out, by_in, by_out)
-            scale = n / layer.k if layer.k else 1.0
             bias = 0 if layer.bias is None else address(layer.bias)
-            told.append((address(layer.weight), bias, *sizes, *where, scale, layer.clip))
+            told.append((address(layer.weight), bias, *sizes, *where, layer.scale, layer.clip))
             begin = end
         return told
 

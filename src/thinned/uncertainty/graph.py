@@ -13,7 +13,7 @@ from thinned import _array, masks
 from thinned.kernels import survivors
 from thinned.key import Key
 from thinned.nn.keyed import keyed, named_drops
-from thinned.nn.modules import Drop, DropConnectLinear, DropPath
+from thinned.nn.modules import Drop, DropConnectLinear, Dropout, DropPath
 from thinned.nn.surgery import swap_dropout
 from thinned.nn.thin.find import install
 from thinned.nn.thin.layers import Chain, Pass, ThinLinear
@@ -78,7 +78,9 @@ class Graph:
         if self.perceptron is not None:
             units = given[self.cut.frontier[0]]
             if _in_memory(units) and self.perceptron.takes(units.numpy()):
-                return self.perceptron.draw(units.numpy(), samples, key, told, -torch.get_num_threads())
+                return self.perceptron.draw(
+                    units.numpy(), first, samples, key, told, -torch.get_num_threads()
+                )
         with torch.random.fork_rng(devices=[]):
             if self.one_by_one:
                 return self._one_by_one(given, first, samples, key, told)
@@ -178,6 +180,7 @@ class Graph:
     def _parts(self) -> Iterator[Part | None]:
         """What of a perceptron the layers behind the cut are, one after the other; None: something else."""
         picks = {chain.drop: perceptron.Drop(chain.name, chain.drop.p) for chain in self.chains}
+        names = {drop: name for name, drop in named_drops(self.model)}
         given, alone = self.cut.frontier[0], True
         for node in self.cut.tail:
             module: Any = self.cut.modules.get(node)
@@ -187,6 +190,8 @@ class Graph:
                 yield perceptron.ReLU()
             elif module in picks:
                 yield picks[module]
+            elif module in self.drops and plain is Dropout and module.rescale == "train" and module.p < 1.0:
+                yield perceptron.Mask(names[module], module.p)
             elif plain in (nn.Linear, ThinLinear) and all(map(_in_memory, module.parameters())):
                 weight, bias = module.weight.detach(), module.bias
                 yield perceptron.Linear(weight.numpy(), None if bias is None else bias.detach().numpy())

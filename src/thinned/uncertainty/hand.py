@@ -92,7 +92,7 @@ class Hand:
         if not self.one_by_one:
             return self._together(given, first, samples, key, told)
         if self.perceptron is not None and self.perceptron.takes(given):
-            return self.perceptron.draw(given, samples, key, told, kernels.threads())
+            return self.perceptron.draw(given, first, samples, key, told, kernels.threads())
         for s in range(samples):
             out.append(self._sample(given, first, key.fold_in(s)))
             told((s + 1) / samples)
@@ -104,6 +104,8 @@ class Hand:
         for step in self.tail:
             if step.name in drops:
                 yield drops[step.name]
+            elif type(drop := step.layer) is Dropout and drop.rescale == "train" and 0.0 < drop.p < 1.0:
+                yield perceptron.Mask(step.name, drop.p)
             elif type(step.layer) is Linear:
                 yield perceptron.Linear(step.layer.params["weight"], step.layer.params["bias"])
             else:

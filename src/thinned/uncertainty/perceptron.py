@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thinned import masks, theory
+from thinned import theory
 from thinned.kernels import networks
-from thinned.kernels.networks import Dense
-from thinned.key import Key
+from thinned.kernels.networks import Masks
+from thinned.key import Key, threshold
+from thinned.masks import survivors
 from thinned.uncertainty.summary import Array
 
 TERMS = 1 << 32  # of the sums of one call: a tenth of a second or so
@@ -25,36 +26,53 @@ class Drop:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """A dropout of the units that come first, with a mask for each row; p < 1."""
+
+    name: str
+    p: float
+
+
+@dataclass(frozen=True)
 class Linear:
-    """y = W·x + b, of the survivors of a dropout or of all units."""
+    """y = W·x + b, of what a dropout leaves or of all units."""
 
     weight: Array  # (out, in)
     bias: Array | None
-    drop: Drop | None = None
+    drop: Drop | Mask | None = None
     clip: bool = False  # max(0, y)
 
     @property
     def k(self) -> int | None:
         """How many units it reads; None: all."""
-        return theory.survivor_count(self.weight.shape[1], self.drop.p) if self.drop else None
+        n = self.weight.shape[1]
+        return theory.survivor_count(n, self.drop.p) if isinstance(self.drop, Drop) else None
+
+    @property
+    def dense(self) -> networks.Dense:
+        """It, for the kernel: the survivors' factor is the weights'."""
+        scale = self.weight.shape[1] / self.k if self.k else 1.0
+        if isinstance(self.drop, Mask):
+            scale = 1.0 / (1.0 - self.drop.p)
+        return networks.Dense(self.weight, self.bias, self.clip, self.k, scale)
 
 
 class ReLU:
     """max(0, y)."""
 
 
-Part = Drop | Linear | ReLU
+Part = Drop | Mask | Linear | ReLU
 
 
 def perceptron(parts: Iterable[Part | None]) -> Perceptron | None:
     """What parts make, in the order of a pass: None where one is something else, or stands where none may."""
     layers: list[Linear] = []
-    drop: Drop | None = None
+    drop: Drop | Mask | None = None
     for part in parts:
         if isinstance(part, Linear):
             layers.append(replace(part, drop=drop))
             drop = None
-        elif isinstance(part, Drop) and drop is None:
+        elif drop is None and (isinstance(part, Drop) or (isinstance(part, Mask) and not layers)):
             drop = part
         elif isinstance(part, ReLU) and layers:  # before or behind the dropout of its units
             layers[-1] = replace(layers[-1], clip=True)
@@ -75,24 +93,31 @@ class Perceptron:
         fits = x.ndim == 2 and x.shape[1] == self.layers[0].weight.shape[1]
         return fits and all(array.dtype == x.dtype for array in given) and networks.available(x)
 
-    def draw(self, x: Array, samples: int, key: Key, told: Callable[[float], object], threads: int) -> Array:
-        """The samples' outputs, (S, rows, out); sample s has its picks from ``key.fold_in(s)``."""
-        dense = [Dense(each.weight, each.bias, each.clip, each.k) for each in self.layers]
-        runs, step, out = networks.Networks(x, dense, threads), self._at_once(len(x), abs(threads)), []
-        for first in range(0, samples, step):
-            last = min(samples, first + step)
-            out.append(runs.run(np.stack([self._pick(key.fold_in(s)) for s in range(first, last)])))
-            told(last / samples)
+    def draw(
+        self, x: Array, first: int, samples: int, key: Key, told: Callable[[float], object], threads: int
+    ) -> Array:
+        """The samples' outputs, (S, rows, out); sample s has its keys from ``key.fold_in(s)``.
+
+        ``first`` is the index of the first row in all of x.
+        """
+        drop = self.layers[0].drop
+        mask = drop if isinstance(drop, Mask) else None
+        masks = Masks(threshold(mask.p), first * x.shape[1]) if mask else None
+        runs = networks.Networks(x, [layer.dense for layer in self.layers], threads, masks)
+        step, out = self._at_once(len(x), abs(threads)), []
+        for begin in range(0, samples, step):
+            end = min(samples, begin + step)
+            keys = [key.fold_in(s) for s in range(begin, end)]
+            picks = np.stack([self._pick(of_sample) for of_sample in keys])
+            out.append(runs.run(picks, [each.fold_in(mask.name) for each in keys] if mask else None))
+            told(end / samples)
         return np.concatenate(out)
 
     def _pick(self, key: Key) -> Array:
         """The survivors of a sample: those of each dropout after those of the last."""
-        picks = (
-            masks.survivors(layer.weight.shape[1], layer.drop.p, key.fold_in(layer.drop.name))[0]
-            for layer in self.layers
-            if layer.drop
-        )
-        return np.concatenate(list(picks))
+        drops = [(layer.weight.shape[1], layer.drop) for layer in self.layers]
+        picks = (survivors(n, drop.p, key.fold_in(drop.name)) for n, drop in drops if isinstance(drop, Drop))
+        return np.concatenate([np.zeros(0, np.int64), *(pick[0] for pick in picks)])
 
     def _at_once(self, rows: int, threads: int) -> int:
         """Samples of a call, as many for each thread."""

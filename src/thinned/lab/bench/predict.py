@@ -65,7 +65,7 @@ def sampling(
 
 
 def products() -> Callable[[], object]:
-    """The floor of the perceptron's samples: the survivors' products, behind the first layer."""
+    """What torch takes for the products of the perceptron's samples alone, behind the first layer."""
     k = [*(theory.survivor_count(n, P) for n in SIZES[1:-1]), SIZES[-1]]
     pairs = [(torch.randn(IMAGES, a), torch.randn(a, b)) for a, b in itertools.pairwise(k)]
 
