@@ -3,7 +3,7 @@
 // Rows lie in panels, which is as many rows as two vectors have lanes: [panel][unit][row of the panel]. So a survivor
 // is a cache line or two, and nothing is copied but the survivors' weights, once a network. A tile of HIGH units and a
 // panel's rows stays in registers while the survivors that it reads go by; all else is blocked so that these are in the
-// first cache and the weights in the second (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053).
+// first cache and the weights stream from the next (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053).
 // Each sum begins with the bias and has one order, that of the survivors: the same on any number of threads.
 
 #include "pool.hpp"
@@ -25,7 +25,7 @@ void mask(uint8_t *out, uint64_t start, int64_t n, Draw draw);  // of elements.c
 namespace {
 
 constexpr int HIGH = sizeof(Reals<float>) == 64 ? 12 : 6;  // with two vectors each: three quarters of the registers
-constexpr int64_t TALL = 44 * HIGH, DEEP = 512;            // units, and survivors that they read, of a block of weights
+constexpr int64_t TALL = 516, DEEP = 512;  // units, and survivors that they read, of a block of weights: 1 MB
 
 template <class T>
 constexpr int64_t WIDE = 2 * Vector<T>::lanes;  // rows of a panel
