@@ -533,6 +533,19 @@ def test_rows_replace_those_they_repeat(tmp_path):
         results.read(path)
 
 
+@pytest.mark.parametrize(
+    ("mean", "sd", "text"),
+    [
+        (15062.0, None, "15062"),
+        (252.0, 0.0, "252 ± 0"),
+        (1e-16, 2e-17, "1e-16 ± 2e-17"),
+        (2.34567, None, "2.346"),
+    ],
+)
+def test_counts_are_told_whole_and_measures_in_four_digits(mean, sd, text):
+    assert results._short({"mean": mean, "sd": sd}) == text
+
+
 def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(tmp_path, everything):
     _, record, stored = everything["mnist-keep-rate"]
     keep = experiments.load("mnist-keep-rate")

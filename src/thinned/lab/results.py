@@ -283,7 +283,8 @@ def _text(stat: Mapping[str, float | None]) -> str:
 def _short(stat: Mapping[str, float | None] | None) -> str:
     if stat is None or stat["mean"] is None:
         return "–"
-    return f"{stat['mean']:.4g}" + (f" ± {stat['sd']:.2g}" if stat["sd"] is not None else "")
+    mean = f"{stat['mean']:.0f}" if stat["mean"].is_integer() else f"{stat['mean']:.4g}"
+    return mean + (f" ± {stat['sd']:.2g}" if stat["sd"] is not None else "")
 
 
 def _machine(about: Mapping[str, Any]) -> str:
