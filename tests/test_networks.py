@@ -15,7 +15,7 @@ cpu = kernels.extension()
 LEVELS = cpu.levels() if cpu is not None else []
 pytestmark = pytest.mark.skipif(cpu is None, reason="the C++ extension was not built")
 DTYPES = ["float32", "float64"]
-# around tiles of 6 and 12 units, panels of 4 to 32 rows, blocks of 264 or 528 units and 512 survivors
+# around tiles of 6 and 12 units, panels of 4 to 32 rows, blocks of 516 units and 512 survivors
 SIZES = st.one_of(
     st.lists(st.integers(1, 40), min_size=2, max_size=5),
     st.sampled_from([[1100, 300, 7], [30, 1200, 600, 3], [513, 12, 1], [1, 1, 1]]),

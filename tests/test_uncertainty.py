@@ -139,12 +139,14 @@ def test_the_kernel_of_perceptrons_gives_what_the_layers_give(torch, name, dtype
 @pytest.mark.parametrize("drop", [scratch.Dropout, scratch.ThinDropout])
 @pytest.mark.parametrize("input_p", [0.0, 0.2])
 def test_the_kernel_gives_what_the_layers_by_hand_give(drop, input_p, monkeypatch):
-    given, x, net = [], rows(40, 4), small(drop)
+    runs, given, x, net = [], [], rows(40, 4), small(drop)
     if input_p:
         net = scratch.Network({"input": scratch.Dropout(input_p), **net.children})
+    monkeypatch.setattr(networks, "Networks", lambda *args: runs.append(1) or Networks(*args))
     for fast in (True, False):
         monkeypatch.setattr(networks, "available", lambda x, fast=fast: fast)
         given.append(uncertainty.sample(net, x, 20, key=Key(3), batch_size=17))
+    assert len(runs) == 3, "batches that the kernel ran"
     assert np.allclose(*given, rtol=1e-5, atol=1e-5)
 
 

@@ -72,6 +72,28 @@ def noise(
     level: str = "",
 ) -> None: ...
 def normals(out: int, n: int, start: int, k0: int, k1: int, threads: int = 1, level: str = "") -> None: ...
+def panel(dtype: int, level: str = "") -> int: ...
+def lay_out(dtype: int, x: int, rows: int, units: int, out: int, level: str = "") -> None: ...
+
+# Weight, bias, units in and out, strides by them, where their picks begin, scale, clip: Dense of kernel.hpp.
+Dense = tuple[int, int, int, int, int, int, int, int, float, bool]
+
+def networks(
+    dtype: int,
+    x: int,
+    rows: int,
+    units: int,
+    words: int,
+    limit: int,
+    start: int,
+    layers: Sequence[Dense],
+    n: int,
+    picks: int,
+    picks_each: int,
+    out: int,
+    threads: int = 1,
+    level: str = "",
+) -> None: ...
 def keep_at_most(bytes: int) -> None: ...
 def waiting() -> int: ...
 

@@ -203,8 +203,9 @@ void networks(int dtype, Address x, int64_t rows, int64_t units, Address words, 
     const int64_t most = std::clamp<int64_t>(WIDEST / (width * widest * SIZES[dtype]), 1, PANELS);
     const int64_t few = std::min(all, (std::abs(threads) + n - 1) / n);  // parts of the rows, so that each thread has work
     const int64_t parts = std::max((all + most - 1) / most, few), some = (all + parts - 1) / parts;
-    const Networks work{reinterpret_cast<const void *>(x), rows, units, reinterpret_cast<const uint32_t *>(words), limit, start, dense.data(), (int64_t)dense.size(),
-                        reinterpret_cast<const int64_t *>(picks), picks_each, reinterpret_cast<void *>(out), some};
+    const Networks work{reinterpret_cast<const void *>(x), rows, units, reinterpret_cast<const uint32_t *>(words), limit, start,
+                        dense.data(), (int64_t)dense.size(), reinterpret_cast<const int64_t *>(picks), picks_each,
+                        reinterpret_cast<void *>(out), some};
     split(n * ((all + some - 1) / some), 1, 1, threads,
           [=, &kernels, &work](int64_t begin, int64_t end) { kernels.networks(DType(dtype), work, {begin, end}); });
 }

@@ -66,6 +66,11 @@ class Networks:
             self.x = laid_out
         self.told = list(self._told())
 
+    @property
+    def terms(self) -> int:
+        """Of the sums of a network, for all rows."""
+        return self.shape[0] * sum(n_in * n_out for _, _, n_in, n_out, *_ in self.told)
+
     def run(self, picks: Indices, keys: Sequence[Key] | None = None) -> Array:
         """(networks, rows, out), from indices (networks, Σk): each layer's that has a k, side by side.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
@@ -14,7 +15,7 @@ from thinned.key import Key, threshold
 from thinned.masks import survivors
 from thinned.uncertainty.summary import Array
 
-TERMS = 1 << 32  # of the sums of one call: a tenth of a second or so
+TERMS = 1 << 32  # of the sums of one call, about: a tenth of a second or so; as many samples for each thread
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Perceptron:
         mask = drop if isinstance(drop, Mask) else None
         masks = Masks(threshold(mask.p), first * x.shape[1]) if mask else None
         runs = networks.Networks(x, [layer.dense for layer in self.layers], threads, masks)
-        step, out = self._at_once(len(x), abs(threads)), []
+        step, out = math.ceil(max(1, TERMS // max(1, runs.terms)) / abs(threads)) * abs(threads), []
         for begin in range(0, samples, step):
             end = min(samples, begin + step)
             keys = [key.fold_in(s) for s in range(begin, end)]
@@ -118,10 +119,3 @@ class Perceptron:
         drops = [(layer.weight.shape[1], layer.drop) for layer in self.layers]
         picks = (survivors(n, drop.p, key.fold_in(drop.name)) for n, drop in drops if isinstance(drop, Drop))
         return np.concatenate([np.zeros(0, np.int64), *(pick[0] for pick in picks)])
-
-    def _at_once(self, rows: int, threads: int) -> int:
-        """Samples of a call, as many for each thread."""
-        out = [after.k or len(each.weight) for each, after in zip(self.layers, self.layers[1:], strict=False)]
-        sizes = zip(self.layers, [*out, len(self.layers[-1].weight)], strict=True)
-        terms = rows * sum((layer.k or layer.weight.shape[1]) * n_out for layer, n_out in sizes)
-        return -(-max(1, TERMS // max(1, terms)) // threads) * threads
