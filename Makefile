@@ -32,8 +32,8 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# Every file of the folder but these is a benchmark; blocks are measured in .peers.
-BENCHMARKS := $(filter-out __init__ measure peers show blocks,$(basename $(notdir $(wildcard src/thinned/lab/bench/*.py))))
+# Every file of the folder is a benchmark; blocks are measured in .peers.
+BENCHMARKS := $(filter-out __init__ blocks,$(basename $(notdir $(wildcard src/thinned/lab/bench/*.py))))
 
 # Blocks are measured beside timm and torchvision where `make peers` has been run. To renew the page:
 # make bench BENCH="--write docs/performance.md"

@@ -20,7 +20,7 @@ from torch import nn
 
 import thinned.nn as tnn
 from thinned import Key, uncertainty
-from thinned.lab import data
+from thinned.lab.data import dataset as data
 
 HIDDEN, P, BATCH, SAMPLES = 1024, 0.5, 128, 100
 

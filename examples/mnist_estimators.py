@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 from thinned.estimators import DropoutMLPClassifier
-from thinned.lab import data
+from thinned.lab.data import dataset as data
 
 
 def main() -> None:

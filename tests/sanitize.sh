@@ -7,7 +7,7 @@ python=$(command -v "$1")
 export PATH="$(cd "$(dirname "$python")" && pwd):$PATH" CXX="${CXX:-g++}" OPENBLAS_NUM_THREADS=1
 tests=()
 for name in kernels elements block connect survivors networks; do
-  [ -e "tests/test_$name.py" ] && tests+=("tests/test_$name.py")
+  [ -e "tests/kernels/test_$name.py" ] && tests+=("tests/kernels/test_$name.py")
 done
 
 run() { # run NAME SANITIZERS COMMAND...: build the extension, put it into a copy of the package, test that

@@ -113,7 +113,7 @@ def test_the_pictures_of_predictions_are_drawn(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
 
     def digits(name, limit):
-        from thinned.lab.data import Dataset
+        from thinned.lab.data.dataset import Dataset
 
         shape = (28, 28) if name == "mnist" else (32, 32, 3)
         x, y = rng.random((60, np.prod(shape)), dtype=np.float32), rng.permutation(np.arange(60) % 10)

@@ -19,7 +19,7 @@ import numpy as np
 
 
 class Elsewhere(Protocol):
-    """A file that is on no disk of this machine (`thinned.lab.store.Remote`)."""
+    """A file that is on no disk of this machine (`thinned.lab.storage.remote.Remote`)."""
 
     def read_bytes(self, max_bytes: int) -> bytes:
         """The whole file; ValueError, before anything is read, where it is larger."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from thinned.lab.compare import Job, Record
-    from thinned.lab.runs import Stored
-    from thinned.lab.store import Folder
+    from thinned.lab.storage.remote import Folder
+    from thinned.lab.storage.run import Stored
 
 # Options of several commands.
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")]
@@ -160,11 +160,12 @@ def compare(
     """
     from thinned import _checks
     from thinned.lab import compare as lab
-    from thinned.lab import data as sets
-    from thinned.lab import devices, runs
-    from thinned.lab.config import Config
-    from thinned.lab.engines import ENGINES
-    from thinned.lab.store import folder
+    from thinned.lab.data import dataset as sets
+    from thinned.lab.storage import run as runs
+    from thinned.lab.storage.remote import folder
+    from thinned.lab.training import fabric as devices
+    from thinned.lab.training.config import Config
+    from thinned.lab.training.torch_nets import ENGINES
 
     names = lab.known_methods(_list(methods), _checks.one_of("engine", engine, ENGINES))
     dataset = sets.load(data, data_dir=data_dir, label=label)
@@ -252,9 +253,11 @@ def reproduce(
     The same command continues what was cut off and skips what is done.
     """
     from thinned import _checks
-    from thinned.lab import console, experiments, results
-    from thinned.lab import reproduce as lab
-    from thinned.lab.store import folder
+    from thinned.lab import experiments
+    from thinned.lab.reporting import terminal as console
+    from thinned.lab.reproduce import order as lab
+    from thinned.lab.reproduce import results_page as results
+    from thinned.lab.storage.remote import folder
 
     if page:
         print(f"page: {results.write_page(publish or Path('docs/results'))}")
@@ -302,8 +305,8 @@ def report(
     json: Json = False,
 ) -> None:
     """Make the report again from the runs in a folder."""
-    from thinned.lab import store
     from thinned.lab.compare import Record
+    from thinned.lab.storage import remote as store
 
     place = store.folder(folder)
     record = Record.load(place)
@@ -315,7 +318,7 @@ def methods(
     json: Json = False,
 ) -> None:
     """List the methods."""
-    from thinned.lab import console
+    from thinned.lab.reporting import terminal as console
     from thinned.methods import METHODS
 
     fields = ("name", "unit", "summary", "source")
@@ -349,7 +352,7 @@ def main() -> None:
 def _train(todo: Sequence[Job], out: Folder, record: Record, save_every: float, json: bool) -> None:
     """Train, report, and say what was learned."""
     from thinned.lab import compare as lab
-    from thinned.lab import console
+    from thinned.lab.reporting import terminal as console
 
     record.save(out)  # first, so that a report can be made of a part
     try:
@@ -384,8 +387,9 @@ def _complain(stored: Sequence[Stored]) -> None:
 def _finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -> None:
     """Write the report; print the table, what was learned, and where the report lies."""
     from thinned.lab import compare as lab
-    from thinned.lab import console, experiments
-    from thinned.lab.report import render
+    from thinned.lab import experiments
+    from thinned.lab.reporting import terminal as console
+    from thinned.lab.reporting.page import render
 
     page = (lab.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
     try:

@@ -6,6 +6,6 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def torchvision_without_its_compiled_half():
     pytest.importorskip("torch")
-    from thinned.lab.bench import peers
+    from thinned.lab.bench.harness import peers
 
     peers.prepare()

@@ -11,15 +11,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from thinned import _files, methods
-from thinned.lab import engines, findings, runs, train
-from thinned.lab.config import Config
-from thinned.lab.data import Dataset
+from thinned.lab.data.dataset import Dataset
 from thinned.lab.errors import LabError
-from thinned.lab.progress import Progress
-from thinned.lab.report import Page, Row, Series
-from thinned.lab.runs import Run, Stored
-from thinned.lab.store import Folder
-from thinned.lab.train import Trainer
+from thinned.lab.reporting import summary as findings
+from thinned.lab.reporting.page import Page, Row, Series
+from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.storage import run as runs
+from thinned.lab.storage.remote import Folder
+from thinned.lab.storage.run import Run, Stored
+from thinned.lab.training import torch_nets as engines
+from thinned.lab.training import train
+from thinned.lab.training.config import Config
+from thinned.lab.training.train import Trainer
 
 RECORD = "page.json"  # beside the run folders: which of them the report shows, and how
 

@@ -1,6 +1,6 @@
 """The dropout family as torch modules, keyed masks, and surgery on existing models."""
 
-from thinned.nn.attention import attention_map, last_features
+from thinned.nn.attention_map import attention_map, last_features
 from thinned.nn.keyed import keyed
 from thinned.nn.modules import (
     AlphaDropout,

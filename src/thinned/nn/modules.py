@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from thinned import _checks, functional
 from thinned.kernels import autograd
 from thinned.key import Key
-from thinned.nn.ops import operators as ops
+from thinned.nn.compiled import operators as ops
 from thinned.nn.stream import Draw, Stream, scalar
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from thinned import _array
+from thinned.nn.compiled import operators as ops
 from thinned.nn.modules import DropPath
-from thinned.nn.ops import operators as ops
 from thinned.nn.stream import Draw, among
 
 Branch = Callable[[Tensor], Tensor]

@@ -12,7 +12,7 @@ from thinned import _checks
 from thinned.nn import modules
 from thinned.nn.keyed import named_drops, unwrap
 from thinned.nn.modules import Drop
-from thinned.nn.reach import unreached
+from thinned.nn.unreached import unreached
 
 TWINS: dict[type[nn.Module], type[Drop]] = {
     nn.Dropout: modules.Dropout,

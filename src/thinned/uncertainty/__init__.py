@@ -8,7 +8,7 @@
 ((5, 3), (5,))
 """
 
-from thinned.uncertainty.average import Averages, average, subnetworks
+from thinned.uncertainty.all_subnetworks import Averages, average, subnetworks
 from thinned.uncertainty.calibration import (
     Reliability,
     Scores,
@@ -17,9 +17,9 @@ from thinned.uncertainty.calibration import (
     reliability,
     scores,
 )
-from thinned.uncertainty.moments import moments
+from thinned.uncertainty.moments_scratch import moments
 from thinned.uncertainty.predict import predict, sample, weight_scaling
-from thinned.uncertainty.summary import Prediction
+from thinned.uncertainty.prediction import Prediction
 
 __all__ = [
     "Averages",

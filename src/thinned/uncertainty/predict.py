@@ -12,7 +12,7 @@ import numpy as np
 
 from thinned import _array, _checks
 from thinned.key import Key
-from thinned.uncertainty.summary import OUTPUTS, Array, Prediction, Summary, probabilities, summarise
+from thinned.uncertainty.prediction import OUTPUTS, Array, Prediction, Summary, probabilities, summarise
 
 MEMORY = 1 << 28  # bytes that a batch may take, by default
 PATIENCE = 2.0  # seconds before a bar appears
@@ -126,7 +126,7 @@ def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size
 def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sampler, Any, str]:
     """What samples a model, x as it takes it, and what its outputs are."""
     from thinned.scratch import Network
-    from thinned.uncertainty.hand import Hand
+    from thinned.uncertainty.sample_scratch import Hand
 
     sampler: Sampler
     torch = sys.modules.get("torch")
@@ -136,7 +136,7 @@ def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sam
         net, x, own = model.sampled(x)
         sampler = Hand(net, bool(thin), own)
     elif torch is not None and isinstance(model, torch.nn.Module):
-        from thinned.uncertainty.graph import Graph
+        from thinned.uncertainty.sample_torch import Graph
 
         sampler, x = Graph(model, _array.array("x", x), bool(thin)), x
     else:

@@ -21,10 +21,10 @@ from rich.progress import Progress
 
 import thinned
 from thinned import kernels
-from thinned.lab.bench import peers, show
-from thinned.lab.bench.measure import FULL, QUICK, Case, Effort, Result, contest
+from thinned.lab.bench.harness import peers, show
+from thinned.lab.bench.harness.measure import FULL, QUICK, Case, Effort, Result, contest
 from thinned.lab.errors import LabError
-from thinned.lab.runs import processor
+from thinned.lab.storage.run import processor
 
 __all__ = ["NAMES", "Case", "Effort", "Result", "contest", "machine", "run", "run_all"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import torch
 
 import thinned.nn as tnn
-from thinned.lab.bench import peers
-from thinned.lab.bench.measure import Case, both_passes
+from thinned.lab.bench.harness import peers
+from thinned.lab.bench.harness.measure import Case, both_passes
 
 PEERS = ("timm", "torchvision")
 BLOCK = 7

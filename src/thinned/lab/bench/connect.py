@@ -9,7 +9,7 @@ from torch import Tensor
 
 import thinned
 from thinned import Key
-from thinned.lab.bench.measure import Case, both_passes
+from thinned.lab.bench.harness.measure import Case, both_passes
 
 BATCHES = (16, 128)
 SIZES = (784, 1024)  # in, out

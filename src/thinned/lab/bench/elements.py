@@ -11,7 +11,7 @@ from torch import nn
 import thinned
 import thinned.nn as tnn
 from thinned import Key
-from thinned.lab.bench.measure import Case, both_passes
+from thinned.lab.bench.harness.measure import Case, both_passes
 
 SIZES = {"1K": 1 << 10, "32K": 1 << 15, "512K": 1 << 19, "16M": 1 << 24}
 RATES = (0.1, 0.3, 0.5)

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from thinned.estimators import DropoutMLPClassifier, DropoutMLPRegressor
 from thinned.key import Key, normals
-from thinned.lab.bench.measure import Case
+from thinned.lab.bench.harness.measure import Case
 
 PEERS = ("sklearn",)
 HIDDEN = ((512, 512), (1024, 1024))

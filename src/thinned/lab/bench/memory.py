@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import thinned.nn as tnn
 from thinned.lab.bench import connect
-from thinned.lab.bench.measure import Case
+from thinned.lab.bench.harness.measure import Case
 from thinned.lab.errors import LabError
 
 N = 1 << 20

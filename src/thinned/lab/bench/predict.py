@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import thinned.nn as tnn
 from thinned import Key, scratch, theory, uncertainty
-from thinned.lab import data
-from thinned.lab.bench.measure import Case
+from thinned.lab.bench.harness.measure import Case
 from thinned.lab.bench.thin import P, perceptron
+from thinned.lab.data import dataset as data
 from thinned.lab.errors import LabError
 
 SAMPLES, SIZES, IMAGES = 100, (784, 1024, 1024, 10), 1000

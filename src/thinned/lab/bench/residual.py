@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import thinned
 import thinned.nn as tnn
 from thinned import Key
-from thinned.lab.bench.measure import Case
+from thinned.lab.bench.harness.measure import Case
 
 WIDTH, HEADS = 256, 8
 SHAPES = ((64, 64), (16, 256))  # samples, tokens

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import thinned.nn as tnn
 from thinned import Key, scratch
-from thinned.lab.bench.measure import Case
+from thinned.lab.bench.harness.measure import Case
 
 P, RATE, MOMENTUM, L2 = 0.5, 1e-3, 0.9, 1e-4
 GROUPS = 4  # of samples, with a pick each

@@ -11,9 +11,9 @@ from typing import Any
 
 from thinned.lab.compare import Job, Record
 from thinned.lab.errors import LabError
-from thinned.lab.progress import Line
-from thinned.lab.report import Page
-from thinned.lab.runs import Stored
+from thinned.lab.reporting.page import Page
+from thinned.lab.reporting.progress_bars import Line
+from thinned.lab.storage.run import Stored
 
 NAMES = (
     "mnist-table2",

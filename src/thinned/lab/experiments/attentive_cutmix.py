@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from thinned.lab import mixing
-from thinned.lab import residual as res
-from thinned.lab.findings import stat_text
-from thinned.lab.grid import Grid, Group, System, figure
-from thinned.lab.report import Reference
+from thinned.lab.grids import image_mixing as mixing
+from thinned.lab.grids import residual_net as res
+from thinned.lab.grids.grid import Grid, Group, System, figure
+from thinned.lab.reporting.page import Reference
+from thinned.lab.reporting.summary import stat_text
 
 ATTENTIVE = "Attentive CutMix"
 

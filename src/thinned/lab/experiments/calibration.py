@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from thinned import Key, uncertainty
-from thinned.lab import plots
-from thinned.lab.findings import Stat, number, stat_text
-from thinned.lab.grid import Budget, Grid, GridTrainer, Group, System
-from thinned.lab.report import Figure, Reference
-from thinned.lab.runs import Stored
+from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System
+from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.page import Figure, Reference
+from thinned.lab.reporting.summary import Stat, number, stat_text
+from thinned.lab.storage.run import Stored
 
 SAMPLES, BINS = 100, 10  # bins of the pictures
 FEW = 20  # predictions of all seeds: a bin with fewer is not drawn

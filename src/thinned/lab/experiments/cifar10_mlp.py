@@ -20,13 +20,13 @@ import thinned
 from thinned import Key
 from thinned.lab import compare
 from thinned.lab.compare import Job, Record
-from thinned.lab.config import Config
-from thinned.lab.data import load
+from thinned.lab.data.dataset import load
 from thinned.lab.experiments import Experiment, Target
-from thinned.lab.findings import Stat, plural
-from thinned.lab.report import Page, Reference
-from thinned.lab.runs import Stored
-from thinned.lab.train import Trainer
+from thinned.lab.reporting.page import Page, Reference
+from thinned.lab.reporting.summary import Stat, plural
+from thinned.lab.storage.run import Stored
+from thinned.lab.training.config import Config
+from thinned.lab.training.train import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thinned.lab import residual as res
-from thinned.lab.findings import number
-from thinned.lab.grid import Axis, Errors, System
+from thinned.lab.grids import residual_net as res
+from thinned.lab.grids.grid import Axis, Errors, System
+from thinned.lab.reporting.summary import number
 
 LENGTHS = (0, 4, 8, 12, 16, 20, 24)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from thinned import Key, drop_connect, scratch
-from thinned.lab.grid import Budget, Grid, GridTrainer, System
+from thinned.lab.grids.grid import Budget, Grid, GridTrainer, System
 
 SAMPLES = 30  # of the normal distribution, a layer
 GAUSSIAN = "test error % by Gaussian inference"

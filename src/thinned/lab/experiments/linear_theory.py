@@ -10,11 +10,11 @@ import numpy as np
 
 from thinned import Key, keep_mask, theory
 from thinned.key import normals
-from thinned.lab import plots
-from thinned.lab.computations import Computation
-from thinned.lab.findings import Stat
-from thinned.lab.grid import Budget, Grid, GridConfig, Group, System
-from thinned.lab.report import Figure, Reference
+from thinned.lab.grids.computation import Computation
+from thinned.lab.grids.grid import Budget, Grid, GridConfig, Group, System
+from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.page import Figure, Reference
+from thinned.lab.reporting.summary import Stat
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinned.lab.grid import Budget, Errors, Grid, System, against
+from thinned.lab.grids.grid import Budget, Errors, Grid, System, against
 
 SHAPES = [(layers, units) for units in (1024, 2048) for layers in (2, 3, 4)]
 

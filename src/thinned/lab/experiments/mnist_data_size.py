@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinned.lab.grid import Axis, Budget, Errors, Grid, System, against
+from thinned.lab.grids.grid import Axis, Budget, Errors, Grid, System, against
 
 SIZES = (100, 500, 1_000, 5_000, 10_000, 50_000)
 NAMES = {"none": "standard", "dropout": "dropout"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinned.lab.grid import Budget, Grid, System
+from thinned.lab.grids.grid import Budget, Grid, System
 
 EXPERIMENT = Grid(
     name="mnist-gaussian",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from thinned.lab.findings import number
-from thinned.lab.grid import Axis, Budget, Errors, Grid, System
+from thinned.lab.grids.grid import Axis, Budget, Errors, Grid, System
+from thinned.lab.reporting.summary import number
 
 KEEP = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SURVIVORS = (256, 256, 512)  # expected, in (b)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from thinned.lab import autoencoder as ae
-from thinned.lab import plots
-from thinned.lab.findings import stat_text
-from thinned.lab.grid import Group, figure
-from thinned.lab.report import Figure, Reference
+from thinned.lab.grids import autoencoder as ae
+from thinned.lab.grids.grid import Group, figure
+from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.page import Figure, Reference
+from thinned.lab.reporting.summary import stat_text
 
 FIGURES = ("share of active units", "mean activation", ae.UNEXPLAINED)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from thinned.lab.computations import Svm
-from thinned.lab.grid import Budget, Grid, System
-from thinned.lab.pretrained import Pretrained, PretrainedConfig
+from thinned.lab.grids.computation import Svm
+from thinned.lab.grids.grid import Budget, Grid, System
+from thinned.lab.grids.pretrained import Pretrained, PretrainedConfig
 
 
 def relu(label: str, theirs: float | None, hidden: tuple[int, ...], **more: Any) -> System:

@@ -8,9 +8,9 @@ import numpy as np
 
 from thinned import Key, scratch
 from thinned.key import normals
-from thinned.lab.computations import Computation
-from thinned.lab.grid import Budget, Grid, Group, System
-from thinned.lab.report import Reference
+from thinned.lab.grids.computation import Computation
+from thinned.lab.grids.grid import Budget, Grid, Group, System
+from thinned.lab.reporting.page import Reference
 from thinned.methods import METHODS
 
 SHAPE, GROUPS = (6, 8, 5, 7), 4  # (N, C, H, W)

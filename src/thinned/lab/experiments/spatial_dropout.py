@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinned.lab import residual as res
+from thinned.lab.grids import residual_net as res
 
 EXPERIMENT = res.ImageGrid(
     name="spatial-dropout",

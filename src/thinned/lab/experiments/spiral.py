@@ -18,13 +18,13 @@ from thinned import Key, scratch
 from thinned.key import permutation
 from thinned.lab import compare
 from thinned.lab.compare import Job, Record
-from thinned.lab.config import Config
-from thinned.lab.data import Dataset, spiral
+from thinned.lab.data.dataset import Dataset, spiral
 from thinned.lab.experiments import Experiment, Target
-from thinned.lab.findings import Stat, plural
-from thinned.lab.report import Page, Reference
-from thinned.lab.runs import Stored
-from thinned.lab.train import Trainer
+from thinned.lab.reporting.page import Page, Reference
+from thinned.lab.reporting.summary import Stat, plural
+from thinned.lab.storage.run import Stored
+from thinned.lab.training.config import Config
+from thinned.lab.training.train import Trainer
 
 SAME = {"A": "first", "B": "second"}  # the printed runs that they should give; a report measures it
 WIRINGS = {"A": "bypassed forward", "B": "in the path"}  # A is the listing

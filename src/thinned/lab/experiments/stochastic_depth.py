@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from thinned.lab import residual as res
-from thinned.lab.findings import Stat, stat_text
-from thinned.lab.grid import Group, error
-from thinned.lab.runs import Stored
+from thinned.lab.grids import residual_net as res
+from thinned.lab.grids.grid import Group, error
+from thinned.lab.reporting.summary import Stat, stat_text
+from thinned.lab.storage.run import Stored
 
 
 def seconds(runs: list[Stored]) -> float:

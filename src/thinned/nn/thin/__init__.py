@@ -5,6 +5,6 @@ the rules of `rows`. `layers`: the layers of a chain. `passes`: what belongs to 
 the survivors, and their gradients.
 """
 
-from thinned.nn.thin.find import Thinning, thin, thinning
+from thinned.nn.thin.convert import Thinning, thin, thinning
 
 __all__ = ["Thinning", "thin", "thinning"]

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from thinned.nn.stream import RECENT, random_seed, recomputing
-from thinned.nn.thin.trace import defaults
+from thinned.nn.thin.tracing import defaults
 from thinned.nn.thin.weights import Pool
 
 COMPILED = 0  # stands for the thread in a compiled graph

@@ -1,0 +1,1 @@
+"""Data to train on: built in, downloaded, or the user's own."""

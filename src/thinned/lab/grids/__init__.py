@@ -1,0 +1,1 @@
+"""What an experiment declares: systems × seeds × budgets."""

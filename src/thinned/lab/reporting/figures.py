@@ -1,0 +1,157 @@
+"""Pictures for reports as SVG documents: lines with error bars, and tiles of grey levels; light and dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+from thinned.lab.reporting.curves import Scale, linear
+from thinned.lab.reporting.page import Figure
+
+WIDTH, HEIGHT = 640, 380
+LEFT, RIGHT, TOP, BOTTOM = 62, 150, 16, 52
+LIGHT = ("#767a82", "#0a4aa8", "#c95a00", "#3fa477", "#d45fb3", "#b08a00", "#279de0", "#811331")
+DARK = ("#9298a2", "#6a7cf0", "#f07f22", "#4be3a0", "#f08ee6", "#f4cc33", "#aedcfb", "#b2566b")
+STYLE = (
+    "text{font:13px system-ui,sans-serif;fill:#59606b}"
+    ".grid{stroke:#e2e5e9}.curve{fill:none;stroke-width:2.25}"
+    + "".join(f".c{i}{{--c:{c};stroke:{c};fill:{c}}}" for i, c in enumerate(LIGHT))
+    + ".curve{fill:none}.name{stroke:none;font-weight:600}"
+    + "@media (prefers-color-scheme:dark){text{fill:#a3aab4}.grid{stroke:#31363c}"
+    + "".join(f".c{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(DARK))
+    + ".curve{fill:none}.name{stroke:none}}"
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mean and its standard deviation (NaN for none) at x."""
+
+    x: float
+    y: float
+    sd: float = math.nan
+
+
+def lines(
+    title: str,
+    x_name: str,
+    y_name: str,
+    curves: Mapping[str, Sequence[Point]],
+    *,
+    log: bool = False,
+    log_y: bool = False,
+    caption: str = "",
+) -> Figure:
+    """A line for each name through its points, with bars of one standard deviation; axes by name.
+
+    Raises:
+        ValueError: no finite point.
+    """
+    curves = {n: [p for p in points if math.isfinite(p.y)] for n, points in curves.items()}
+    every = [p for points in curves.values() for p in points]
+    if not every:
+        raise ValueError("curves: expected a finite point, got none")
+    xs, ys = [p.x for p in every], [p.y + s * _bar(p) for p in every for s in (-1, 1)]
+    x = Scale(min(xs) / 1.15, max(xs) * 1.15, log=True) if log else linear(xs)
+    y = Scale(min(v for v in ys if v > 0) / 1.2, max(ys) * 1.2, log=True) if log_y else linear(ys)
+    parts = [_axes(x, y, x_name, y_name)]
+    ends = _apart([float(_y(y, points[-1].y)) for points in curves.values() if points])
+    for i, (name, points) in enumerate((n, p) for n, p in curves.items() if p):
+        parts.append(_curve(name, sorted(points, key=lambda p: p.x), x, y, i % len(LIGHT), ends[i]))
+    told = "; ".join(f"{n}: " + ", ".join(f"{p.y:.3g} at {p.x:g}" for p in ps) for n, ps in curves.items())
+    return Figure(title=title, caption=caption, alt=f"{y_name} over {x_name}. {told}.", svg=_document(parts))
+
+
+def steps(
+    title: str, x_name: str, y_name: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]],
+    caption: str = "",
+) -> Figure:  # fmt: skip
+    """Histograms over the same `edges`, one line each: the share of values between two edges, logarithmic."""
+    middles = [(a + b) / 2 for a, b in pairwise(edges)]
+    curves = {
+        name: [Point(m, s) for m, s in zip(middles, values, strict=True) if s > 0]
+        for name, values in shares.items()
+    }
+    return lines(title, x_name, y_name, curves, log_y=True, caption=caption)
+
+
+def tiles(title: str, weights: np.ndarray, shape: tuple[int, int], caption: str, columns: int = 16) -> Figure:
+    """Rows of `weights` (units, height·width) as grey pictures, each scaled to its own largest weight."""
+    import io
+
+    from matplotlib import image
+
+    height, width = shape
+    rows = math.ceil(len(weights) / columns)
+    sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
+    for i, w in enumerate(weights):
+        top, left = 1 + i // columns * (height + 1), 1 + i % columns * (width + 1)
+        scale = float(np.abs(w).max()) or 1.0
+        sheet[top : top + height, left : left + width] = 0.5 + 0.5 * w.reshape(shape) / scale
+    times = max(1, 640 // sheet.shape[1])
+    sheet = np.kron(sheet, np.ones((times, times)))
+    file = io.BytesIO()
+    image.imsave(file, sheet, cmap="gray", vmin=0.0, vmax=1.0, format="png", metadata={"Software": "thinned"})
+    alt = f"{len(weights)} first-layer features as {height} × {width} pictures: {title}"
+    return Figure(title=title, caption=caption, alt=alt, png=file.getvalue())
+
+
+def _bar(point: Point) -> float:
+    return point.sd if math.isfinite(point.sd) else 0.0
+
+
+def _x(scale: Scale, value: float) -> float:
+    return LEFT + float(scale([value])[0]) * (WIDTH - LEFT - RIGHT)
+
+
+def _y(scale: Scale, value: float) -> float:
+    return TOP + (1 - float(scale([value])[0])) * (HEIGHT - TOP - BOTTOM)
+
+
+def _apart(wanted: Sequence[float], step: float = 17.0) -> list[float]:
+    from thinned.lab.reporting.curves import spread
+
+    return spread(wanted, step, TOP, HEIGHT - BOTTOM)
+
+
+def _axes(x: Scale, y: Scale, x_name: str, y_name: str) -> str:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = []
+    for tick in y.ticks(5):
+        at = TOP + (1 - tick.at) * (bottom - TOP)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 8}" y="{at + 4:.1f}" text-anchor="end">{tick.text}</text>')
+    for tick in x.ticks(7):
+        at = LEFT + tick.at * (right - LEFT)
+        parts.append(f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{bottom}" y2="{bottom + 5}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 20}" text-anchor="middle">{tick.text}</text>')
+    parts.append(f'<text x="{right}" y="{bottom + 40}" text-anchor="end">{escape(x_name)}</text>')
+    parts.append(f'<text x="{LEFT}" y="{bottom + 40}">{escape(y_name)}</text>')
+    return "".join(parts)
+
+
+def _curve(name: str, points: Sequence[Point], x: Scale, y: Scale, colour: int, name_y: float) -> str:
+    path = "".join(f"{'L' if i else 'M'}{_x(x, p.x):.1f} {_y(y, p.y):.1f}" for i, p in enumerate(points))
+    parts = [f'<path class="curve c{colour}" d="{path}"/>']
+    for p in points:
+        at = _x(x, p.x)
+        if math.isfinite(p.sd):
+            top, bottom = _y(y, p.y + p.sd), _y(y, max(p.y - p.sd, y.lo))
+            parts.append(f'<path class="curve c{colour}" d="M{at:.1f} {top:.1f}V{bottom:.1f}"/>')
+        parts.append(f'<circle class="c{colour}" cx="{at:.1f}" cy="{_y(y, p.y):.1f}" r="3.5"/>')
+    parts.append(
+        f'<text class="name c{colour}" x="{WIDTH - RIGHT + 10}" y="{name_y + 4:.1f}">{escape(name)}</text>'
+    )
+    return "".join(parts)
+
+
+def _document(parts: Sequence[str]) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}"><style>{STYLE}</style>{"".join(parts)}</svg>'
+    )

@@ -1,0 +1,201 @@
+"""What training tells while it runs: nothing, a line a run, or bars in a terminal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from thinned.lab.storage.run import Stored
+
+Line = Callable[[dict[str, float]], str]  # a line of history as text
+
+
+class Progress:
+    """Keeps quiet. Subclasses print or draw."""
+
+    def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
+        """So many runs and epochs are still to be trained; an epoch of run `name` costs ``costs[name]``."""
+
+    def begin(self, name: str, epochs: int, done: int) -> None:
+        """A run starts, with `done` of its `epochs` behind it."""
+
+    def step(self, done: float, loss: float) -> None:
+        """So many epochs of the run that began last are done; called a few times a second."""
+
+    def step_of(self, name: str, done: float, loss: float) -> None:
+        """The same of the run `name`, where several are trained side by side."""
+
+    def row(self, name: str, row: dict[str, float]) -> None:
+        """A line of history was made."""
+
+    def end(self, run: Stored) -> None:
+        """A run is finished."""
+
+    def note(self, text: str) -> None:
+        """Something the user should know."""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the terminal back in order."""
+
+
+def summary(run: Stored) -> str:
+    """A finished run in one line."""
+    result = run.result
+    name = ", ".join(filter(None, (run.folder.name, run.config.get("system"))))
+    if run.status == "failed":
+        return f"{name}: failed: {run.failure}"
+    if run.status != "done":
+        return f"{name}: {run.status} in epoch {result.get('epoch')}"
+    errors = "" if result["test_error"] is None else f"test error {100 * result['test_error']:.2f} %, "
+    if result["train_error"] is not None:
+        errors += f"training error {100 * result['train_error']:.2f} %, "
+    return f"{name}: {errors}{run.seconds:.1f} s"
+
+
+def time_text(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+class Lines(Progress):
+    """A plain line for each finished run, with the time left; for output that is no terminal."""
+
+    def __init__(self, console: Console, line: Line | None = None) -> None:
+        self.console, self.line = console, line
+        self.runs = self.ended = 0
+        self.costs: Mapping[str, float] = {}
+        self.total = 0.0  # cost of all runs that are still to be trained, less what was done before
+        self.done: dict[str, float] = {}  # cost of what is done now, a run
+        self.start: dict[str, int] = {}  # epochs that were done before
+        self.epochs: dict[str, int] = {}  # of a run, in all
+        self.last = ""  # the run that began last
+        self.since = time.monotonic()
+
+    def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
+        """Remember how much there is to do."""
+        self.runs, self.total, self.costs, self.since = runs, epochs, costs or {}, time.monotonic()
+        if costs:
+            self.total = math.fsum(costs.values())
+
+    def begin(self, name: str, epochs: int, done: int) -> None:
+        """The time left is judged by the epochs that are trained now; a run may begin again."""
+        self.total -= (done - self.start.get(name, 0)) * self._cost(name, epochs)
+        self.start[name], self.done[name], self.epochs[name] = done, 0.0, epochs
+        self.last = name
+
+    def step(self, done: float, loss: float) -> None:
+        """Count it."""
+        self.step_of(self.last, done, loss)
+
+    def step_of(self, name: str, done: float, loss: float) -> None:
+        """Count it, where the run is known to have begun."""
+        if name in self.start:
+            self.done[name] = (done - self.start[name]) * self._cost(name, self.epochs[name])
+
+    def row(self, name: str, row: dict[str, float]) -> None:
+        """Print it, where the experiment has a form for it."""
+        if self.line:
+            self._print(f"{name}: {self.line(row)}")
+
+    def end(self, run: Stored) -> None:
+        """Print the errors and the time left."""
+        self.ended += 1
+        name, epochs = run.folder.name, int(run.config.get("epochs", 1))
+        self.done[name] = (epochs - self.start.get(name, 0)) * self._cost(name, epochs)
+        left = f"; about {time_text(self.left())} left" if self.costs and self.ended < self.runs else ""
+        self._print(f"[{self.ended}/{self.runs}] {summary(run)}{left}")
+
+    def left(self) -> float:
+        """Seconds until all runs are done, if they go on as they went."""
+        done = math.fsum(self.done.values())
+        return (self.total - done) * (time.monotonic() - self.since) / done if done else math.inf
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._print(f"thinned: {text}")
+
+    def _cost(self, name: str, epochs: int) -> float:
+        return self.costs[name] / epochs if name in self.costs else 1.0
+
+    def _print(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class Bars(Lines):
+    """Bars in a terminal: all runs, with the time left and the loss; and one for each that is on its way."""
+
+    def __init__(self, console: Console, line: Line | None = None) -> None:
+        from rich import progress
+
+        super().__init__(console, line)
+        self.bars = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[count]}"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[loss]}"),
+            console=console,
+            transient=True,
+        )
+        self.all: Any = None
+        self.open: dict[str, tuple[Any, int]] = {}  # task and epochs of each run on its way
+
+    def __enter__(self) -> Bars:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
+        """Draw the bar of all runs."""
+        super().plan(runs, epochs, costs)
+        if runs:
+            self.all = self.bars.add_task("all runs", total=self.total, count=f"0/{runs} runs", loss="")
+
+    def begin(self, name: str, epochs: int, done: int) -> None:
+        """Draw the bar of the run."""
+        super().begin(name, epochs, done)
+        if self.all is not None:
+            self.bars.update(self.all, total=self.total)
+        self._remove(name)
+        title = name.rsplit("-", 1)[0]
+        self.open[name] = self.bars.add_task(title, total=epochs, completed=done, count="", loss=""), epochs
+
+    def step_of(self, name: str, done: float, loss: float) -> None:
+        """Move both bars."""
+        super().step_of(name, done, loss)
+        if name not in self.open:
+            return
+        task, epochs = self.open[name]
+        if self.all is not None:
+            self.bars.update(self.all, completed=math.fsum(self.done.values()), loss=f"loss {loss:.4f}")
+        self.bars.update(task, completed=done, count=f"{math.floor(done)}/{epochs} epochs")
+
+    def end(self, run: Stored) -> None:
+        """Remove the bar of the run."""
+        super().end(run)
+        self._remove(run.folder.name)
+        if self.all is not None:
+            done = math.fsum(self.done.values())
+            self.bars.update(self.all, completed=done, count=f"{self.ended}/{self.runs} runs")
+
+    def _remove(self, name: str) -> None:
+        """Remove the bar of the run `name`, if there is one."""
+        if name in self.open:
+            self.bars.remove_task(self.open.pop(name)[0])

@@ -1,0 +1,1 @@
+"""`thinned reproduce`: rebuild an experiment of the sources, publish its figures."""

@@ -1,0 +1,313 @@
+"""What experiments gave, as files: rows for `docs/results`, the page made of them, an index of reports."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from thinned import _files
+from thinned.lab import experiments
+from thinned.lab.compare import RECORD, Record, sentences
+from thinned.lab.errors import LabError
+from thinned.lab.experiments import BUDGETS, Experiment, Target
+from thinned.lab.reporting import page as report
+from thinned.lab.reporting.page import Page
+from thinned.lab.reporting.progress_bars import time_text
+from thinned.lab.reporting.summary import Stat, number, plural, stat_text
+from thinned.lab.storage.remote import Folder
+from thinned.lab.storage.run import Stored
+from thinned.lab.training import torch_nets as engines
+
+NOTES = "results-notes.md"  # beside the page: what was written by hand, put at its end
+Rows = list[dict[str, Any]]
+
+
+def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Rows:
+    """A row for each system: errors in %, figures, seconds of training, where and how they were made."""
+    theirs = {target.label: target.theirs for target in experiment.targets}
+    groups: dict[str, list[Stored]] = {}
+    for run in stored:
+        groups.setdefault(experiment.label(run.config), []).append(run)
+    found = []
+    for name, members in groups.items():
+        done = [run for run in members if run.status == "done"]
+        found.append(
+            {
+                "system": name,
+                "budget": record.budget,
+                "seeds": [run.config["seed"] for run in done],
+                "test_error": _stat([run.result["test_error"] for run in done], 100.0),
+                "source": theirs.get(name),
+                "figures": _figures(done),
+                "lost": {run.config["seed"]: run.status for run in members if run.status != "done"},
+                "seconds": _stat([run.seconds for run in done]),
+                "device": _same(_machine(run.result["about"]) for run in done),
+                "engine": _same(engines.text(run.config) for run in done),
+                "commit": _same(str(run.result["about"]["commit"]) for run in done),
+                "command": record.command,
+            }
+        )
+    return found
+
+
+def save(
+    folder: Folder, experiment: Experiment, new: Rows, page: Page | None = None, paper: float | None = None
+) -> Folder:
+    """Put rows into `folder/NAME.json`, in the place of those they repeat; the page's pictures beside it.
+
+    Where other rows of the budget stay, the page tells of a part: its notes are taken, and what was found and
+    drawn of the whole before stays.
+
+    Args:
+        paper: seconds that the whole budget `paper` takes, about, on the machine that made the rows.
+    """
+    path = folder / f"{experiment.name}.json"
+    labels = [target.label for target in experiment.targets]
+    again = {(row["budget"], row["system"]) for row in new}
+    kept = [row for row in read(path) if (row["budget"], row["system"]) not in again]
+    kept, new = ([row for row in part if row["system"] in labels] for part in (kept, new))
+    every = sorted((*kept, *new), key=lambda row: (BUDGETS.index(row["budget"]), labels.index(row["system"])))
+    found: dict[str, Any] = {"experiment": experiment.name, "rows": every, "paper_seconds": paper}
+    if path.exists():
+        found["told"] = json.loads(path.read_text("utf-8")).get("told", {})
+    if page is not None and new:
+        budget, told = new[0]["budget"], found.setdefault("told", {})
+        if budget in told and any(row["budget"] == budget for row in kept):
+            told[budget]["notes"] = list(page.notes)
+        else:
+            told[budget] = _told(folder, f"{experiment.name}-{budget}", page)
+    _files.write_json(path, found)
+    return path
+
+
+def _told(folder: Folder, name: str, page: Page) -> dict[str, Any]:
+    """What a page tells besides its rows; its pictures become files of that name."""
+    pictures = []
+    for i, figure in enumerate(page.extras, 1):
+        file_name = f"{name}-{i}.{'svg' if figure.svg else 'png'}"
+        with _files.atomic_write(folder / file_name) as file:
+            file.write(figure.svg.encode() if figure.svg else figure.png)
+        pictures.append({"file": file_name, "title": figure.title, "caption": figure.caption})
+    return {
+        "finding": " ".join(sentences(page)[:1]),
+        "notes": list(page.notes),
+        "pictures": pictures,
+        "tables": [asdict(table) for table in page.references if table.columns[0] != "system"],
+    }
+
+
+def read(path: Folder) -> Rows:
+    """The rows of a results file; none where there is no such file.
+
+    Raises:
+        LabError: it is damaged.
+    """
+    return list(_load(path).get("rows", []))
+
+
+def write_page(folder: Path) -> Path:
+    """`results.md` beside `folder`, of all results in it: every row of the sources, run or not."""
+    path = folder.parent / "results.md"
+    _files.write_text(path, page(folder))
+    return path
+
+
+def page(folder: Path) -> str:
+    """The page as Markdown."""
+    parts = [
+        "# Results",
+        "What `thinned reproduce` gave, beside what the sources print. This page is made from "
+        f"`{folder.name}/*.json` by `thinned reproduce --page`. Errors are test errors in %, after the "
+        "last epoch of a fixed schedule, mean ± standard deviation over seeds. No setting is chosen on "
+        "test data; what was compared on held-out training data, and each look at test errors that came "
+        "before, is told below.",
+        _contents(folder),
+        *(_section(experiments.load(name), folder) for name in experiments.NAMES),
+    ]
+    notes = folder.parent / NOTES
+    if notes.exists():
+        parts.append(notes.read_text("utf-8").strip())
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def write_index(root: Folder) -> Folder | None:
+    """`index.html` in a folder of experiments' folders: each report with what it found."""
+    found = []
+    for folder in sorted(path.parent for path in root.glob(f"*/{RECORD}")):
+        record = Record.load(folder)
+        if record.kind not in experiments.NAMES or not (folder / report.NAME).exists():
+            continue
+        experiment, stored = experiments.load(record.kind), record.stored(folder)
+        found.append(
+            {
+                "link": f"{folder.name}/{report.NAME}",
+                "name": record.kind,
+                "budget": record.budget,
+                "done": sum(run.status == "done" for run in stored),
+                "runs": len(record.runs),
+                "told": " ".join(sentences(experiment.page(record, stored))),
+                "summary": experiment.summary,
+            }
+        )
+    if not found:
+        return None
+    path = root / "index.html"
+    _files.write_text(path, report.templates().get_template("index.html.j2").render(experiments=found))
+    return path
+
+
+def _contents(folder: Path) -> str:
+    lines = ["| experiment | shows | run at |", "| --- | --- | --- |"]
+    for name in experiments.NAMES:
+        budgets = [b for b in BUDGETS if any(row["budget"] == b for row in read(folder / f"{name}.json"))]
+        summary = experiments.load(name).summary
+        lines.append(f"| [{name}](#{name}) | {_cell(summary)} | {', '.join(budgets) or 'not run yet'} |")
+    return "\n".join(lines)
+
+
+def _section(experiment: Experiment, folder: Path) -> str:
+    """One experiment: theirs and ours, what was measured besides, pictures, and how it was made."""
+    found = _load(folder / f"{experiment.name}.json")
+    every: Rows = found.get("rows", [])
+    parts = [f"## {experiment.name}", f"{experiment.summary} Source: {experiment.source}."]
+    for budget, told in found.get("told", {}).items():
+        parts.append(f"At `{budget}`: {told['finding']}")
+    paper = found.get("paper_seconds")
+    systems, run = len(experiment.targets), sum(row["budget"] == "paper" for row in every)
+    if paper and run < systems:
+        how = f"run for {run} of {plural(systems, 'row')}, the whole takes" if run else "not run:"
+        text = experiment.budgets["paper"]
+        parts.append(f"`paper` ({text}) is {how} about {time_text(paper)} on the machine named below.")
+    parts.append(_table(experiment.targets, every))
+    parts += [_measured(budget, every) for budget in BUDGETS]
+    for budget, told in found.get("told", {}).items():
+        for table in told["tables"]:
+            lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
+            text = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
+            parts.append(f"At `{budget}`:\n\n{text}\n\n{table['caption']}")
+        for picture in told["pictures"]:
+            parts.append(f"![{picture['title']}, {budget}]({folder.name}/{picture['file']})")
+    parts += _differences({budget: told["notes"] for budget, told in found.get("told", {}).items()})
+    parts += [_made(budget, every) for budget in BUDGETS]
+    return "\n\n".join(filter(None, parts))
+
+
+def _differences(notes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Where the budgets differ from the source: what several have in common, then what is of one alone."""
+    common = [note for note in next(iter(notes.values()), []) if all(note in own for own in notes.values())]
+    told = [(list(notes), common)]
+    told += [([budget], [note for note in own if note not in common]) for budget, own in notes.items()]
+    return [
+        f"Where {' and '.join(f'`{budget}`' for budget in budgets)} differ{'s' if len(budgets) == 1 else ''} "
+        "from the source:\n\n" + "\n".join(f"- {note}" for note in own)
+        for budgets, own in told
+        if own
+    ]
+
+
+def _table(targets: Sequence[Target], every: Rows) -> str:
+    """Theirs, ours at paper and quick; a row that was not run says so."""
+    errors = any(row["test_error"] for row in every) or any(target.theirs for target in targets)
+    if not errors:
+        return "" if every else "Not run yet."
+    lines = [
+        "| system | source | paper | quick | seeds | time to train |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for target in targets:
+        cells = {row["budget"]: row for row in every if row["system"] == target.label}
+        ours = [_ours(cells.get(budget)) for budget in ("paper", "quick")]
+        row = cells.get("paper") or cells.get("quick")
+        theirs = "" if target.theirs is None else number(target.theirs)
+        rest = (
+            [str(len(row["seeds"])), time_text(row["seconds"]["mean"])]
+            if row and row["seconds"]
+            else ["", ""]
+        )
+        lines.append("| " + " | ".join([_cell(target.label), theirs, *ours, *rest]) + " |")
+    return "\n".join(lines)
+
+
+def _ours(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "not run"
+    lost = [f"seed {seed} {status}" for seed, status in row["lost"].items()]
+    stat = [_text(row["test_error"])] if row["test_error"] else []
+    return ", ".join([*stat, *lost]) or "–"
+
+
+def _measured(budget: str, every: Rows) -> str:
+    """What was measured besides errors."""
+    own = [row for row in every if row["budget"] == budget and row["figures"]]
+    names = list(dict.fromkeys(name for row in own for name in row["figures"]))
+    if not names:
+        return ""
+    lines = [f"| {budget} | {' | '.join(map(_cell, names))} |", "| --- " * (1 + len(names)) + "|"]
+    for row in own:
+        cells = [_short(row["figures"][name]) if name in row["figures"] else "" for name in names]
+        lines.append(f"| {_cell(row['system'])} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _made(budget: str, every: Rows) -> str:
+    own = [row for row in every if row["budget"] == budget]
+    if not own:
+        return ""
+    devices, commits = _same(row["device"] for row in own), _same(row["commit"] for row in own)
+    return f"`{own[0]['command']}`: {devices}; commit {commits}."
+
+
+def _figures(done: Sequence[Stored]) -> dict[str, Any]:
+    """Mean and deviation of everything measured that is one number."""
+    names = dict.fromkeys(
+        name for run in done for name, value in run.measured.items() if isinstance(value, (int, float))
+    )
+    return {name: _stat([run.measured.get(name) for run in done]) for name in names}
+
+
+def _stat(values: Sequence[float | None], factor: float = 1.0) -> dict[str, float] | None:
+    finite = [factor * value for value in values if value is not None and math.isfinite(value)]
+    if not finite:
+        return None
+    stat = Stat.of(finite)
+    return {"mean": stat.mean, "sd": stat.sd}
+
+
+def _text(stat: Mapping[str, float | None]) -> str:
+    mean, sd = stat["mean"], stat["sd"]
+    return stat_text(Stat(mean or 0.0, math.nan if sd is None else sd, 1))
+
+
+def _short(stat: Mapping[str, float | None] | None) -> str:
+    if stat is None or stat["mean"] is None:
+        return "–"
+    mean = f"{stat['mean']:.0f}" if stat["mean"].is_integer() else f"{stat['mean']:.4g}"
+    return mean + (f" ± {stat['sd']:.2g}" if stat["sd"] is not None else "")
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    """The machine and its threads, and before them the accelerator, if there was one."""
+    host = f"{about['machine']}, {plural(about['threads'], 'thread')}"
+    return f"{about['accelerator']}; {host}" if "accelerator" in about else host
+
+
+def _same(values: Any) -> str:
+    return "; ".join(dict.fromkeys(filter(None, values)))
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _load(path: Folder) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        return found
+    except ValueError as error:
+        raise LabError(f"{path}: damaged ({error}); run the command that made it again") from error

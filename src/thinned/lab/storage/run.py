@@ -1,0 +1,377 @@
+"""Runs on disk: one folder a run, named by a hash of its configuration, so that the same call continues it.
+
+A folder holds
+
+- `config.json`: everything that decides the result;
+- `last.npz`: the checkpoint (parameters, optimizer, history, best parameters), replaced whole or not at all;
+- `best.npz`: the best parameters so far, for `thinned.scratch.load_params`; derived from the checkpoint;
+- `history.csv`: a line an epoch; derived from the checkpoint;
+- `result.json`: written last, so its presence means that the run is finished;
+- `failure.txt`: in the place of a result, why the run failed; the same call tries it again.
+
+It lies on this machine's disk or at a URL (`thinned.lab.storage.remote`).
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import importlib
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinned import _files
+from thinned.lab.errors import LabError
+from thinned.lab.storage.remote import Folder, Remote
+from thinned.lab.training import fabric as devices
+
+COLUMNS = (
+    "epoch",  # epochs done
+    "lr",  # rate of the epoch's last step
+    "loss",  # mean data loss of the training passes, dropout on
+    "error",  # share of errors in the training passes, dropout on
+    "train_error",  # evaluation mode, a fixed part of the training data
+    "train_loss",
+    "test_error",
+    "test_loss",
+    "penalty",  # regularisation loss at the last training pass
+    "seconds",  # training only, of this epoch
+)
+
+FAILURE = "failure.txt"
+
+History = dict[str, list[float]]
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass
+class Checkpoint:
+    """The whole state of a run after `epoch` epochs; everything else follows from the configuration."""
+
+    epoch: int
+    params: Arrays
+    optimizer: Arrays
+    history: History
+    best_epoch: int = 0  # 0: none yet
+    best: Arrays = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run as it lies on disk; `result` is empty while it is not finished."""
+
+    folder: Folder
+    config: dict[str, Any]
+    history: History
+    result: dict[str, Any]
+    failure: str = ""
+
+    @property
+    def status(self) -> str:
+        """`"done"`, `"diverged"`, `"failed"`, or `"stopped"` for a run that was cut off."""
+        return str(self.result.get("status", "failed" if self.failure else "stopped"))
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, evaluation not counted; NaN where there is no result."""
+        each = self.result.get("seconds_per_epoch")
+        return math.nan if each is None else float(each) * int(self.config["epochs"])
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What the run measured besides its errors."""
+        return dict(self.result.get("measured", {}))
+
+
+def canonical(config: Any) -> str:
+    """The configuration as JSON with sorted names and no spaces: the same settings, the same text.
+
+    Device and precision are in it where they are not the usual ones: runs made before there was a choice
+    keep their names.
+    """
+    usual = devices.USUAL.items()
+    settings = {name: value for name, value in asdict(config).items() if (name, value) not in usual}
+    return json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def run_name(config: Any) -> str:
+    """`<method>-seed<k>-<12 hexadecimal digits of the SHA-256 of the configuration>`."""
+    digest = hashlib.sha256(canonical(config).encode()).hexdigest()
+    return f"{config.method}-seed{config.seed}-{digest[:12]}"
+
+
+class BusyError(LabError):
+    """Another process trains this run."""
+
+
+class Run:
+    """The folder of one run, to be used by one process at a time: `with run.locked(): ...`."""
+
+    def __init__(self, out: Folder, config: Any) -> None:
+        self.config = config
+        self.folder: Folder = out / run_name(config)
+        self._best_epoch = 0  # of the best.npz that this process wrote
+
+    def finished(self) -> bool:
+        """Whether `result.json` is there and whole."""
+        try:
+            return isinstance(json.loads((self.folder / "result.json").read_text("utf-8")), dict)
+        except (OSError, ValueError):
+            return False
+
+    def over(self) -> bool:
+        """Whether it ended, well or badly."""
+        return self.finished() or (self.folder / FAILURE).exists()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder, keep other processes out, and clear away what a killed one left half-written."""
+        with _writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        with _lock(self.folder):
+            with _writing(self.folder):
+                for leftover in self.folder.glob(".*.tmp"):
+                    leftover.unlink(missing_ok=True)
+                (self.folder / FAILURE).unlink(missing_ok=True)
+                _files.write_json(self.folder / "config.json", asdict(self.config))
+            yield
+
+    def load(self) -> Checkpoint | None:
+        """The checkpoint, or None where there is none yet.
+
+        Raises:
+            ValueError: it is damaged, or is no checkpoint.
+        """
+        path = self.folder / "last.npz"
+        if not path.exists():
+            return None
+        arrays = _files.load_npz(path)
+        try:
+            history = {column: arrays[f"history/{column}"].astype(float).tolist() for column in COLUMNS}
+            epoch, best_epoch = int(arrays["epoch"]), int(arrays["best_epoch"])
+        except KeyError as error:
+            raise ValueError(f"{path}: no checkpoint: {error} is missing") from error
+        params, optimizer, best = (_part(arrays, f"{name}/") for name in ("params", "optimizer", "best"))
+        return Checkpoint(epoch, params, optimizer, history, best_epoch, best)
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write the checkpoint, then what is derived from it."""
+        c = checkpoint
+        arrays = {"epoch": np.array(c.epoch), "best_epoch": np.array(c.best_epoch)}
+        for name, part in (("params", c.params), ("optimizer", c.optimizer), ("best", c.best)):
+            arrays |= {f"{name}/{key}": array for key, array in part.items()}
+        arrays |= {f"history/{name}": np.array(values, float) for name, values in c.history.items()}
+        with _writing(self.folder):
+            _files.save_npz(self.folder / "last.npz", arrays)
+            if c.best and c.best_epoch != self._best_epoch:
+                _files.save_npz(self.folder / "best.npz", c.best)
+                self._best_epoch = c.best_epoch
+            _files.write_text(self.folder / "history.csv", history_csv(c.history))
+
+    def save_history(self, history: History) -> None:
+        """Write `history.csv` alone."""
+        with _writing(self.folder):
+            _files.write_text(self.folder / "history.csv", history_csv(history))
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json`: the run is finished."""
+        with _writing(self.folder):
+            _files.write_json(self.folder / "result.json", result)
+
+    def fail(self, why: str) -> None:
+        """Write down why the run failed."""
+        with _writing(self.folder):
+            _files.write_json(self.folder / "config.json", asdict(self.config))
+            _files.write_text(self.folder / FAILURE, why)
+
+    def trim(self) -> None:
+        """Remove the parameters of a finished run, and of runs inside it."""
+        if self.finished():
+            for name in ("last.npz", "best.npz"):
+                for path in self.folder.glob(f"**/{name}"):
+                    path.unlink()
+
+    def read(self) -> Stored:
+        """The run as it lies on disk."""
+        return read(self.folder)
+
+
+def history_csv(history: History) -> str:
+    """The history as comma-separated text; every number reads back as itself."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in zip(*(history[column] for column in COLUMNS), strict=True):
+        writer.writerow([int(row[0]), *map(repr, map(float, row[1:]))])
+    return text.getvalue()
+
+
+def read(folder: Folder) -> Stored:
+    """A run as it lies in `folder`.
+
+    Raises:
+        LabError: a file is missing or damaged.
+    """
+    try:
+        config = devices.USUAL | json.loads((folder / "config.json").read_text("utf-8"))
+        history: History = {column: [] for column in COLUMNS}
+        for row in csv.DictReader(io.StringIO(_text(folder / "history.csv") or "")):
+            for column in COLUMNS:
+                history[column].append(float(row[column]))
+        text = _text(folder / "result.json")
+        result: dict[str, Any] = {} if text is None else json.loads(text)
+        if text and (missing := {"status", "test_error", "train_error", "about"} - set(result)):
+            raise ValueError(f"result.json lacks {', '.join(sorted(missing))}")
+        return Stored(folder, config, history, result, _text(folder / FAILURE) or "")
+    except FileNotFoundError as error:
+        raise LabError(f"{error.filename}: no such file; is {folder.parent} a folder of runs?") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise LabError(f"{folder}: damaged ({error}); run the command that made it again") from error
+
+
+def folders(out: Folder) -> list[Folder]:
+    """The run folders in `out`, sorted by name.
+
+    Raises:
+        LabError: there is no such folder, or it holds no run.
+    """
+    if not out.is_dir():
+        raise LabError(f"{out}: no such folder; expected one that thinned compare or reproduce wrote")
+    found = sorted(path.parent for path in out.glob("*/config.json"))
+    if not found:
+        raise LabError(f"{out}: holds no runs; expected a folder that thinned compare or reproduce wrote")
+    return found
+
+
+def _text(path: Folder) -> str | None:
+    """What a file holds; None where there is none."""
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+
+
+def command() -> str:
+    """The command of this process, as it would be typed in the current folder; no other folder is named."""
+    program = Path(sys.argv[0]).name if sys.argv else ""
+    return shlex.join(["thinned" if program in ("", "__main__.py") else program, *map(_here, sys.argv[1:])])
+
+
+def _here(argument: str) -> str:
+    """A path from the current folder on, or its last part; anything else as it is."""
+    option, is_, value = argument.rpartition("=")
+    if "://" in value and not value.startswith("ray://"):
+        return option + is_ + Remote(value).name
+    path = Path(value)
+    if not path.is_absolute():
+        return argument
+    inside = path.is_relative_to(Path.cwd())
+    return option + is_ + (path.relative_to(Path.cwd()).as_posix() if inside else path.name)
+
+
+def about() -> dict[str, Any]:
+    """Where and with what a result was made."""
+    return {**_machine(), "threads": _threads(), "command": command()}
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
+    import thinned
+
+    return {
+        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "thinned": getattr(thinned, "__version__", "unknown"),
+        "commit": _commit(Path(thinned.__file__ or ".").parent),
+    }
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, ValueError, StopIteration):
+        return platform.processor() or platform.machine() or "unknown processor"
+
+
+def _commit(folder: Path) -> str | None:
+    """The git commit of the checkout that holds `folder`, if it is in one."""
+    git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _threads() -> int:
+    """Threads of the matrix library: its own word for it, else its variable, else the cores."""
+    try:
+        pools = importlib.import_module("threadpoolctl").threadpool_info()
+        pools = [pool["num_threads"] for pool in pools if pool.get("user_api") == "blas"]
+        if pools:
+            return max(pools)
+    except ImportError:
+        pass
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        if os.environ.get(name, "").isdigit():
+            return int(os.environ[name])
+    return os.cpu_count() or 1
+
+
+def _part(arrays: Arrays, prefix: str) -> Arrays:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+@contextmanager
+def _lock(folder: Folder) -> Iterator[None]:
+    """Hold an exclusive lock on `folder`; the system lets go of it when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:
+        fcntl = None  # type: ignore[assignment]
+    if isinstance(folder, Remote) or not fcntl:
+        yield  # no such locks there: writes are whole and equal, so the last one wins
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"{folder}: another process trains this run; wait for it, or give another --out"
+            ) from error
+        except OSError:
+            pass  # a file system without locks: as above
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _writing(folder: Folder) -> Iterator[None]:
+    """Say which folder could not be written, and that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LabError(
+            f"cannot write {error.filename or folder}: {reason}; make room or give another --out; "
+            "the same command continues from the last checkpoint"
+        ) from error

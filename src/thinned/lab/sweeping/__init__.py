@@ -1,0 +1,1 @@
+"""Many runs: here, in processes of this machine, or on a Ray cluster."""

@@ -1,0 +1,1 @@
+"""Training one network: configuration, learning rate, engines, devices."""

@@ -1,0 +1,194 @@
+"""Training on the surviving units only: `thin` finds where a model can do so, and its layers do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from thinned import _checks
+from thinned.nn.keyed import unwrap
+from thinned.nn.modules import DropPath
+from thinned.nn.surgery import TWINS, swap_dropout
+from thinned.nn.thin.passes import Part, Region
+from thinned.nn.thin.run_branches import FoundPath, Gate, Path, Paths, ThinPath
+from thinned.nn.thin.run_chains import KINDS, THIN, Chain
+from thinned.nn.thin.tracing import DROPS, Explorer, Found, Reader, join
+from thinned.nn.unreached import reason
+
+
+@dataclass(frozen=True)
+class Thinning:
+    """What `thin` found: ``print`` it.
+
+    ``chains``: the name of a dropout module -> the layers around it, or of a DropPath -> where its branch
+    begins; ``dense``: that of one that stays as it is -> why.
+    """
+
+    chains: Mapping[str, str] = field(default_factory=dict)
+    dense: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"thinned: {len(self.chains)}"]
+        lines += [f"  {name or '(the model)'}: {what}" for name, what in self.chains.items()]
+        lines += [f"left dense: {len(self.dense)}"]
+        lines += [f"  {name or '(the model)'}: {why}" for name, why in self.dense.items()]
+        return "\n".join(lines)
+
+
+def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
+    """Make a model train on the surviving units only, in place; returns it.
+
+    A chain is a layer (`torch.nn.Linear`, `Conv1d` … `Conv3d`), activations, BatchNorm, pooling, a dropout of
+    whole units (`Dropout` of vectors, `Dropout1d` … `Dropout3d` of channels), and the layers that read them.
+    Exactly k = max(1, n − round(p·n)) of the n units survive, picked anew in each pass for the whole batch
+    and scaled by n/k. Forward and backward compute the k rows of the first weight and the k columns of the
+    next. With ``groups`` sample i has the survivors of group i mod ``groups``, each a pick of its own.
+
+    A branch that a `DropPath` drops, as in x + drop_path(branch(x)), is computed for the surviving samples
+    alone, as in `Residual`, where every part of it is known to treat each sample by itself.
+
+    Modules keep their names, parameters and ``state_dict`` keys; evaluation is the plain dense network. The
+    picks come from the dropout modules' streams, so that `torch.manual_seed`, checkpointing, `keyed` and
+    `set_rate` work as for all modules here. What cannot be thinned stays as it was: `thinning` tells what
+    and why. Chains work while the model runs that was given here (or those of its parts that torch.fx could
+    trace), called with those arguments alone that have no default.
+
+    ``back`` undoes it, and leaves dropout modules as `thinned.nn`'s.
+
+    Raises TypeError where ``model`` is no torch module, ValueError where ``groups`` is not a positive integer
+    or a rate is not in [0, 1]: then nothing is done.
+
+    Dropout trains a thinned network: Srivastava et al. 2014, JMLR 15:1929-1958.
+    """
+    groups = _checks.positive_int("groups", groups)
+    root = unwrap(model)
+    for name, module in root.named_modules():
+        if type(module) in DROPS:
+            _checks.probability(f"p of {name or 'model'}", module.p)
+    _restore(root)
+    if not back:
+        found, dense = _find(root, groups)
+        for name, parts in found.items():
+            _install(root, name, parts, groups)
+        vars(root)[_REPORT] = dense
+    return model
+
+
+def thinning(model: nn.Module) -> Thinning:
+    """What of a model is thinned, and what is not and why: ``print`` it.
+
+    Raises ValueError where `thin` has not been called on the model.
+    """
+    root = unwrap(model)
+    if _REPORT not in vars(root):
+        raise ValueError("model must have been given to thinned.nn.thin, got one that was not")
+    chains = {
+        name: str(module.chain)
+        for name, module in root.named_modules()
+        if type(module) in (*KINDS, ThinPath)
+        and getattr(module, "chain", None)
+        and module.chain.drop is module
+    }
+    return Thinning(chains, dict(vars(root)[_REPORT]))
+
+
+_REPORT = "_left_dense"
+
+
+def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found | FoundPath]], dict[str, str]]:
+    """The chains and branches by the name of the module that was traced, and why other dropouts have none."""
+    explorer = Explorer(root)
+    found: dict[str, list[Found | FoundPath]] = {}
+    dense: dict[str, str] = {}
+    for name, graph in explorer.graphs.items():
+        reader = Reader(root.get_submodule(name), graph, name)
+        for drop, what in (*reader.chains(), *Paths(reader, graph).found()):
+            if isinstance(what, str):
+                dense[drop] = what
+            elif groups > 1 and (why := _needs_all(reader.module, what, found.get(name, []))):
+                dense[drop] = f"{why}, which {groups} groups do not give"
+            else:
+                found.setdefault(name, []).append(what)
+    seen = {join(name, each.drop) for name in found for each in found[name]} | set(dense)
+    for name, module in root.named_modules():
+        if type(module) in (*DROPS, DropPath) and name not in seen:
+            dense[name] = _hidden(root, name, explorer)
+        elif type(module).__name__ in ("DropPath", "StochasticDepth") and name not in seen:
+            dense[name] = reason(module, {})
+    return found, dense
+
+
+def _needs_all(owner: nn.Module, what: Found | FoundPath, found: list[Found | FoundPath]) -> str:
+    """What in a chain needs all samples of a unit; what in a branch needs a sample's number in the batch."""
+    if isinstance(what, Found):
+        return "BatchNorm between needs the whole batch of a unit" if _normed(owner, what) else ""
+    inside = [each.drop for each in found if isinstance(each, Found) and each.drop in what.layers]
+    return f"{inside[0]} in its branch needs the samples' numbers" if inside else ""
+
+
+def _normed(owner: nn.Module, found: Found) -> bool:
+    return any(not isinstance(owner.get_submodule(name), nn.PReLU) for name in found.between)
+
+
+def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
+    """Why no graph shows a dropout module."""
+    for outer in [*(name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)), ""]:
+        if outer in explorer.untraced:
+            return f"{outer or 'the model'} could not be traced: {explorer.untraced[outer]}"
+        if outer in explorer.closed:
+            return f"inside {outer} ({type(root.get_submodule(outer)).__name__}), which is not looked into"
+    return "not called" if name else "is the model itself"
+
+
+def _install(root: nn.Module, name: str, found: list[Found | FoundPath], groups: int) -> None:
+    """Turn the layers of what was found in a traced module into thin ones, and hook the module."""
+    owner = root.get_submodule(name)
+    region = Region(owner)
+    for each in found:
+        part: Part
+        if isinstance(each, Found):
+            part = _chain(owner, name, each, groups, region)
+        else:
+            part = Path(owner, name, each, region)
+        region.parts.append(part)
+
+
+def _chain(owner: nn.Module, name: str, found: Found, groups: int, region: Region) -> Chain:
+    drop = owner.get_submodule(found.drop)
+    if type(drop) in TWINS:
+        swap_dropout(drop)
+    return install(owner, found, Chain(owner, name, found, groups, region))
+
+
+def install(owner: nn.Module, found: Found, chain: Chain) -> Chain:
+    """Give the layers of a chain their parts in it."""
+    roles = {found.producer: "target", found.drop: "chain"}
+    roles |= dict.fromkeys(found.readers, "source") | dict.fromkeys(found.between, "chain")
+    for part, role in roles.items():
+        module = owner.get_submodule(part)
+        module.__class__ = THIN.get(type(module), type(module))
+        setattr(module, role, chain)
+    return chain
+
+
+def _restore(root: nn.Module) -> None:
+    """Make every layer what it was before it was thinned."""
+    for module in root.modules():
+        if type(module) in (*KINDS, ThinPath):
+            module.__class__ = type(module).__bases__[-1]
+            for name in ("source", "target", "chain"):
+                vars(module).pop(name, None)
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for handle, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "__self__", None), (Region, Gate)):
+                    _forget(module, handle)
+    vars(root).pop(_REPORT, None)
+
+
+def _forget(module: nn.Module, handle: int) -> None:
+    """Remove a hook with what torch notes of it."""
+    for name, notes in vars(module).items():
+        if name.startswith("_forward_"):
+            notes.pop(handle, None)

@@ -1,0 +1,190 @@
+"""The ensemble that dropout trains, one network after the other: all thinned networks of a small net."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from thinned import _checks, theory
+from thinned.scratch import Dropout, ThinDropout
+from thinned.uncertainty.predict import sampler_of
+from thinned.uncertainty.prediction import TINY, Array, probabilities
+from thinned.uncertainty.sample_scratch import Hand
+
+LIMIT = 1 << 16  # networks, by default
+TOGETHER = 1 << 24  # numbers that a batch of networks may take
+
+
+@dataclass(frozen=True)
+class Averages:
+    """What all thinned networks of a net say together, each (N, classes).
+
+    Attributes:
+        arithmetic: Σ_m P(m)·p_m, the mean of their probabilities.
+        geometric: ∏_m p_m^P(m), scaled to sum to 1.
+        votes: the share, by P(m), of networks for which a class is the largest.
+        scaled: weight scaling, the mean network alone.
+        networks: how many, 2ⁿ of n units; n!/(k!(n − k)!) where exactly k survive.
+        effective: e to the entropy of P(m): as many as share the training; all where p = ½, or k survive.
+    """
+
+    arithmetic: Array
+    geometric: Array
+    votes: Array
+    scaled: Array
+    networks: int
+    effective: float
+
+
+def average(model: Any, x: Any, limit: int = LIMIT, *, thin: bool = False) -> Averages:
+    """Run every thinned network of a small net, and average them as the sources do.
+
+    Arguments and errors are those of `subnetworks`. Of a net without hidden layers, or with linear ones, the
+    geometric mean is what weight scaling gives, exactly.
+
+    Srivastava et al. 2014, JMLR 15:1929-1958; the geometric mean: Baldi and Sadowski 2013, NIPS 26;
+    Warde-Farley, Goodfellow, Courville and Bengio 2013, arXiv:1312.6197.
+    """
+    sampler, x = _small(model, x, thin)
+    given = sampler.before(x)
+    layers = _allowed(sampler, given, limit)
+    total = log_total = votes = np.zeros(())
+    for chance, p in _blocks(sampler, given, layers):
+        best = p == p.max(axis=-1, keepdims=True)
+        total = total + np.tensordot(chance, p, 1)
+        log_total = log_total + np.tensordot(chance, np.log(np.maximum(p, TINY)), 1)
+        votes = votes + np.tensordot(chance, best / best.sum(axis=-1, keepdims=True), 1)
+    scaled, geometric = probabilities(sampler.evaluate(x), "logits"), probabilities(log_total, "logits")
+    effective = math.prod(layer.effective for layer in layers)
+    return Averages(total, geometric, votes, scaled, math.prod(layer.networks for layer in layers), effective)
+
+
+def subnetworks(
+    model: Any, x: Any, limit: int = LIMIT, *, thin: bool = False
+) -> Iterator[tuple[Array, Array]]:
+    """Every thinned network of a small net, in blocks: P(m), (networks,), and p_m, (networks, N, classes).
+
+    ``model``: a network of `thinned.scratch` whose `Dropout` is behind layers of vectors, or a
+    `DropoutMLPClassifier`; x: (N, features). Of n units each makes 2ⁿ networks, and network m has
+    P(m) = ∏ p^dropped·(1 − p)^kept. `ThinDropout`, and with ``thin`` all that `thinned.scratch.Thin` thins,
+    makes n!/(k!(n − k)!), equally likely. They come in the order of `itertools`: of ``product((0, 1), …)``,
+    where the last unit changes first and 1 is kept, or of ``combinations`` of the survivors; of several
+    layers the last changes first.
+
+    Raises ValueError where there are more than ``limit`` networks, or something else drops; TypeError where
+    ``model`` is no classifier by hand.
+    """
+    sampler, x = _small(model, x, thin)
+    given = sampler.before(x)
+    return _blocks(sampler, given, _allowed(sampler, given, limit))
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """A layer that drops some of n units: each with probability p, or all but exactly k."""
+
+    n: int
+    p: float
+    k: int | None
+    gain: float  # of what survives
+
+    @property
+    def networks(self) -> int:
+        """How many it makes."""
+        return theory.subnetworks(self.n, self.k)
+
+    @property
+    def effective(self) -> float:
+        """e to the entropy of its masks."""
+        return float(self.networks) if self.k else theory.effective_subnetworks(self.n, self.p)
+
+    def __str__(self) -> str:
+        return f"2**{self.n}" if self.k is None else f"{self.networks} ({self.k} of {self.n})"
+
+    def chance(self, kept: Array) -> Array:
+        """P(m) of masks (networks, n)."""
+        if self.k is not None:
+            return np.full(len(kept), 1.0 / self.networks)
+        return np.prod(np.where(kept, 1.0 - self.p, self.p), axis=1)
+
+
+@lru_cache(8)
+def _masks(n: int, k: int | None) -> Array:
+    """All of n units, or those with exactly k kept, (networks, n)."""
+    if k is None:
+        return np.arange(1 << n)[:, None] >> np.arange(n)[::-1] & 1 == 1
+    masks = np.zeros((math.comb(n, k), n), bool)
+    np.put_along_axis(masks, np.array(list(itertools.combinations(range(n), k))), True, axis=1)
+    return masks
+
+
+def _small(model: Any, x: Any, thin: bool) -> tuple[Hand, Array]:
+    """What runs the networks, and x as it takes it."""
+    sampler, x, outputs = sampler_of(model, x, None, thin)
+    if not isinstance(sampler, Hand) or outputs != "logits":
+        kind = type(model).__name__
+        raise TypeError(f"model must be a classifier of thinned.scratch or thinned.estimators, got {kind}")
+    return sampler, sampler.take(x, 0, x.shape[0])
+
+
+def _allowed(sampler: Hand, given: Array, limit: int) -> list[Dropping]:
+    """The layers that drop, where they make no more networks than ``limit``."""
+    layers, limit = list(_dropping(sampler, given)), _checks.positive_int("limit", limit)
+    if math.prod(layer.networks for layer in layers) > limit:
+        came = f"{' · '.join(map(str, layers))} of {sum(layer.n for layer in layers)} units"
+        raise ValueError(f"model must have at most limit = {limit} thinned networks, got {came}")
+    return layers
+
+
+def _dropping(sampler: Hand, y: Array) -> Iterator[Dropping]:
+    """Each layer that drops, one after the other."""
+    exact = {stage.name for stage in sampler.stages}
+    for step in sampler.tail:
+        drop: Any = step.layer
+        if step.name in sampler.random:
+            if not _of_units(drop) or y.ndim != 2:
+                raise ValueError(f"model must drop single units of vectors, got {drop!r} on {y.shape[1:]}")
+            n, p = y.shape[1], drop.p
+            k = theory.survivor_count(n, p) if step.name in exact or type(drop) is ThinDropout else None
+            scaled = getattr(drop, "rescale", "train") == "train" and p < 1.0
+            yield Dropping(n, p, k, n / k if k else 1.0 / (1.0 - p) if scaled else 1.0)
+        y = drop.forward(y)
+
+
+def _of_units(drop: Any) -> bool:
+    """Whether one mask is of single units: a ThinDropout of several groups has one for each."""
+    return type(drop) is Dropout or (type(drop) is ThinDropout and drop.groups == 1)
+
+
+def _blocks(sampler: Hand, given: Array, layers: list[Dropping]) -> Iterator[tuple[Array, Array]]:
+    """P(m) and probabilities of as many networks at once as memory allows."""
+    step = max(1, TOGETHER // (max(1, len(given)) * sampler.width(given)))
+    sizes = [layer.networks for layer in layers]
+    for first in range(0, math.prod(sizes), step):
+        numbers = np.arange(first, min(math.prod(sizes), first + step))
+        rows = np.unravel_index(numbers, sizes) if sizes else ()
+        kept = [_masks(layer.n, layer.k)[row] for layer, row in zip(layers, rows, strict=True)]
+        chance = np.ones(len(numbers))
+        for layer, mask in zip(layers, kept, strict=True):
+            chance = chance * layer.chance(mask)
+        yield chance, _probabilities(sampler, given, layers, kept, len(numbers))
+
+
+def _probabilities(
+    sampler: Hand, given: Array, layers: list[Dropping], kept: list[Array], networks: int
+) -> Array:
+    """Of each network for each row, (networks, N, classes)."""
+    y, masks = np.tile(given, (networks, *[1] * (given.ndim - 1))), zip(layers, kept, strict=True)
+    for step in sampler.tail:
+        if step.name not in sampler.random:
+            y = step.layer.forward(y)
+            continue
+        layer, mask = next(masks)
+        y = np.where(np.repeat(mask, len(given), axis=0), y * y.dtype.type(layer.gain), y.dtype.type(0))
+    return probabilities(y, "logits").reshape(networks, len(given), *y.shape[1:])

@@ -1,0 +1,265 @@
+"""The command: what it prints, where, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.commands import call, start, wait_for
+
+import thinned
+from thinned import methods
+from thinned.lab import compare
+
+TINY = ["--hidden", "8", "--epochs", "2", "--seeds", "1", "--batch", "200"]
+
+
+@pytest.fixture
+def mine(in_tmp):
+    """A user's own data: two clouds."""
+    rng = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    x = rng.normal(size=(80, 3)) + 3 * y[:, None]
+    np.savez(in_tmp / "mine.npz", x=x, y=y)
+    rows = ["a,b,c,kind", *(f"{a},{b},{c},{'no' if k else 'yes'}" for (a, b, c), k in zip(x, y, strict=True))]
+    (in_tmp / "mine.csv").write_text("\n".join(rows))
+    return in_tmp
+
+
+def one_line(result, code=1):
+    """The error as the user sees it."""
+    assert result.exit_code == code, result.output
+    lines = [line for line in result.stderr.splitlines() if line.startswith("thinned: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.output
+    return lines[0]
+
+
+def test_version_and_help():
+    assert call("--version").stdout.strip() == thinned.__version__
+    for arguments in ([], ["--help"], ["compare", "--help"], ["reproduce", "--help"]):
+        result = call(*arguments)
+        assert result.exit_code == 0
+        assert "Usage" in result.stdout
+
+
+def test_compare_prints_a_table_and_writes_a_report(mine):
+    result = call("compare", "--data", "mine.npz", *TINY)
+    assert result.exit_code == 0, result.output
+    for word in ("none", "dropout", "gaussian", "test error", "gap"):
+        assert word in result.stdout
+    path = Path(result.stdout.splitlines()[-1].removeprefix("report: "))
+    assert path == mine / "thinned-runs" / "compare-mine" / "report.html"
+    assert "<html" in path.read_text("utf-8")
+    assert len(result.stderr.splitlines()) == 3  # a line a run
+
+
+def test_the_default_is_digits(in_tmp):
+    result = call("compare", *TINY, "--methods", "none")
+    assert result.exit_code == 0, result.output
+    assert (in_tmp / "thinned-runs" / "compare-digits" / "report.html").exists()
+
+
+def test_json_is_all_there_is_on_stdout(mine):
+    result = call("compare", "--data", "mine.csv", "--label", "kind", *TINY, "--json", "--out", "o")
+    found = json.loads(result.stdout)
+    assert [row["label"] for row in found["rows"]] == ["none", "dropout", "gaussian"]
+    assert found["rows"][0]["test_error"]["sd"] is None  # one seed
+    assert found["report"] == str(Path("o/report.html"))
+    assert {run["result"]["status"] for run in found["runs"]} == {"done"}
+
+
+def test_the_same_call_trains_nothing_again(mine):
+    first = call("compare", "--data", "mine.npz", *TINY)
+    second = call("compare", "--data", "mine.npz", *TINY)
+    assert second.stdout == first.stdout
+    assert second.stderr == ""
+
+
+def test_a_longer_call_trains_only_what_is_new(mine):
+    call("compare", "--data", "mine.npz", *TINY, "--methods", "none")
+    result = call("compare", "--data", "mine.npz", *TINY, "--methods", "none,dropout")
+    assert [line.split()[1].split("-")[0] for line in result.stderr.splitlines()] == ["dropout"]
+
+
+def test_report_makes_the_same_report_again(mine):
+    made = call("compare", "--data", "mine.npz", *TINY, "--out", "o")
+    before = Path("o/report.html").read_bytes()
+    Path("o/report.html").unlink()
+    again = call("report", "o")
+    assert again.exit_code == 0, again.output
+    assert Path("o/report.html").read_bytes() == before
+    assert again.stdout == made.stdout
+    Path("o/page.json").unlink()  # as after a run that was cut off
+    assert call("report", "o").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("examples", "given", "expected"),
+    [
+        (1438, (None, None, None, None), ("sgd", 45, 32, 0.025)),
+        (60_000, (None, None, None, None), ("adam", 20, 128, 0.001)),
+        (60_000, ("sgd", None, None, None), ("sgd", 20, 128, 0.1)),
+        (60_000, ("sgd", 7, 512, None), ("sgd", 7, 512, 0.1)),
+        (1438, ("adam", None, 1438, 0.3), ("adam", 2000, 1438, 0.3)),
+    ],
+)
+def test_defaults_suit_the_data(examples, given, expected):
+    assert tuple(compare.defaults(examples, *given).values()) == expected
+
+
+def test_validation_is_told(mine):
+    result = call("compare", "--data", "mine.npz", *TINY, "--validation", "0.25", "--json")
+    found = json.loads(result.stdout)
+    assert "held out" in found["settings"]["judged on"]
+    assert found["runs"][0]["result"]["judged_on"] == "held-out training data"
+
+
+def test_methods_lists_the_table():
+    found = json.loads(call("methods", "--json").stdout)
+    assert [row["name"] for row in found] == list(methods.METHODS)
+    for name in methods.METHODS:
+        assert name in call("methods").stdout
+
+
+def test_reproduce_lists_experiments(in_tmp):
+    for arguments in (["reproduce", "--list"], ["reproduce"]):
+        shown = call(*arguments).stdout
+        assert "spiral" in shown
+        assert "cifar10-mlp" in shown
+    found = json.loads(call("reproduce", "--list", "--json").stdout)
+    assert set(found[0]["budgets"]) == {"smoke", "quick", "paper"}
+
+
+def test_reproduce_spiral_smoke(in_tmp):
+    result = call("reproduce", "spiral", "--budget", "smoke")
+    assert result.exit_code == 0, result.output
+    assert "source, first" in result.stdout
+    assert "nearest to wiring" in result.stdout
+    assert "epoch: 200, acc: 0." in result.stderr
+    folder = in_tmp / "thinned-runs" / "spiral-smoke"
+    assert (folder / "report.html").exists()
+    assert call("report", folder).stdout == result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "--methods", "none,dropuot"], ["dropuot", "did you mean dropout"]),
+        (["compare", "--methods", ","], ["methods"]),
+        (["compare", "--p", "1.5"], ["p must be in [0, 1]", "1.5"]),
+        (["compare", "--p", "50"], ["0.5"]),
+        (["compare", "--input-p", "-0.1"], ["input_p"]),
+        (["compare", "--hidden", "256,0"], ["hidden[1]", "0"]),
+        (["compare", "--hidden", "big"], ["hidden", "'big'"]),
+        (["compare", "--hidden", ""], ["hidden"]),
+        (["compare", "--epochs", "0"], ["epochs"]),
+        (["compare", "--lr", "0"], ["lr"]),
+        (["compare", "--max-norm", "0"], ["max_norm"]),
+        (["compare", "--schedule", "cosine"], ["schedule", "linear"]),
+        (["compare", "--validation", "2"], ["validation"]),
+        (["compare", "--data", "digit"], ["digit", "digits"]),
+        (["compare", "--data", "nowhere.npz"], ["nowhere.npz"]),
+        (["compare", "--data", "digits", "--label", "kind"], ["label"]),
+        (["compare", "--data", "mine.csv", "--label", "sort"], ["sort", "kind"]),
+        (["compare", "--data", "mine.npz", "--out", "mine.npz"], ["mine.npz"]),
+        (["reproduce", "spirl"], ["spirl", "spiral"]),
+        (["reproduce", "spiral", "--budget", "huge"], ["budget", "smoke"]),
+        (["report", "nowhere"], ["nowhere"]),
+        (["report", "."], ["holds no runs"]),
+    ],
+)
+def test_bad_input_is_one_clear_line(mine, arguments, words):
+    line = one_line(call(*arguments))
+    for word in words:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["compare", "--seeds", "0"],
+        ["compare", "--epochs", "many"],
+        ["compare", "--nope"],
+        ["nope"],
+        ["report"],
+    ],
+)
+def test_a_wrong_call_ends_with_2(in_tmp, arguments):
+    one_line(call(*arguments), code=2)
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_missing_values_in_the_data_are_told(in_tmp):
+    np.savez("bad.npz", x=np.full((20, 2), np.nan), y=np.arange(20) % 2)
+    assert "bad.npz" in one_line(call("compare", "--data", "bad.npz"))
+
+
+def test_a_diverging_method_is_told_and_the_others_finish(mine):
+    wild = ["--lr", "1e30", "--schedule", "constant", "--methods", "none,dropout"]
+    result = call("compare", "--data", "mine.npz", *TINY, *wild)
+    line = one_line(result)
+    assert "2 of 2 runs diverged (none seed 0, dropout seed 0; the first in epoch" in line
+    assert "--lr" in line
+    assert "report.html" in result.stdout
+    assert "diverged" in result.stdout
+
+
+def test_a_full_disk_is_told(mine, monkeypatch):
+    from thinned import _files
+
+    def full(path, arrays):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(_files, "save_npz", full)
+    line = one_line(call("compare", "--data", "mine.npz", *TINY))
+    assert "No space left" in line
+    assert "thinned-runs" in line
+
+
+def test_a_report_that_cannot_be_written_is_told(mine, monkeypatch):
+    from thinned.lab.reporting import page as report
+
+    def full(out, page):
+        raise OSError(28, os.strerror(28), str(out / "report.html"))
+
+    monkeypatch.setattr(report, "render", full)
+    assert "thinned report" in one_line(call("compare", "--data", "mine.npz", *TINY))
+
+
+# --- real processes ---
+
+
+def test_the_module_is_the_command(tmp_path):
+    with start(tmp_path, "--version") as process:
+        out, _ = process.communicate(timeout=60)
+    assert out.strip() == thinned.__version__
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another way to interrupt")
+def test_ctrl_c_says_that_the_same_command_continues(mine):
+    arguments = ["compare", "--data", "mine.npz", "--hidden", "8", "--seeds", "1", "--methods", "none"]
+    arguments += ["--epochs", "1000000", "--save-every", "0", "--out", "o"]
+    with start(mine, *arguments) as process:
+        wait_for(process, lambda: list(mine.glob("o/*/last.npz")))
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert err.splitlines() == ["thinned: stopped; the same command continues where it left off (in o)"]
+    assert out == ""
+    assert not list(mine.glob("o/*/*.tmp"))
+    shown = call("report", "o")
+    assert shown.exit_code == 0, shown.output
+    assert "stopped" in shown.stdout
+    assert "--epochs 1000000" in (mine / "o" / "report.html").read_text("utf-8")
+
+
+def test_importing_the_command_is_light():
+    heavy = {"torch", "sklearn", "matplotlib", "scipy", "jinja2", "pooch", "thinned.lab"}
+    code = f"import sys, thinned.cli; print(*{heavy} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert out.strip() == ""

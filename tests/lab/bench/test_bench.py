@@ -1,0 +1,234 @@
+"""The benchmark runs, tells the same to readers and programs, and counts memory rightly. No timings."""
+
+import json
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("rich")
+
+import torch
+from torch import nn
+
+from thinned import kernels
+from thinned.lab import bench
+from thinned.lab.bench import blocks, connect, elements, estimators, memory, predict, residual, thin
+from thinned.lab.bench.harness import measure, show
+from thinned.lab.bench.harness.measure import Case, Effort, Spread, contest
+from thinned.lab.errors import LabError
+
+TINY = Effort(seconds=0.0, rounds=3, few=1, patience=10.0)
+MACHINE = {"processor": "any", "cores": 2}
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Every benchmark in small, a few rounds."""
+    monkeypatch.setattr(bench, "FULL", TINY)
+    monkeypatch.setattr(measure, "WARM", 1e-9)
+    monkeypatch.setattr(elements, "SIZES", {"1K": 1 << 10, "512K": 1 << 12})
+    monkeypatch.setattr(elements, "RATES", (0.3, 0.5))
+    monkeypatch.setattr(blocks, "MAPS", ((2, 3, 8, 8), (1, 2, 7, 7), (2, 2, 6, 6)))
+    monkeypatch.setattr(blocks, "JUDGED", (2, 3, 8, 8))
+    monkeypatch.setattr(blocks, "TOKENS", (2, 4, 3))
+    monkeypatch.setattr(connect, "BATCHES", (2, 3))
+    monkeypatch.setattr(connect, "SIZES", (5, 4))
+    monkeypatch.setattr(thin, "SIZES", (5, 4, 3))
+    monkeypatch.setattr(thin, "CHANNELS", (2, 3, 3))
+    monkeypatch.setattr(thin, "SIDE", 4)
+    monkeypatch.setattr(thin, "IMAGES", 2)
+    monkeypatch.setattr(thin, "BY_HAND", (((5, 4, 3), 6, 1e-4, None), ((4, 4, 3), 6, 0.0, 3.5)))
+    monkeypatch.setattr(predict, "SAMPLES", 3)
+    monkeypatch.setattr(predict, "SIZES", (5, 4, 3, 10))
+    monkeypatch.setattr(predict, "IMAGES", 4)
+    monkeypatch.setattr(predict, "CHANNELS", (2, 3, 3))
+    monkeypatch.setattr(predict, "SIDE", 4)
+    monkeypatch.setattr(predict, "PHOTOS", 2)
+    monkeypatch.setattr(predict, "DATA", ("nothing-here",))
+    monkeypatch.setattr(predict, "HIDDEN", (4, 3))
+    monkeypatch.setattr(predict, "LIMIT", 20)
+    monkeypatch.setattr(predict, "EPOCHS", 2)
+    monkeypatch.setattr(predict, "MANY", 4)
+    monkeypatch.setattr(predict, "NEAR", 1.0)
+    monkeypatch.setattr(estimators, "HIDDEN", ((4, 3),))
+    monkeypatch.setattr(estimators, "ROWS", 300)
+    monkeypatch.setattr(estimators, "FEATURES", 5)
+    monkeypatch.setattr(residual, "SHAPES", ((8, 3),))
+    monkeypatch.setattr(memory, "peak_of", lambda label, passes: lambda: 1000.0)
+
+
+def case(goals, **others):
+    """A case of bytes, whose figures are known."""
+    works = {label: lambda value=value: value for label, value in {"ours": 10.0, **others}.items()}
+    return Case("sizes", "a row", "ours", works, goals, unit="B")
+
+
+@pytest.mark.parametrize("name", bench.NAMES)
+def test_every_case_is_measured(small, capsys, name):
+    bench.run([name], json=True)
+    told = json.loads(capsys.readouterr().out)
+    assert told["machine"]["torch"] == torch.__version__
+    rows = told["results"]
+    assert {r["threads"] for r in rows} == ({1} if name == "memory" else {1, kernels.cores()})
+    assert len({(r["group"], r["name"], r["threads"]) for r in rows}) == len(rows)
+    for r in rows:
+        assert set(r["ratios"]) == set(r["figures"]) - {r["ours"]}
+        assert set(r["goals"]) == set(r["met"])
+        for spread in [*r["figures"].values(), *r["ratios"].values()]:
+            assert 0 <= spread["low"] <= spread["median"] <= spread["high"]
+            assert r["unit"] != "s" or spread["low"] > 0
+
+
+def test_the_goals_name_contestants_that_are_there(small):
+    judged = [c for name in bench.NAMES for c in bench.benchmark(name).cases(1) if c.goals]
+    assert {c.group.split(",")[0] for c in judged} >= {
+        "dropout",
+        "nn.Dropout",
+        "drop_block",
+        "drop_connect",
+        "kept for the backward pass",
+        "peak extra memory",
+        "Residual",
+        "an epoch of 300 rows",
+        "a step of training in torch",
+        "a step of training in NumPy",
+        "3 samples",
+        "moments",
+        "distance from the mean probabilities of 4 samples: the mean over images and classes",
+        "calibration error of 3 samples",
+    }
+    for c in judged:
+        assert set(c.goals) <= {*c.contestants, *blocks.PEERS}, c.group  # a peer may not be installed
+
+
+def test_contestants_take_turns_on_the_threads_of_the_case():
+    calls, threads = [], []
+    works = {label: lambda label=label: calls.append(label) for label in "abc"}
+    works["threads"] = lambda: threads.append((torch.get_num_threads(), kernels.threads()))
+    before = torch.get_num_threads()
+    result = contest(Case("turns", "", "a", works, threads=3), TINY)
+    assert set(threads) == {(3, 3)}
+    assert torch.get_num_threads() == before
+    assert {"a", "b", "c"} <= set(calls)
+    assert set(result.ratios) == {"b", "c", "threads"}
+
+
+def test_goals_are_judged_by_the_ratio():
+    result = contest(case({"half": 2.0, "more": 0.4}, half=5.0, more=20.0, none=0.0))
+    assert result.ratios["half"] == Spread(2.0, 2.0, 2.0)
+    assert result.ratios["none"].median == float("inf")
+    assert result.met("half")
+    assert not result.met("more")
+    assert show.verdict(result, "half") == "half ≤ 2: met"
+    assert show.verdict(result, "more") == "more ≤ 1/2.50: missed"
+    with pytest.raises(LabError, match="must return a number, got str"):
+        contest(case({}, wrong="x"))
+
+
+def test_the_quartiles_of_two_are_between_them():
+    assert Spread.of([1.0, 9.0]) == Spread(5.0, 3.0, 7.0)
+    assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize(("few", "least"), [(None, 5), (2, 2)])
+def test_a_case_of_long_works_says_how_many_rounds(monkeypatch, few, least):
+    monkeypatch.setattr(measure, "LONG", 0.0)  # all works are long
+    calls = []
+    works = {"ours": lambda: calls.append(1), "other": lambda: None}
+    contest(Case("long", "", "ours", works, few=few), Effort(seconds=1e9, rounds=1, few=5, patience=-1.0))
+    assert len(calls) == 1 + least, "one to warm up"
+
+
+def test_figures_read_well():
+    seconds = [show.quantity(s, "s") for s in (0.0, 4.5e-10, 3.35e-5, 0.1587, 1.206)]
+    assert seconds == ["0 ps", "450 ps", "33.5 µs", "159 ms", "1.21 s"]
+    assert [show.quantity(b, "B") for b in (24, 1500, 411e6)] == ["24 B", "1.50 kB", "411 MB"]
+    assert [show.times(r) for r in (0.0, 1.0, 1.123, 18.19, 1 / 48.6, 0.025)] == [
+        "0",
+        "1",
+        "1.12",
+        "18.2",
+        "1/48.6",
+        "1/40",
+    ]
+
+
+def test_a_page_gets_its_sections_and_keeps_the_rest(small, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- bench:blocks -->\nold\n<!-- /bench:blocks -->\nb\n", encoding="utf-8")
+    bench.run(["blocks"], markdown=True, write=page)
+    text = page.read_text("utf-8")
+    assert text.startswith("a\n<!-- bench:blocks -->\n`thinned bench blocks`: processor")
+    assert text.endswith("|\n<!-- /bench:blocks -->\nb\n")
+    assert "old" not in text
+    assert capsys.readouterr().out.strip() in text
+    with pytest.raises(LabError, match="must hold <!-- bench:memory -->"):
+        bench.run(["memory"], write=page)
+    assert page.read_text("utf-8") == text
+
+
+def test_the_committed_page_has_a_place_for_every_benchmark():
+    show.sections_of(Path(__file__).parents[3] / "docs" / "performance.md", bench.NAMES)
+
+
+def test_the_terminal_gets_tables(capsys):
+    from rich.console import Console
+
+    result = contest(case({"floor": 2.0}, floor=5.0))
+    show.to_terminal(Console(width=140), [result], MACHINE)
+    told = capsys.readouterr().out
+    for text in ("processor any, cores 2", "sizes", "÷ floor", "floor ≤ 2: met"):
+        assert text in told
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(LabError, match="no benchmark named 'cats'; there are: blocks, connect"):
+        bench.run(["elements", "cats"])
+
+
+class Hoarder(torch.autograd.Function):
+    """Keeps tensors where autograd does not see them."""
+
+    @staticmethod
+    def forward(ctx, x, where):
+        hidden = torch.empty(len(x), dtype=torch.float64)
+        if where == "saved":
+            ctx.save_for_backward(hidden)
+        elif where == "context":
+            ctx.hidden = {"list": [hidden, hidden[1:]]}
+        elif where == "array":
+            ctx.hidden = hidden.numpy()
+        elif where == "closure":
+            ctx.map = lambda g: g * hidden
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * 2, None
+
+
+@pytest.mark.parametrize("where", ["saved", "context", "array", "closure", "nowhere"])
+def test_what_is_kept_is_found_wherever_it_hides(where):
+    x = torch.randn(1000, requires_grad=True)
+    kept = memory.kept_bytes(lambda t: Hoarder.apply(t, where).view(10, 100), x)
+    assert kept == (0 if where == "nowhere" else 8000)
+
+
+def test_kept_bytes_of_known_functions():
+    x = torch.randn(1000, requires_grad=True)
+    assert memory.kept_bytes(lambda t: t + 1, x) == 0
+    assert memory.kept_bytes(lambda t: t.exp(), x) == 0  # keeps its result, which is there anyway
+    assert memory.kept_bytes(nn.Dropout(0.5), x) == 4000
+    assert memory.kept_bytes(lambda t: t.sin().cos(), x) == 4000  # sin x, for cos
+
+
+def test_the_peak_of_a_process_is_seen():
+    before = memory.begin_peak()
+    block = bytearray(b"x") * (64 << 20)
+    size = len(block)
+    del block
+    slack = 64 * resource.getpagesize() * (os.cpu_count() or 1)  # pages are counted in batches, by core
+    assert size - slack <= memory.peak() - before < 2 * size

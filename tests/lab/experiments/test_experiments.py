@@ -1,0 +1,649 @@
+"""Every experiment at its smallest budget, and what all of them share: sweeps, results, pages."""
+
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+import signal
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.commands import SWEEP, call, outcome, start, wait_for
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+from thinned import Key, _files, scratch
+from thinned.key import words
+from thinned.lab import experiments
+from thinned.lab.compare import Job, Record, sentences
+from thinned.lab.data.dataset import Dataset, load
+from thinned.lab.errors import LabError
+from thinned.lab.experiments import (
+    calibration,
+    cifar10_mlp,
+    dropconnect_mnist,
+    linear_theory,
+    mnist_keep_rate,
+)
+from thinned.lab.grids import autoencoder
+from thinned.lab.grids import computation as computations
+from thinned.lab.grids import residual_net as residual
+from thinned.lab.grids.grid import GridConfig, GridTrainer
+from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.page import html
+from thinned.lab.reporting.progress_bars import Progress, time_text
+from thinned.lab.reproduce import order as lab
+from thinned.lab.reproduce import results_page as results
+from thinned.lab.storage import run as runs
+from thinned.lab.storage.run import Run, run_name
+from thinned.lab.sweeping import processes as workers
+from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping.sweep import Order
+from thinned.lab.training import train
+from thinned.lab.training.train import Trainer
+
+ROOT = Path(__file__).parents[3]
+TARGETS = {  # every experiment of the sources
+    "mnist-table2", "mnist-architectures", "mnist-keep-rate", "mnist-data-size", "mnist-features",
+    "mnist-sparsity", "mnist-averaging", "linear-theory", "mnist-gaussian", "cifar10-mlp", "spiral",
+    "ensemble", "calibration", "dropconnect-mnist", "spatial-dropout", "dropblock", "stochastic-depth",
+    "cutout-length", "attentive-cutmix", "norms",
+}  # fmt: skip
+BY_TORCH = ("spatial-dropout", "dropblock", "stochastic-depth", "cutout-length", "attentive-cutmix", "norms")
+ABSOLUTE = re.compile(r"(?<![\w<.:/])/(?:tmp|home|root|work|usr|var|Users|private)\b")
+
+
+class Told(Progress):
+    """Remembers notes, and which runs ended."""
+
+    def __init__(self):
+        self.notes, self.ended = [], []
+
+    def note(self, text):
+        self.notes.append(text)
+
+    def end(self, run):
+        self.ended.append(run.status)
+
+
+def photographs(*args, **more):
+    """Ten classes of nothing, in the place of CIFAR-10."""
+    n, features = 60, 12
+    pixels = (words(Key(9), 2 * n * features) % 256 / 255).astype(np.float32).reshape(2 * n, features)
+    labels = np.arange(2 * n, dtype=np.int64) % 10
+    names = tuple(map(str, range(10)))
+    return Dataset("cifar10", pixels[:n], labels[:n], pixels[n:], labels[n:], names, (3, 2, 2), "Nothing.")
+
+
+def made(name, out, budget="smoke"):
+    """One experiment, trained: its order, record and runs."""
+    asked = lab.order(name, budget, None)
+    todo = asked.jobs()
+    record = lab.record(asked, todo)
+    record.save(out)
+    return record, sweep.run(asked, todo, out, Told())
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """Every experiment at smoke: name -> folder, record, runs."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(cifar10_mlp, "load", photographs)
+    root = tmp_path_factory.mktemp("all")
+    found = {}
+    for name in experiments.NAMES:
+        if name in BY_TORCH:
+            pytest.importorskip("torch")
+        out = root / f"{name}-smoke"
+        found[name] = (out, *made(name, out))
+    patch.undo()
+    return found
+
+
+def test_every_experiment_of_the_sources_is_there():
+    assert set(experiments.NAMES) == TARGETS
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_smoke(everything, name):
+    _, record, stored = everything[name]
+    experiment = experiments.load(name)
+    assert stored
+    assert {run.status for run in stored} == {"done"}
+    page = experiment.page(record, stored)
+    text = html(page)
+    ET.fromstring(re.sub(r"<(meta|link|img|br)([^>]*?)/?>", r"<\1\2/>", text.split("\n", 1)[1]))
+    assert "<script" not in text
+    assert not ABSOLUTE.search(re.sub(r"base64,[\w+/=]*", "", text))
+    for reference in page.references:
+        assert all(len(row) == len(reference.columns) for row in reference.rows)
+    labels = {experiment.label(run.config) for run in stored}
+    assert labels <= {target.label for target in experiment.targets}
+    assert record.command == f"thinned reproduce {name} --budget smoke"
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_a_part_of_the_runs_tells_something(everything, name):
+    _, record, stored = everything[name]
+    for n in range(1, len(stored)):  # a sweep tells what it learned so far
+        assert all(map(str.strip, sentences(experiments.load(name).page(record, stored[:n]))))
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_smoke_makes_rows(everything, name, tmp_path):
+    _, record, stored = everything[name]
+    experiment = experiments.load(name)
+    rows = results.rows(experiment, record, stored)
+    path = results.save(tmp_path, experiment, rows, experiment.page(record, stored))
+    text = path.read_text("utf-8")
+    assert not ABSOLUTE.search(text)
+    again = json.loads(text)
+    assert again["experiment"] == name
+    assert [row["system"] for row in again["rows"]] == [
+        t.label for t in experiment.targets if t.label in {experiment.label(run.config) for run in stored}
+    ]
+    for row in again["rows"]:
+        assert row["seeds"] == [0]
+        assert row["seconds"]["mean"] >= 0
+        assert row["device"]
+        assert row["engine"].startswith(("numpy, float", "torch on cpu, float32 parameters, precision 32"))
+        assert row["test_error"] or row["figures"]
+
+
+@pytest.mark.parametrize("name", experiments.NAMES)
+def test_work_is_known_for_each_budget_without_data(name):
+    experiment = experiments.load(name)
+    work = [experiment.work(budget) for budget in experiments.BUDGETS]
+    assert 0 < work[0] <= work[1] <= work[2]
+    assert work[2] == experiment.work("paper")
+
+
+def test_all_parameters_that_no_report_needs_are_gone(everything):
+    kept = {out.name for out, _, _ in everything.values() if list(out.glob("*/last.npz"))}
+    assert kept == {"mnist-features-smoke", "mnist-sparsity-smoke"}
+
+
+def test_index_links_every_report(everything):
+    root = next(iter(everything.values()))[0].parent
+    for name, (out, record, stored) in everything.items():
+        _files.write_text(out / "report.html", html(experiments.load(name).page(record, stored)))
+    text = results.write_index(root).read_text("utf-8")
+    assert sorted(re.findall(r'href="([\w-]+)-smoke/report.html"', text)) == sorted(experiments.NAMES)
+    assert results.write_index(root / "nothing") is None
+
+
+# --- what single experiments claim ---
+
+
+def test_the_papers_table_is_whole():
+    table = experiments.load("mnist-table2").targets
+    printed = [target.theirs for target in table if target.theirs]
+    assert printed == [1.60, 1.40, 1.35, 1.25, 1.06, 1.04, 1.01, 0.95, 0.94, 1.18, 0.96, 0.92, 0.79]
+
+
+def test_the_vote_of_all_sub_networks_is_exact(everything):
+    for run in everything["ensemble"][2]:
+        assert run.measured["sub-networks"] == {"thin": 252, "dropout": 1024}[run.config["method"]]
+        # behind one hidden layer the geometric mean is weight scaling; rounding: some units of probability 1
+        assert run.measured["geometric − scaled"] < 100 * np.finfo(float).eps
+        assert run.measured["weight scaling"] == pytest.approx(100 * run.result["test_error"])
+
+
+def test_calibration_counts_every_prediction(everything):
+    (run,) = everything["calibration"][2]
+    for told in (run.measured[way] for way in calibration.WAYS):
+        assert sum(told["count"]) == 359
+        assert sum(told["right"]) / 359 == pytest.approx(1 - told["error"])
+        assert (sum(told["sure"]) - sum(told["right"])) / 359 == pytest.approx(told["overconfidence"])
+    assert run.measured[calibration.SCALED]["error"] == pytest.approx(run.result["test_error"])
+
+
+def test_a_system_may_have_data_of_its_own():
+    grid = calibration.EXPERIMENT.jobs.__self__
+    found = {system.label: (settings["data"], n) for system, settings, n in grid.plan("paper")}
+    assert found["MNIST, to the end"] == ("mnist", 60_000)
+    assert found["CIFAR-10, 5 epochs"] == ("cifar10", 50_000)
+    assert {n for _, _, n in grid.plan("quick")} == {10_000}
+
+
+def test_simulation_agrees_with_the_closed_form(everything):
+    (run,) = everything["linear-theory"][2]
+    m = run.measured
+    # standard errors of normal means: beyond 5 in one of nine with probability 5e-6
+    assert max(map(abs, m["standard errors"])) < 5
+    assert m["strongest closed penalty at p"] == 0.5
+    assert len(m["closed loss"]) == len(linear_theory.RATES)
+
+
+def test_keep_rates_hold_the_expected_survivors(monkeypatch):
+    seen = {}
+    for system in mnist_keep_rate.EXPERIMENT.jobs.__self__.plan("paper"):
+        seen[system[0].label] = system[1]
+    for k in mnist_keep_rate.KEEP:
+        same = seen[f"{mnist_keep_rate.SAME}, keep {k:g}"]
+        assert same["p"] == pytest.approx(1 - k)
+        survivors = [n * k for n in same["hidden"]]
+        assert survivors == pytest.approx(mnist_keep_rate.SURVIVORS, abs=k / 2 + 1e-9)  # n is rounded
+        assert seen[f"{mnist_keep_rate.FIXED}, keep {k:g}"]["hidden"] == (2048, 2048, 2048)
+
+
+def test_gaussian_inference_without_dropping_is_the_network():
+    data = load("digits")
+    config = GridConfig(
+        data="digits", fingerprint="", system="", method="drop-connect", p=0.0, hidden=(16, 8), epochs=1
+    )
+    trainer = dropconnect_mnist.GaussianInference(config, data)
+    predicted = trainer.predict(data.x_test[:50], Key(1))
+    assert np.array_equal(predicted, trainer.net.predict(data.x_test[:50]).argmax(axis=1))
+
+
+def test_the_machine_is_chosen_without_test_data():
+    data = load("digits")
+    turned = dataclasses.replace(data, x_test=data.x_test[::-1], y_test=(data.y_test + 1) % 10)
+    config = GridConfig(data="digits", fingerprint="", system="", hidden=(1,), epochs=1)
+    one, two = (computations.Svm(config, d).compute() for d in (data, turned))
+    assert one["measured"] == two["measured"]
+    assert one["test_error"] < 0.05 < two["test_error"]
+
+
+def test_test_data_is_looked_at_once(tmp_path):
+    (tmp_path / "a").mkdir()
+    data = load("digits")
+    config = GridConfig(data="digits", fingerprint="", system="a", hidden=(8,), epochs=4)
+    for curve, there in ((False, [False, False, False, True]), (True, [True] * 4)):
+        trainer = GridTrainer(dataclasses.replace(config, test_curve=curve), data)
+        for _ in range(4):
+            trainer.next_epoch(lambda done, loss: None)
+        assert [math.isfinite(e) for e in trainer.history["test_error"]] == there
+        assert all(map(math.isfinite, trainer.history["train_error"]))
+    held = dataclasses.replace(config, validation=0.25)
+    trainer = GridTrainer(held, data)
+    trainer.next_epoch(lambda done, loss: None)
+    assert math.isfinite(trainer.history["test_error"][0])
+
+
+def test_thinned_rows_spend_some_of_the_time_saved():
+    plan = experiments.load("mnist-table2").jobs.__self__.plan("paper")
+    epochs = {system.label: settings["epochs"] for system, settings, _ in plan}
+    assert {name: n for name, n in epochs.items() if name.startswith("ours")} == {
+        "ours: standard, ReLU, 3 × 1024": 200,
+        "ours: thin, ReLU, 3 × 1024": 350,
+        "ours: thin + max-norm, ReLU, 3 × 1024": 350,
+    }
+
+
+def test_the_autoencoder_has_the_penalty_of_its_configuration():
+    data = load("digits")
+    config = GridConfig(data="digits", fingerprint=data.fingerprint, system="", hidden=(8,), l2=0.5)
+    net = autoencoder.Autoencoder(config, data).net
+    squares = sum(float(np.vdot(w, w)) for name, w in net.get_params().items() if name.endswith("weight"))
+    assert net.penalty() == pytest.approx(0.25 * squares, rel=1e-5)
+
+
+def test_work_counts_multiplications():
+    plain = {"hidden": (30, 20), "epochs": 2, "batch": 10}
+    steps = 2 * 10 * 1e7
+    weights = 5 * 30 + 30 * 20 + 20 * 4
+    assert Trainer.work(plain, 100, 5, 4) == 3 * weights * 100 * 2 + steps
+    thin = Trainer.work({**plain, "method": "thin", "p": 0.5}, 100, 5, 4)
+    assert thin == 3 * (5 * 15 + 15 * 10 + 10 * 4) * 100 * 2 + steps
+    connect = Trainer.work({**plain, "method": "drop-connect", "p": 0.5}, 100, 5, 4)
+    assert connect == 5 * 3 * weights * 100 * 2 + steps
+    params = sum(p.size for _, p, _ in scratch.mlp((5, 30, 20, 4), key=Key(0), drop=None).named_params())
+    assert params == weights + 30 + 20 + 4
+
+
+# --- the residual network ---
+
+
+def image_config(data, **more):
+    common = {"data": "digits", "fingerprint": data.fingerprint, "system": "a", "hidden": (4, 8), "blocks": 2}
+    return residual.ImageConfig(**{**common, "engine": "torch", "epochs": 4, "batch": 50, "lr": 0.05, **more})
+
+
+@pytest.fixture(scope="module")
+def images():
+    pytest.importorskip("torch")
+    data = load("digits")
+    return dataclasses.replace(data, x_train=data.x_train[:100], y_train=data.y_train[:100])
+
+
+class Stop(Progress):
+    """Cuts a run off in its third epoch."""
+
+    def row(self, name, row):
+        if row["epoch"] == 3:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("drop", ["element", "path"])
+def test_a_residual_network_goes_on_where_it_was(tmp_path, images, drop):
+    config = image_config(images, drop=drop, rate=0.3, ramp=drop == "element", cut=2)
+    more = {"trainer": residual.ImageTrainer, "save_every": 0}
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config, images, tmp_path / "a", Stop(), **more)
+    one, two = (train.train(config, images, tmp_path / name, **more) for name in "ab")
+    for file in ("last.npz", "best.npz"):
+        a, b = (_files.load_npz(run.folder / file) for run in (one, two))
+        a.pop("history/seconds", None), b.pop("history/seconds", None)
+        assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
+
+
+def test_rates_of_the_residual_network(images):
+    from thinned import nn
+
+    def rates(trainer, kind):
+        return [m.p for m in trainer.net.module.modules() if type(m) is kind]
+
+    ramp = residual.ImageTrainer(image_config(images, drop="block", rate=0.2, ramp=True), images)
+    ramp.next_epoch(lambda done, loss: None)  # two of eight steps: the last had number 1
+    assert rates(ramp, nn.DropBlock2d) == pytest.approx([0.2 / 8] * 4)
+    assert rates(ramp, nn.Residual) == [0.0] * 4
+    path = residual.ImageTrainer(image_config(images, drop="path", rate=0.4), images)
+    assert rates(path, nn.Residual) == pytest.approx([0.1, 0.2, 0.3, 0.4])
+
+
+def test_the_residual_networks_penalty_is_that_of_its_weights(images):
+    net = residual.ImageTrainer(image_config(images, l2=0.5), images).net
+    weights = [p.detach().numpy() for p in net.module.parameters() if p.dim() > 1]
+    assert net.penalty() == pytest.approx(0.25 * sum(float((w**2).sum()) for w in weights), rel=1e-5)
+    gradients = {name: part.whole(own) for name, own, part in net.named_params()}
+    for name, own, part in net.named_params():
+        decay = 0.5 if part.penalty.l2 else 0.0
+        assert gradients[name] == pytest.approx(decay * own)
+
+
+# --- sweeps ---
+
+ORDER = Order("mnist-gaussian", "smoke", (0, 1))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The order, trained in this process."""
+    return outcome(sweep.run(ORDER, ORDER.jobs(), tmp_path_factory.mktemp("alone"), Told()))
+
+
+def test_what_is_finished_is_not_counted_twice(tmp_path, alone):
+    one = dataclasses.replace(ORDER, only=("dropout",))
+    sweep.run(one, one.jobs(), tmp_path, Told())
+    told = Told()
+    assert outcome(sweep.run(ORDER, ORDER.jobs(), tmp_path, told)) == alone
+    assert len(told.ended) == 4
+
+
+def test_a_run_that_fails_is_shown_and_tried_again(tmp_path, monkeypatch, alone):
+    measure = GridTrainer.measure
+
+    def fails(self):
+        if self.config.method == "gaussian":
+            raise RuntimeError("no luck")
+        return measure(self)
+
+    monkeypatch.setattr(GridTrainer, "measure", fails)
+    stored = sweep.run(ORDER, ORDER.jobs(), tmp_path, Told())
+    assert [run.status for run in stored] == ["done", "done", "failed"] * 2
+    assert stored[2].failure == "RuntimeError: no luck"
+    record = lab.record(ORDER, ORDER.jobs())
+    page = experiments.load("mnist-gaussian").page(record, stored)
+    assert "failed" in html(page)
+    rows = results.rows(experiments.load("mnist-gaussian"), record, stored)
+    assert rows[2]["lost"] == {0: "failed", 1: "failed"}
+    assert rows[2]["test_error"] is None
+    monkeypatch.undo()
+    assert outcome(sweep.run(ORDER, ORDER.jobs(), tmp_path, Told())) == alone
+
+
+def test_unknown_systems_are_named():
+    with pytest.raises(LabError, match="Gaussian noise"):
+        dataclasses.replace(ORDER, only=("nothing",)).jobs()
+
+
+def test_held_out_data_is_judged_by(tmp_path):
+    asked = dataclasses.replace(ORDER, seeds=(0,), only=("dropout",), validation=0.25)
+    (run,) = sweep.run(asked, asked.jobs(), tmp_path, Told())
+    assert run.result["judged_on"] == "held-out training data"
+    assert lab.default_out(asked) != lab.default_out(ORDER)
+    record = dataclasses.replace(lab.record(asked, asked.jobs()), budget="quick")
+    with pytest.raises(LabError, match="held-out"):
+        lab.publish(tmp_path / "results", record, [run])
+    with pytest.raises(LabError, match="smoke"):
+        lab.publish(tmp_path / "results", dataclasses.replace(record, budget="smoke"), [run])
+    assert not (tmp_path / "results").exists()
+
+
+def children(pid):
+    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
+def test_a_killed_sweep_goes_on_and_a_dead_worker_is_replaced(tmp_path, alone):
+    folder = tmp_path / "thinned-runs" / "mnist-gaussian-smoke"
+    with start(tmp_path, *SWEEP, "--workers", "2") as process:
+        wait_for(process, lambda: len(list(folder.glob("*/result.json"))) >= 2)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -9
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
+    assert 2 <= len(before) < 12
+    with start(tmp_path, *SWEEP, "--workers", "2") as process:
+        wait_for(process, lambda: len(list(folder.glob("*/config.json"))) > len(before) + 2)
+        workers = [
+            pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        os.kill(workers[0], signal.SIGKILL)
+        _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "a worker died" in err
+    assert re.search(r"\[\d+/\d+\] .*; about \d+ (s|min) left", err), err
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    stored = [runs.read(path.parent) for path in folder.glob("*/config.json")]
+    assert [run.status for run in stored] == ["done"] * 12
+    assert outcome([runs.read(folder / name) for name, *_ in alone]) == alone  # the first two of four seeds
+
+
+# --- the command ---
+
+
+def test_the_list_tells_time_and_what_is_done(in_tmp):
+    call("reproduce", "linear-theory", "--budget", "smoke")
+    found = {e["name"]: e for e in json.loads(call("reproduce", "--list", "--json").stdout)}
+    assert list(found) == list(experiments.NAMES)
+    assert found["linear-theory"]["done"] == {"smoke": [1, 1], "quick": [], "paper": []}
+    assert all(seconds > 0 for e in found.values() for seconds in e["seconds"].values())
+    shown = call("reproduce", "--list").stdout
+    assert "1 of 1 runs done" in shown
+
+
+@pytest.mark.parametrize("workers", [1, 2, 9])
+def test_a_dry_run_trains_nothing(in_tmp, workers, monkeypatch):
+    monkeypatch.setattr(sweep, "_speed", lambda: 1e6)
+    monkeypatch.setattr(sweep, "cores", lambda: 2)
+    shown = call(
+        "reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", 3, "--dry-run", "--workers", workers
+    )
+    assert "Gaussian noise" in shown.stdout
+    costs = [sweep.seconds(job, 1) for job in Order("mnist-gaussian", "smoke", (0, 1, 2)).jobs()]
+    threads = "2 threads" if workers == 1 else "1 thread"
+    time = time_text(
+        costs[0] * {1: 9, 2: 5, 9: 5}[workers]
+    )  # small products take one thread; there are 2 cores
+    told = f"about {time} in all by {workers} worker{'s' * (workers > 1)} with {threads} each"
+    assert shown.stdout.splitlines()[-1] == f"{told}; nothing was trained"
+    assert list(in_tmp.iterdir()) == []
+
+
+def test_one_command_writes_report_rows_and_index(in_tmp):
+    result = call("reproduce", "linear-theory", "--budget", "smoke")
+    assert result.exit_code == 0, result.output
+    folder = in_tmp / "thinned-runs" / "linear-theory-smoke"
+    assert json.loads((folder / "linear-theory.json").read_text())["rows"][0]["budget"] == "smoke"
+    assert (in_tmp / "thinned-runs" / "index.html").exists()
+    assert "standard errors" in result.stdout
+    assert call("report", folder).stdout == result.stdout
+
+
+def test_a_failed_run_ends_with_1(in_tmp, monkeypatch):
+    monkeypatch.setattr(linear_theory.Simulation, "rate", lambda *args: 1 / 0)
+    result = call("reproduce", "linear-theory", "--budget", "smoke")
+    assert result.exit_code == 1
+    assert "1 of 1 runs failed; the first: ZeroDivisionError" in result.stderr
+
+
+def test_commands_name_no_folders_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "thinned",
+        "compare",
+        f"--data={tmp_path / 'a' / 'mine.npz'}",
+        "--out",
+        "/elsewhere/deep/runs",
+        "-x",
+    ]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert runs.command() == "thinned compare --data=a/mine.npz --out runs -x"
+
+
+# --- results ---
+
+
+def rows_of(budget, **systems):
+    stat = {"mean": 1.0, "sd": None}
+    common = {"budget": budget, "seeds": [0], "source": None, "figures": {}, "lost": {}, "seconds": stat,
+              "device": "a machine", "commit": "abc", "command": "thinned reproduce"}  # fmt: skip
+    return [{"system": name, "test_error": {"mean": e, "sd": None}, **common} for name, e in systems.items()]
+
+
+def test_rows_replace_those_they_repeat(tmp_path):
+    experiment = experiments.load("mnist-gaussian")
+    results.save(tmp_path, experiment, rows_of("quick", standard=2.0, dropout=1.5))
+    results.save(tmp_path, experiment, rows_of("paper", dropout=1.1))
+    path = results.save(tmp_path, experiment, rows_of("quick", dropout=1.4, gone=9.0))
+    found = [(row["budget"], row["system"], row["test_error"]["mean"]) for row in results.read(path)]
+    assert found == [("quick", "standard", 2.0), ("quick", "dropout", 1.4), ("paper", "dropout", 1.1)]
+    (tmp_path / "mnist-gaussian.json").write_text('{"rows": ')
+    with pytest.raises(LabError, match=r"mnist-gaussian\.json: damaged"):
+        results.read(path)
+
+
+@pytest.mark.parametrize(
+    ("mean", "sd", "text"),
+    [
+        (15062.0, None, "15062"),
+        (252.0, 0.0, "252 ± 0"),
+        (1e-16, 2e-17, "1e-16 ± 2e-17"),
+        (2.34567, None, "2.346"),
+    ],
+)
+def test_counts_are_told_whole_and_measures_in_four_digits(mean, sd, text):
+    assert results._short({"mean": mean, "sd": sd}) == text
+
+
+def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(tmp_path, everything):
+    _, record, stored = everything["mnist-keep-rate"]
+    keep = experiments.load("mnist-keep-rate")
+    told = []
+    for members in (stored[:3], stored, stored[:3]):
+        page = dataclasses.replace(keep.page(record, members), notes=[f"of {len(members)}"])
+        path = results.save(tmp_path, keep, results.rows(keep, record, members), page)
+        told.append(json.loads(path.read_text("utf-8"))["told"]["smoke"])
+    part, whole, again = told
+    assert part["finding"] != whole["finding"]
+    assert whole["notes"] == [f"of {len(stored)}"]
+    assert again == {**whole, "notes": ["of 3"]}
+    assert whole["pictures"]
+    assert len(results.read(path)) == len(stored)
+
+
+def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
+    gaussian = experiments.load("mnist-gaussian")
+    results.save(tmp_path / "results", gaussian, rows_of("quick", dropout=1.4), paper=7200.0)
+    (tmp_path / "results-notes.md").write_text("# By hand\n")
+    text = results.write_page(tmp_path / "results").read_text("utf-8")
+    for name in experiments.NAMES:
+        section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+        for target in experiments.load(name).targets:
+            if any(t.theirs for t in experiments.load(name).targets):
+                assert f"| {target.label} |" in section
+    assert "| DBM + dropout finetuning, 500-500-2000 | 0.79 | not run | not run |" in text
+    assert "| dropout |  | not run | 1.40 | 1 |" in text
+    assert "5 seeds) is not run: about 2.0 h on the machine named below." in text
+    assert text.endswith("# By hand\n")
+    results.save(tmp_path / "results", gaussian, rows_of("paper", dropout=1.2), paper=7200.0)
+    text = results.page(tmp_path / "results")
+    assert "5 seeds) is run for 1 of 3 rows, the whole takes about 2.0 h on the machine named below." in text
+
+
+def test_a_run_that_was_cut_off_is_not_published(tmp_path, everything):
+    _, record, stored = everything["mnist-gaussian"]
+    first, *others = stored
+    record = dataclasses.replace(record, budget="quick")
+    lab.publish(tmp_path / "results", record, [dataclasses.replace(first, result={}), *others])
+    rows = results.read(tmp_path / "results" / "mnist-gaussian.json")
+    assert len(rows) == len(stored) - 1
+    assert not any(row["lost"] for row in rows)
+
+
+def test_what_budgets_have_in_common_is_told_once():
+    notes = {"quick": ["same", "small"], "paper": ["same"]}
+    assert results._differences(notes) == [
+        "Where `quick` and `paper` differ from the source:\n\n- same",
+        "Where `quick` differs from the source:\n\n- small",
+    ]
+    assert results._differences({"quick": ["a", "b"]}) == [
+        "Where `quick` differs from the source:\n\n- a\n- b"
+    ]
+    assert results._differences({}) == []
+
+
+def test_the_committed_page_is_what_the_command_writes():
+    committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert committed == results.page(ROOT / "docs" / "results"), "run: thinned reproduce --page"
+
+
+def test_time_is_told_in_words():
+    assert [time_text(s) for s in (0.2, 40, 700, 3600 * 5)] == ["1 s", "40 s", "12 min", "5.0 h"]
+
+
+# --- pictures ---
+
+
+def test_lines_are_svg_with_a_bar_for_each_deviation():
+    curves = {"a & b": [plots.Point(1, 2.0, 0.5), plots.Point(10, 1.0)], "c": [plots.Point(1, math.nan)]}
+    figure = plots.lines("t", "x", "y", curves, log=True)
+    tree = ET.fromstring(figure.svg)
+    names = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text") if text.get("class")]
+    assert names == ["a & b"]
+    assert len(list(tree.iter("{http://www.w3.org/2000/svg}circle"))) == 2
+    assert len(list(tree.iter("{http://www.w3.org/2000/svg}path"))) == 2  # the curve, and one bar
+    assert figure.themed
+    with pytest.raises(ValueError, match="finite"):
+        plots.lines("t", "x", "y", {"a": []})
+
+
+def test_tiles_are_a_png_with_a_square_a_unit():
+    from matplotlib import image
+
+    weights = np.arange(5 * 12, dtype=float).reshape(5, 12) - 30
+    figure = plots.tiles("features", weights, (3, 4), "", columns=4)
+    sheet = image.imread(io.BytesIO(figure.png))
+    times = 640 // (4 * 5 + 1)  # each pixel of a feature is a square of so many
+    assert sheet.shape[:2] == (times * (2 * 4 + 1), times * (4 * 5 + 1))
+
+
+def test_a_job_fails_in_its_own_words(tmp_path):
+    config = GridConfig(data="digits", fingerprint="", system="a", hidden=(4,), epochs=1)
+
+    class Broken(GridTrainer):
+        def build(self):
+            raise MemoryError("too large")
+
+    run = workers.train_one(Job(config, load("digits"), Broken), tmp_path, Told(), 1.0)
+    assert (run.status, run.failure) == ("failed", "MemoryError: too large")
+    assert Record.load(tmp_path).stored(tmp_path) == [run]
+    assert run_name(config) == Run(tmp_path, config).folder.name
