@@ -42,9 +42,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from rich.console import Console
-from thinned.lab import sweep
+from thinned.lab.sweeping import sweep
 from thinned.lab.compare import Job
-from thinned.lab.data import load
+from thinned.lab.data.dataset import load
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.reporting.progress_bars import Lines
 from thinned.lab.sweeping.sweep import Order
