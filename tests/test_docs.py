@@ -1,0 +1,71 @@
+"""The pages: their links lead somewhere, their examples run, and they name no path of one machine."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+TEXTS = [page for page in PAGES if page.name != "results.md"]
+TEXTS += [ROOT / "docs" / "explore.html", ROOT / "Makefile", ROOT / "pyproject.toml"]
+# A path that only one machine has, and a source named by its number in a folder outside the repository.
+LOCAL = re.compile(r"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt|opt|srv)/|\b[A-Z]:\\|\bsources?[ /]0\d")
+CODE = re.compile(r"^```.*?^```|`[^`\n]*`|^ {4}.*?$", re.DOTALL | re.MULTILINE)
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def links(text):
+    """The targets of Markdown links and of images, outside code and on this site."""
+    text = CODE.sub("", text)
+    found = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r"(?:src|href)=\"([^\"]+)\"", text)
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
+
+
+def anchors(text):
+    """What a page's headings are called in links: GitHub's rule."""
+    headings = re.findall(r"^#+ (.+)$", CODE.sub(lambda found: found[0].strip("`"), text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "explore.html"], ids=name)
+def test_links_lead_somewhere(page):
+    for target in links(page.read_text(encoding="utf-8")):
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.exists(), f"{name(page)} links to {target}, which is not there"
+        if anchor:
+            known = anchors(file.read_text(encoding="utf-8"))
+            assert anchor in known, f"{name(page)} links to {target}; the headings are {sorted(known)}"
+
+
+def test_the_links_are_found():
+    text = '[a](x.md#b) `[no](code)` <img src="i.png"> [out](https://example.org)\n\n    [no](either)\n'
+    assert links(text) == ["x.md#b", "i.png"]
+    assert anchors("# Thin: on `these` alone\n\n## What p means\n") == {"thin-on-these-alone", "what-p-means"}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_no_page_names_a_path_of_one_machine(path):
+    found = LOCAL.search(path.read_text(encoding="utf-8"))
+    assert not found, f"{name(path)} has {found.group()!r}"
+
+
+def test_newcomers_find_the_way():
+    assert "docs/design.md" in links((ROOT / "README.md").read_text(encoding="utf-8"))
+    readme = links((ROOT / "README.md").read_text(encoding="utf-8"))
+    unreached = [name(page) for page in ROOT.glob("docs/*.md") if name(page) not in readme]
+    assert unreached == ["docs/results-notes.md"], "results.md is written from these notes"
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_the_examples_of_the_readme_run(i, capsys):
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) == 3
+    exec(examples[i], {})
+    assert capsys.readouterr().out
