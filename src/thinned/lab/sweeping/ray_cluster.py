@@ -26,10 +26,12 @@ from thinned.lab.sweeping.processes import News, Told, environment, threads_of, 
 from thinned.lab.training.train import limited
 
 ANSWER = 5.0  # seconds for a machine to answer
+FAREWELL = 10.0  # seconds for the tasks of a stopped sweep to end
 PATIENCE = 30.0  # seconds until a process of a killed sweep has let go of its run
 CLIENT_PORT = 10001  # of ray://
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])  # RFC 9113, section 3.4
 SETTINGS = 4  # the kind of frame that answers it
+STOPS = ("begin", "step", "row")  # news after which a run can stop: its checkpoint is all that counts
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # a cluster of our own reports to nobody
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",  # what Ray says of its processes, in pages
@@ -74,6 +76,32 @@ def cpus(ray: Any) -> list[int]:
     return [count for count in every if count] or [1]
 
 
+class Stopped(BaseException):
+    """The sweep was stopped, so this run stops too."""
+
+
+class Mail:
+    """An actor between the tasks and the driver: it collects news, and knows whether the sweep goes on."""
+
+    def __init__(self) -> None:
+        self.waiting: list[News] = []
+        self.open = True
+
+    def put(self, news: News) -> bool:
+        """Add news; returns whether the sweep goes on."""
+        self.waiting.append(news)
+        return self.open
+
+    def take(self) -> list[News]:
+        """The news since the last call, in order."""
+        taken, self.waiting = self.waiting, []
+        return taken
+
+    def close(self) -> None:
+        """The sweep was stopped."""
+        self.open = False
+
+
 class Cluster:
     """Tasks of Ray, a run each; at most `count` at once, each with `threads` CPUs."""
 
@@ -88,20 +116,27 @@ class Cluster:
         self.busy: dict[Any, int] = {}
 
     def __enter__(self) -> Cluster:
-        from ray.util.queue import Queue
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(self.ray.get_runtime_context().get_node_id(), soft=True)
-        self.mail = Queue(actor_options={"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here})
+        mail = self.ray.remote(Mail).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+        self.mail = mail.remote()
         todo, out, save_every = self.job
         self.common = self.ray.put(todo), out, save_every, self.threads, self.mail, list(sys.argv)
         return self
 
     def __exit__(self, *error: Any) -> None:
+        """Ask the tasks to end, and wait until they have; Ctrl-C ends the wait.
+
+        No task is cancelled: where its reply arrives at the same moment, Ray aborts the driver ("Tried to
+        complete task that was not pending", seen with Ray 2.60). A task that does not end in time ends with
+        the connection.
+        """
+        if not self.busy:
+            return
         with contextlib.suppress(self.ray.exceptions.RayError):
-            for task in self.busy:
-                self.ray.cancel(task, force=True)
-            self.mail.shutdown(force=True)
+            self.ray.get(self.mail.close.remote(), timeout=FAREWELL)
+            self.ray.wait(list(self.busy), num_returns=len(self.busy), timeout=FAREWELL)
 
     def start(self, run: int) -> bool:
         """Submit run number `run`."""
@@ -114,7 +149,7 @@ class Cluster:
         """What the tasks sent, then which of them ended: a task has sent all before it ends."""
         ended, _ = self.ray.wait(list(self.busy), num_returns=1, timeout=0.2)
         with contextlib.suppress(self.ray.exceptions.RayError):  # the mail was lost, no run is
-            yield from self.mail.get_nowait_batch(self.mail.qsize())
+            yield from self.ray.get(self.mail.take.remote())
         for task in ended:
             run = self.busy.pop(task)
             try:
@@ -136,11 +171,14 @@ def _train(
     argv: list[str],
 ) -> str:
     """What a task does: one run. Returns what the user should know and all runs have in common, or ""."""
-    from ray.exceptions import RayError
+    import ray
 
     def send(call: str, arguments: tuple[Any, ...]) -> None:
-        with contextlib.suppress(RayError):  # nobody listens for the moment; the run goes on
-            mail.put(News(run, call, arguments))
+        goes_on = True
+        with contextlib.suppress(ray.exceptions.RayError):  # nobody listens for the moment; the run goes on
+            goes_on = ray.get(mail.put.remote(News(run, call, arguments)))
+        if not goes_on and call in STOPS:
+            raise Stopped
 
     sys.argv = argv  # results name the command
     if "torch" in sys.modules:  # imported later, it asks the environment
@@ -157,6 +195,8 @@ def _train(
             time.sleep(0.5)
         except LabError as error:
             return str(error)
+        except Stopped:
+            return ""
 
 
 def _answers(address: str) -> None:
