@@ -6,10 +6,7 @@ import math
 import numbers
 import operator
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from thinned.key import Key
+from typing import Any
 
 
 def number(name: str, value: Any) -> float:
@@ -71,17 +68,6 @@ def one_of(name: str, value: Any, choices: Iterable[Any]) -> Any:
     choices = list(choices)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
-    return value
-
-
-def is_key(name: str, value: Any) -> Key:
-    """A `thinned.Key`."""
-    from thinned.key import Key
-
-    if not isinstance(value, Key):
-        raise TypeError(
-            f"{name} must be a thinned.Key, such as Key(0), got {value!r} ({type(value).__name__})"
-        )
     return value
 
 

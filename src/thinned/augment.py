@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from thinned import _array, _checks, masks
-from thinned.key import Key, normals, permutation, words
+from thinned.key import Key, is_key, normals, permutation, words
 
 
 def cutout(
@@ -101,7 +101,7 @@ def attentive_cutmix(
 def _checked_images(images: Any, key: Any) -> None:
     """``images`` (N, C, H, W) of floating-point numbers, and a key."""
     _array.floating("images", images)
-    _checks.is_key("key", key)
+    is_key("key", key)
     _checks.rank("images", images, "(N, C, H, W)", 4, 4)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from thinned import _array, _checks, kernels, masks, theory
 from thinned.kernels import Linear, Map, block, connect
-from thinned.key import Key, threshold
+from thinned.key import Key, is_key, threshold
 
 
 def dropout(
@@ -278,7 +278,7 @@ def _checked(
     if not (type(p) is float and 0.0 <= p <= 1.0):  # what is right is let through at once
         p = _checks.probability("p", p)
     if type(key) is not Key:
-        _checks.is_key("key", key)
+        is_key("key", key)
     if type(sample_offset) is not int or sample_offset != 0:
         _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
     _checks.rank("x", x, layout, low, high)

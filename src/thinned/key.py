@@ -19,7 +19,17 @@ from numpy.typing import NDArray
 
 from thinned import _checks
 
-__all__ = ["Key", "bernoulli", "choose", "normals", "permutation", "philox4x32", "threshold", "words"]
+__all__ = [
+    "Key",
+    "bernoulli",
+    "choose",
+    "is_key",
+    "normals",
+    "permutation",
+    "philox4x32",
+    "threshold",
+    "words",
+]
 
 GROUP = 128  # units in a group: the bits of one Philox output
 BERNOULLI, FOLD_IN, WORDS = 0, 1, 2  # domains: the last word of the counter
@@ -54,6 +64,15 @@ class Key:
             data = _checks.integer("data", data, 0, 1 << 64)
         k0, k1, _, _ = _ten_rounds((data & _LOW, data >> 32, 0, FOLD_IN), self.words)
         return Key(k0 | k1 << 32)
+
+
+def is_key(name: str, value: Any) -> Key:
+    """The value itself, a `thinned.Key`; else TypeError."""
+    if not isinstance(value, Key):
+        raise TypeError(
+            f"{name} must be a thinned.Key, such as Key(0), got {value!r} ({type(value).__name__})"
+        )
+    return value
 
 
 def philox4x32(counter: tuple, key: tuple[int, int]) -> tuple[NDArray[np.uint32], ...]:
@@ -140,7 +159,7 @@ def choose(key: Key, n: int, k: int) -> NDArray[np.int64]:
 
     Raises ValueError where ``k`` is not in [0, n].
     """
-    _checks.is_key("key", key)
+    is_key("key", key)
     n = _checks.integer("n", n, 0)
     k = _checks.integer("k", k, 0)
     if k > n:

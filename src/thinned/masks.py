@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from thinned import _array, _checks, kernels, theory
 from thinned.kernels.block import Blocks
-from thinned.key import Key, threshold, words
+from thinned.key import Key, is_key, threshold, words
 
 Mask = NDArray[np.bool_]
 Units = tuple[int, int]  # the first unit, and how many elements, one after the other, make one
@@ -34,7 +34,7 @@ def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0,
     """
     sizes = _checks.shape("shape", shape)
     p = _checks.probability("p", p)
-    _checks.is_key("key", key)
+    is_key("key", key)
     n = math.prod(sizes)
     start = _checks.integer("start", start, 0, 1 << 64)
     if start + n > 1 << 64:

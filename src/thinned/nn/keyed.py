@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from thinned import _checks
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.nn.modules import Drop
 from thinned.nn.stream import Named, recomputing
 
@@ -47,7 +47,7 @@ def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iter
     Raises TypeError or ValueError where an argument is of the wrong kind or range, RuntimeError where
     another thread holds the model.
     """
-    _checks.is_key("key", key)
+    is_key("key", key)
     base = key.fold_in(_checks.integer("step", step, 0, 1 << 64))
     sample_offset = _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
     drops = [(drop, Named(base.fold_in(name), sample_offset)) for name, drop in named_drops(model)]

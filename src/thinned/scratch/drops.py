@@ -15,7 +15,7 @@ from thinned.functional import (
     spatial_dropout,
     thin_dropout,
 )
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.scratch.layers import Array, Layer, Linear, same_shape, table
 
 
@@ -29,7 +29,7 @@ class Drop(Layer):
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """Any shape -> same; a key drops units, no key evaluates."""
         if key is not None:
-            _checks.is_key("key", key)
+            is_key("key", key)
         self._saved = (key,)
         return self._apply(x, key)
 
@@ -131,7 +131,7 @@ class DropConnect(Linear):
         """(N, n_in) -> (N, n_out); a key drops weights, no key evaluates."""
         x = table("x", x, self.n_in, self.dtype)
         if key is not None:
-            _checks.is_key("key", key)
+            is_key("key", key)
         self._saved = (x, key)
         draw: dict[str, Any] = {"key": key or Key(0), "training": key is not None}
         weight, bias = self.params["weight"], self.params["bias"]

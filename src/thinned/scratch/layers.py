@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from thinned import _array, _checks
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices, Penalty
-from thinned.key import Key, normals
+from thinned.key import Key, is_key, normals
 
 Array = NDArray[Any]  # of float32 or float64
 BLOCK = 1 << 17  # elements: few enough that several blocks stay in cache, enough that calls cost nothing
@@ -180,7 +180,7 @@ class Linear(Layer):
         self.max_norm = None if max_norm is None else _checks.positive("max_norm", max_norm)
         self.dtype = float_dtype(dtype)
         std = _init_std(init, self.n_in, self.n_out)
-        weight = std * normals(_checks.is_key("key", key), self.n_out * self.n_in)
+        weight = std * normals(is_key("key", key), self.n_out * self.n_in)
         self.params = {
             "weight": weight.reshape(self.n_out, self.n_in).astype(self.dtype),
             "bias": np.zeros(self.n_out, self.dtype),

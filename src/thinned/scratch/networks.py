@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from thinned import _checks
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.scratch.drops import Dropout
 from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, Tanh, floats
 from thinned.scratch.optimizers import SGD
@@ -41,7 +41,7 @@ class Network(Layer):
         """A key for each layer, or None for each in evaluation."""
         if key is None:
             return dict.fromkeys(self.children)
-        _checks.is_key("key", key)
+        is_key("key", key)
         return {name: key.fold_in(name) for name in self.children}
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
@@ -162,7 +162,7 @@ class ThreeLayerNet(Network):
         _checks.positive_int("n_hidden1", n_hidden1)
         _checks.positive_int("n_hidden2", n_hidden2)
         _checks.probability("input_p", input_p)
-        key = _checks.is_key("key", key)
+        key = is_key("key", key)
         hidden: dict[str, Any] = {"l2": l2, "max_norm": max_norm, "dtype": dtype}
         self.drop0 = Dropout(input_p, rescale)
         self.fc1 = Linear(n_in, n_hidden1, key=key.fold_in(0), **hidden)
@@ -224,7 +224,7 @@ def mlp(
     if len(sizes) < 2:
         raise ValueError(f"sizes: expected (n_in, *hidden, n_out), came {tuple(sizes)}")
     p, input_p = _checks.probability("p", p), _checks.probability("input_p", input_p)
-    key = _checks.is_key("key", key)
+    key = is_key("key", key)
     _checks.one_of("activation", activation, (*ACTIVATIONS, "identity", "maxout"))
     if connect is not None and (drop is not None or activation == "maxout"):
         raise ValueError("connect: expected drop=None and another activation than maxout with it")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from thinned import _checks
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.scratch.layers import Array, Layer, float_dtype, floats, same_shape
 
 
@@ -163,7 +163,7 @@ class BatchNorm(Normalize):
                 buffer.reshape(-1, *[1] * (x.ndim - 2)).astype(np.float64) for buffer in self.buffers.values()
             )
             return self._normalize(x, mean, variance, fixed=True)
-        _checks.is_key("key", key)
+        is_key("key", key)
         mean, variance = self._moments(x)
         n = x.size // self.shape[0]
         for name, new in (("running_mean", mean), ("running_var", variance * (n / (n - 1)))):

@@ -10,7 +10,7 @@ import numpy as np
 from thinned import _checks, masks
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.scratch.drops import Drop, DropConnect, Dropout, ThinDropout
 from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, Tanh
 from thinned.scratch.networks import Network
@@ -94,7 +94,7 @@ class Thin(Network):
         if key is None:
             self._saved = list(self.children.values())
             return super().forward(x)
-        _checks.is_key("key", key)
+        is_key("key", key)
         self._saved = list(self._steps.values())
         for name, layer in self._steps.items():
             x = layer.forward(x, key if isinstance(layer, Chain) else key.fold_in(name))
@@ -148,7 +148,7 @@ class Chain(Network):
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n_in) -> (N, n_out), in training; ``key`` is that of the whole network."""
-        key = _checks.is_key("key", key)
+        key = is_key("key", key)
         picked = list(self._pick(key))
         ys = []
         for g, few in enumerate(self.groups):

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from thinned import _array, _checks
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.uncertainty.prediction import OUTPUTS, Array, Prediction, Summary, probabilities, summarise
 
 MEMORY = 1 << 28  # bytes that a batch may take, by default
@@ -158,7 +158,7 @@ def _drawn(
     sampler: Sampler, x: Any, samples: int, key: Key, batch_size: int | None, progress: bool | Told
 ) -> Iterator[Array]:
     """The samples of the outputs, batch after batch of rows."""
-    samples, key = _checks.positive_int("samples", samples), _checks.is_key("key", key)
+    samples, key = _checks.positive_int("samples", samples), is_key("key", key)
     if not sampler.random:
         why = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in sampler.fixed.items())
         raise ValueError(f"model must hold dropout with p > 0, got nothing that drops{why and f' ({why})'}")

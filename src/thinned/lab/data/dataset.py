@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned import _checks
-from thinned.key import Key, choose, normals, permutation
+from thinned.key import Key, choose, is_key, normals, permutation
 from thinned.lab.data import files as tables
 from thinned.lab.data import images
 from thinned.lab.data.files import Table
@@ -128,7 +128,7 @@ def holdout(dataset: Dataset, n_or_share: int | float, key: Key) -> Dataset:
     Raises:
         TypeError, ValueError: nothing would be held out, or nothing left to train on.
     """
-    key = _checks.is_key("key", key)
+    key = is_key("key", key)
     total = len(dataset.x_train)
     if isinstance(n_or_share, (float, np.floating)):
         if not 0.0 < n_or_share < 1.0:
@@ -158,7 +158,7 @@ def spiral(samples: int = 2000, classes: int = 3, *, key: Key) -> tuple[Floats, 
     Source: Kinsley and Kukieła 2020, "Neural networks from scratch in Python", after Karpathy's CS231n notes.
     """
     samples, classes = _checks.positive_int("samples", samples), _checks.positive_int("classes", classes)
-    noise = 0.2 * normals(_checks.is_key("key", key), samples * classes).reshape(classes, samples)
+    noise = 0.2 * normals(is_key("key", key), samples * classes).reshape(classes, samples)
     r = np.linspace(0.0, 1.0, samples)
     t = np.linspace(4.0 * np.arange(classes), 4.0 * np.arange(1, classes + 1), samples, axis=1) + noise
     x = np.stack([r * np.sin(2.5 * t), r * np.cos(2.5 * t)], axis=-1)

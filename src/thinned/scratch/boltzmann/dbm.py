@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from thinned import _array, _checks
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.scratch.boltzmann.machine import Machine, Upward, layer_sizes, sample, units
 from thinned.scratch.boltzmann.rbm import RBM
 
@@ -43,7 +43,7 @@ class DBM(Machine):
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__(l2, dtype)
-        self.sizes, key = layer_sizes(sizes), _checks.is_key("key", key)
+        self.sizes, key = layer_sizes(sizes), is_key("key", key)
         self.iterations = _checks.positive_int("iterations", iterations)
         for i, (n_in, n_out) in enumerate(pairwise(self.sizes)):
             self._make(f"weight{i}", key.fold_in(i), n_out, n_in)
@@ -71,7 +71,7 @@ class DBM(Machine):
 
         ``how``: all other arguments of `RBM.fit`. Returns the reconstruction errors of each RBM.
         """
-        key, lr = _checks.is_key("key", key), _checks.positive("lr", lr)
+        key, lr = is_key("key", key), _checks.positive("lr", lr)
         errors, last = [], self.top - 1
         biases = [np.zeros((0, n)) for n in self.sizes]
         for i, (n_in, n_out) in enumerate(pairwise(self.sizes)):
@@ -151,7 +151,7 @@ class DBM(Machine):
 
     def gibbs(self, state: State, key: Key, steps: int = 1) -> State:
         """So many times: odd layers given the even ones, then even ones given the odd; v is layer 0."""
-        state, key = self._layers(state), _checks.is_key("key", key)
+        state, key = self._layers(state), is_key("key", key)
         for t in range(_checks.positive_int("steps", steps)):
             now = key.fold_in(t)
             for i in (*range(1, self.top + 1, 2), *range(0, self.top + 1, 2)):

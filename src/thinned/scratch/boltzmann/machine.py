@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from thinned import _array, _checks, kernels
 from thinned.kernels.survivors import Penalty
-from thinned.key import Key, permutation
+from thinned.key import Key, is_key, permutation
 from thinned.scratch.drops import Dropout
 from thinned.scratch.layers import Array, Layer, Linear, Part, float_dtype
 from thinned.scratch.networks import Network, Sequential, mlp
@@ -168,7 +168,7 @@ class Machine(Initialises, Layer):
         Source: Hinton 2002, doi:10.1162/089976602760128018; Tieleman 2008, doi:10.1145/1390156.1390290.
         """
         x = _probabilities("x", x, self.sizes[0])
-        key, k = _checks.is_key("key", key), _checks.positive_int("k", k)
+        key, k = is_key("key", key), _checks.positive_int("k", k)
         epochs, batch = _checks.positive_int("epochs", epochs), _checks.positive_int("batch", batch)
         optimizer = SGD(_checks.positive("lr", lr), momentum=momentum)
         order, chain = key.fold_in("order"), key.fold_in("chain")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from thinned import _array, _checks
-from thinned.key import Key
+from thinned.key import Key, is_key
 from thinned.scratch.boltzmann.machine import Initialises, Machine, Upward, layer_sizes, sample, units
 from thinned.scratch.layers import Array
 from thinned.scratch.networks import Network
@@ -50,7 +50,7 @@ class RBM(Machine):
         self.copies = tuple(_checks.positive_int(f"copies[{i}]", n) for i, n in enumerate(copies))
         if len(self.copies) != 2:
             raise ValueError(f"copies: expected (visible, hidden), came {copies}")
-        self._make("weight", _checks.is_key("key", key), self.n_hidden, self.n_visible)
+        self._make("weight", is_key("key", key), self.n_hidden, self.n_visible)
         self._make("visible", key, self.n_visible)
         self._make("hidden", key, self.n_hidden)
 
@@ -84,7 +84,7 @@ class RBM(Machine):
 
     def gibbs(self, state: Any, key: Key, steps: int = 1) -> Any:
         """v → h ~ P(h | v) → v ~ P(v | h), so many times: (N, n_visible) -> same."""
-        v, key = state, _checks.is_key("key", key)
+        v, key = state, is_key("key", key)
         for t in range(_checks.positive_int("steps", steps)):
             h = sample(self.up(v), key.fold_in(2 * t), self.copies[1])
             v = sample(self.down(h), key.fold_in(2 * t + 1), self.copies[0])
@@ -120,7 +120,7 @@ class RBM(Machine):
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """P(h = 1 | x), (N, n_visible) -> (N, n_hidden); a key: a sample."""
         h: Array = self.up(x)
-        return h if key is None else sample(h, _checks.is_key("key", key), self.copies[1])
+        return h if key is None else sample(h, is_key("key", key), self.copies[1])
 
 
 class DBN(Initialises, Network):
@@ -137,7 +137,7 @@ class DBN(Initialises, Network):
     def __init__(
         self, sizes: Sequence[int], *, key: Key, l2: float = 0.0, dtype: DTypeLike = np.float32
     ) -> None:
-        self.sizes, key = layer_sizes(sizes), _checks.is_key("key", key)
+        self.sizes, key = layer_sizes(sizes), is_key("key", key)
         self.rbms = [
             RBM(a, b, key=key.fold_in(i), l2=l2, dtype=dtype) for i, (a, b) in enumerate(pairwise(self.sizes))
         ]
@@ -150,7 +150,7 @@ class DBN(Initialises, Network):
         """
         errors = []
         for i, rbm in enumerate(self.rbms):
-            errors.append(rbm.fit(x, key=_checks.is_key("key", key).fold_in(i), **how))
+            errors.append(rbm.fit(x, key=is_key("key", key).fold_in(i), **how))
             x = rbm.up(x)
         return errors
 
@@ -159,7 +159,7 @@ class DBN(Initialises, Network):
 
         (N, n_visible) -> same; the chains need many steps to forget where they began.
         """
-        key, h = _checks.is_key("key", key), start
+        key, h = is_key("key", key), start
         for rbm in self.rbms[:-1]:
             h = rbm.up(h)
         h = sample(self.rbms[-1].up(self.rbms[-1].gibbs(h, key, steps)), key.fold_in("top"))
