@@ -1,4 +1,4 @@
-# Every target makes .venv when it is missing. Needs Python 3.10+, and a C++ compiler for the fast kernels.
+# Every target makes .venv if it is missing. This needs Python 3.10+; the fast kernels need a C++ compiler.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,9 +9,9 @@ SOURCES := $(shell find src -type f -not -name '*.pyc' -not -name '*.so') CMakeL
 
 setup: $(VENV)/installed
 
-# The built wheel with all extras: what is tested is what users get, never src/.
+# The built wheel with all extras. The tests run on what users install, never on src/.
 $(VENV)/installed: constraints.txt $(SOURCES)
-	@test -x $(BIN)/python || { echo "making $(VENV): once, some minutes (PyTorch is large)"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/python || { echo "making $(VENV): this takes some minutes, once (PyTorch is large)"; $(PYTHON) -m venv $(VENV); }
 	@echo "building the wheel"
 	@$(PIP) install --quiet -c constraints.txt scikit-build-core nanobind cmake ninja
 	@rm -rf dist
@@ -32,17 +32,18 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# Every file of the folder is a benchmark; blocks are measured in .peers.
+# Every file of that folder is a benchmark. Blocks are measured in .peers.
 BENCHMARKS := $(filter-out __init__ blocks,$(basename $(notdir $(wildcard src/thinned/lab/bench/*.py))))
 
-# Blocks are measured beside timm and torchvision where `make peers` has been run. To renew the page:
+# Blocks are measured beside timm and torchvision if `make peers` has been run. To update the page:
 # make bench BENCH="--write docs/performance.md"
 bench: setup $(if $(wildcard .peers/bin/python),.peers/installed)
 	$(BIN)/thinned bench $(BENCHMARKS) $(BENCH)
 	@if [ -e .peers/installed ]; then bin=.peers/bin; else bin=$(BIN); fi; \
 	echo "$$bin/thinned bench blocks $(BENCH)"; $$bin/thinned bench blocks $(BENCH)
 
-# The masks under our own statistical tests and dieharder's: about an hour; cut off, it goes on. Writes docs/randomness.md.
+# Statistical tests of the masks, ours and dieharder's, written to docs/randomness.md. Takes about an hour; if it is
+# cut off, the same command continues.
 battery: setup
 	PYTHONPATH=tests $(BIN)/python -m battery
 
@@ -50,7 +51,7 @@ battery: setup
 sanitize: setup
 	bash tests/sanitize.sh $(BIN)/python
 
-# Peers as judges, in an environment of their own: torchvision without its binary part breaks other packages.
+# Other libraries as judges, in their own environment: torchvision without its binary part breaks other packages.
 .peers/installed: $(VENV)/installed
 	@test -x .peers/bin/python || $(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet -c constraints.txt torch numpy pytest hypothesis rich typer

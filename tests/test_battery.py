@@ -99,9 +99,9 @@ def test_units_of_another_rate_are_found(monkeypatch):
         judge.kernels, "mask", lambda key, n, limit, start: real(key, n, threshold(0.3), start)
     )
     found = judge.unit_tests(0.3, 1 << 20)
-    assert found["fallen"] < 1e-9
-    assert found["fallen in a group"] < 1e-9
-    assert found["kept between two that fell"] < 1e-9
+    assert found["dropped"] < 1e-9
+    assert found["dropped in a group"] < 1e-9
+    assert found["kept between two dropped"] < 1e-9
 
 
 def test_coins_and_chi_square_are_known():

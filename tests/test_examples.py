@@ -1,4 +1,4 @@
-"""The examples run, and the pages that they write are the ones in docs/."""
+"""The examples run, and write the pages that are in docs/."""
 
 import importlib.util
 import re
@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[1]
 
 
 def load(name):
-    """An example, as a module."""
+    """The example of that name as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses need their module there
     try:
         spec.loader.exec_module(module)
     finally:
@@ -56,12 +56,12 @@ def test_the_committed_page_is_what_the_script_writes(drawn):
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
-def test_the_page_tells_each_method(drawn, method):
+def test_the_page_has_a_section_for_each_method(drawn, method):
     section = (drawn / "methods.md").read_text(encoding="utf-8").partition(f"\n## {method.title}\n")[2]
     section = section.partition("\n## ")[0]
     assert f"thinned.{method.function.__name__}(" in section
     assert f'src="images/methods/{method.name}.png"' in section
-    assert re.search(r'alt="[^"]{40,}"', section), "a picture says in words what it shows"
+    assert re.search(r'alt="[^"]{40,}"', section), "each picture needs a text that says what it shows"
     assert "](https://" in section.partition("Source: ")[2]
     picture = ROOT / "docs" / "images" / "methods" / f"{method.name}.png"
     assert picture.stat().st_size < 60_000

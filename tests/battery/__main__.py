@@ -36,14 +36,14 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """By the rule that the page tells."""
+        """FAILED, weak at first or passed, by the rule on the page."""
         if min(self.values) < FAILED or (len(self.values) > REPEATS and max(self.values) < WEAK):
             return "FAILED"
         return "weak at first" if len(self.values) > 1 else "passed"
 
 
 def own(name: str, n: int) -> list[Row]:
-    """Our tests of 2ⁿ bits of a stream; what is weak is repeated on later bits."""
+    """Our tests of 2ⁿ bits of a stream; weak tests are repeated on later bits."""
     tests, source = judge.bit_tests(), streams.STREAMS[name]()
     rows = {test: Row(name, test) for test in tests}
     for repeat in range(REPEATS + 1):
@@ -56,7 +56,7 @@ def own(name: str, n: int) -> list[Row]:
 
 
 def units(p: float, n: int) -> list[Row]:
-    """Our tests of 2ⁿ units of one mask, as they are; what is weak is repeated on later units."""
+    """Our tests of 2ⁿ units of one mask; weak tests are repeated on later units."""
     rows: dict[str, Row] = {}
     start = 0
     for repeat in range(REPEATS + 1):
@@ -72,7 +72,7 @@ def units(p: float, n: int) -> list[Row]:
 
 
 def theirs(name: str) -> list[Row]:
-    """Dieharder's tests of a stream; a test with a weak line is repeated with more samples, further on."""
+    """Dieharder's tests of a stream; a test with a weak line is repeated on later bits with more samples."""
     rows = []
     with dieharder.pipe(name) as source:
         for test in dieharder.TESTS:
@@ -92,12 +92,12 @@ def theirs(name: str) -> list[Row]:
 
 
 def two_sided(p: float) -> float:
-    """Of a p-value whose both ends are suspect."""
+    """The two-sided p-value; both ends of ``p`` are suspect."""
     return 2 * min(p, 1 - p)
 
 
 def pour(name: str) -> None:
-    """Write a stream to stdout until nobody reads it."""
+    """Write a stream to stdout until the reader closes the pipe."""
     try:
         for chunk in streams.STREAMS[name]():
             sys.stdout.buffer.write(chunk.data)
@@ -106,7 +106,7 @@ def pour(name: str) -> None:
 
 
 def matrix(rows: list[Row]) -> str:
-    """P-values, a line a test and a column a stream; those of repetitions after an arrow."""
+    """A table of p-values: a line a test, a column a stream; repetitions follow an arrow."""
     names, tests = list(dict.fromkeys(r.stream for r in rows)), list(dict.fromkeys(r.test for r in rows))
     cells = {(r.stream, r.test): " → ".join(f"{p:.2g}" for p in r.values) for r in rows}
     lines = [["test", *names], ["---"] + ["---:"] * len(names)]
@@ -115,7 +115,7 @@ def matrix(rows: list[Row]) -> str:
 
 
 def summary(rows: list[Row], names: Iterable[str]) -> str:
-    """A line a stream: how many tests, the smallest p-value, what was weak, what failed."""
+    """A line a stream: how many tests, the smallest p-value, how many were weak, how many failed."""
     lines = [
         "| stream | tests | smallest p | weak at first | failed |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -130,39 +130,43 @@ def summary(rows: list[Row], names: Iterable[str]) -> str:
 
 
 def page(ours: list[Row], units_: list[Row], hard: list[Row], n: int, version: str | None) -> str:
-    """docs/randomness.md."""
+    """The text of docs/randomness.md."""
     rows = [*ours, *units_, *hard]
     weak, failed = (sum(r.verdict == verdict for r in rows) for verdict in ("weak at first", "FAILED"))
     chance = FAILED * (1 + WEAK + WEAK**2) + WEAK ** (REPEATS + 1)  # of a false alarm, a test
     cpu = kernels.extension()
     level = cpu.levels()[-1] if cpu else "numpy"
-    named = "\n".join(f"- `{name}`: {streams.TOLD[name]}" for name in streams.STREAMS)
-    kinds = [("Our tests of fair bits", ours), (f"Our tests of 2^{n} units as they are", units_)]
+    named = "\n".join(f"- `{name}`: {streams.DESCRIPTIONS[name]}" for name in streams.STREAMS)
+    kinds = [("Our tests of fair bits", ours), (f"Our tests of 2^{n} units", units_)]
     kinds += [(f"dieharder {version}", hard)] if hard else []
     parts = [
         f"""# The masks under a statistical battery
 
 Written by `make battery`: thinned {thinned.__version__}, kernels {level}, NumPy {np.__version__}, \
-{f"dieharder {version}" if hard else "no dieharder"}. Everything is keyed: another run gives the same page.
+{f"dieharder {version}" if hard else "no dieharder"}. \
+All randomness comes from keys: another run gives the same page.
 
 **{len(rows)} tests, {weak} weak at first, {failed} failed.** \
 Perfect randomness is expected to be weak at first in {WEAK * len(rows):.0f} of {len(rows)}.
 
-The rule, set before the run: p-values are two-sided. Below {FAILED:g} a test has failed. Below {WEAK:g} it is
-weak, and is repeated on later bits with {GROWTH} times the samples, up to {REPEATS} times; weak every time,
-it has failed. That perfect randomness fails any test of this page has a probability of at most \
+The rule was set before the run. p-values are two-sided. A test with a p-value below {FAILED:g} has failed. \
+A test below {WEAK:g} is
+weak: it is repeated on later bits with {GROWTH} times the samples, up to {REPEATS} times. \
+A test that is weak every time
+has failed. Perfect randomness fails any test of this page with a probability of at most \
 {len(rows)} × {chance:.2g} = {100 * len(rows) * chance:.2g} %.
 
-The streams, 2^{n} bits of each for our tests, as many as dieharder asks for for its own:
+Our tests take 2^{n} bits of each stream; dieharder takes as many as it needs. The streams:
 
 {named}
-- `units, p`: the units of one mask of that rate, as they are
+- `units, p`: the units of one mask of that rate, unchanged
 
-Our tests: ones and lags (binomial, exact), bytes and words (chi-square); bits 128 apart are the same lane of
-neighbouring groups; birthday spacings (Marsaglia 1985) where their law is Poisson to within what can be seen.
-Units: how many fall, in which lane, how many in a group, how many are kept between two that fall (geometric),
-and correlations. dieharder reads a stream over a pipe, each test from where the last one ended: \
-`dieharder -g 200 -d TEST`, those that it rates good but the two slowest, with its own number of samples.
+Our tests of bits: ones and lags (binomial, exact); bytes and words (chi-square), where bits 128 apart
+are the same lane of neighbouring groups; and birthday spacings (Marsaglia 1985), for sizes where the
+error of their Poisson law cannot be detected. Our tests of units: how many are dropped, in which lane,
+how many in a group, and how many are kept between two dropped ones (geometric); and correlations.
+dieharder reads a stream through a pipe; each test starts where the last one ended: `dieharder -g 200 -d
+TEST`. It runs all tests that it rates good, except the two slowest, with its own number of samples.
 """
     ]
     for title, found in kinds:
@@ -171,8 +175,8 @@ and correlations. dieharder reads a stream over a pipe, each test from where the
     return "\n".join(parts)
 
 
-def told(what: str, work: Callable[[], list[Row]], done: Path) -> list[Row]:
-    """Do it, or take it from a run that was cut off, and tell how it went, on stderr."""
+def resumed(what: str, work: Callable[[], list[Row]], done: Path) -> list[Row]:
+    """The rows of ``work``, run now or stored by a run that was cut off; a summary goes to stderr."""
     begin, kept = time.perf_counter(), done / f"{what}.json"
     if kept.exists():
         return [Row(**row) for row in json.loads(kept.read_text())]
@@ -188,14 +192,14 @@ def told(what: str, work: Callable[[], list[Row]], done: Path) -> list[Row]:
 
 
 def main() -> None:
-    """The command."""
+    """Run the battery and write the page."""
     parser = argparse.ArgumentParser(prog="python -m battery", description=__doc__)
-    parser.add_argument("--bits", type=int, default=30, help="2 to this power for each of our tests")
-    parser.add_argument("--own", action="store_true", help="our own tests alone")
     parser.add_argument(
-        "--pour", choices=[*streams.STREAMS], help="write a stream to stdout, and nothing else"
+        "--bits", type=int, default=30, help="each of our tests takes 2 to this power of bits"
     )
-    parser.add_argument("--page", type=Path, default=PAGE, help="where the result goes")
+    parser.add_argument("--own", action="store_true", help="our own tests alone")
+    parser.add_argument("--pour", choices=[*streams.STREAMS], help="only write a stream to stdout")
+    parser.add_argument("--page", type=Path, default=PAGE, help="the page to write")
     asked = parser.parse_args()
     if asked.pour:
         pour(asked.pour)
@@ -208,14 +212,16 @@ def main() -> None:
         )
     done = DONE / f"{thinned.__version__}-{asked.bits}"
     done.mkdir(parents=True, exist_ok=True)
-    ours = [r for name in streams.STREAMS for r in told(name, lambda name=name: own(name, asked.bits), done)]
-    raw = [r for p in judge.RATES for r in told(f"units, p = {p}", lambda p=p: units(p, asked.bits), done)]
+    ours = [
+        r for name in streams.STREAMS for r in resumed(name, lambda name=name: own(name, asked.bits), done)
+    ]
+    raw = [r for p in judge.RATES for r in resumed(f"units, p = {p}", lambda p=p: units(p, asked.bits), done)]
     hard = []
     if not asked.own:
         hard = [
             r
             for name in dieharder.STREAMS
-            for r in told(f"dieharder {name}", lambda name=name: theirs(name), done)
+            for r in resumed(f"dieharder {name}", lambda name=name: theirs(name), done)
         ]
     _files.write_text(asked.page, page(ours, raw, hard, asked.bits, version))
     shutil.rmtree(done)
@@ -223,4 +229,5 @@ def main() -> None:
         raise SystemExit(f"there are failures: see {asked.page}")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""Debian's dieharder over a pipe: each test reads on where the last one ended."""
+"""Debian's dieharder through a pipe: each test starts where the last one ended."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-STREAMS = ("half", "third", "seeds", "folded")  # of streams.py: minutes each; others take longer to make
-# What it rates "good" itself: not 5, 6, 7 ("suspect") nor 14 ("do not use"). 17 (gcd) and the longer lagged
-# sums would take as long as all others together.
+STREAMS = ("half", "third", "seeds", "folded")  # of streams.py; each takes minutes, the others longer
+# The tests that dieharder rates "good": not 5, 6, 7 ("suspect") nor 14 ("do not use"). Left out: 17 (gcd) and
+# the longer lagged sums, which would take as long as all others together.
 TESTS = (
     *map(str, (0, 1, 2, 3, 4, 8, 9, 10, 11, 12, 13, 15, 16, 100, 101, 102)),
     *("200 -n 2", "200 -n 4", "200 -n 8", "201 -n 3", "202 -n 5", "203 -n 0", "203 -n 1"),
@@ -26,7 +26,7 @@ class Line:
     """One p-value."""
 
     test: str
-    samples: int  # p-values that it sums up
+    samples: int  # p-values that it combines
     p: float
 
 
@@ -40,7 +40,7 @@ def version() -> str | None:
 
 @contextmanager
 def pipe(stream: str) -> Iterator[IO[bytes]]:
-    """A process that writes the stream until nobody reads it."""
+    """The output of a process that writes the stream until the pipe is closed."""
     call = [sys.executable, "-m", "battery", "--pour", stream]
     with subprocess.Popen(call, stdout=subprocess.PIPE) as source:
         assert source.stdout is not None
@@ -66,12 +66,12 @@ def run(test: str, source: IO[bytes], samples: int | None = None) -> list[Line]:
         name, ntuple, psamples, p = cells[: len(FIELDS)]
         found.append(Line(f"{name} {ntuple}", int(psamples), float(p)))
     if not found:
-        raise RuntimeError(f"dieharder -d {test} told nothing: {done.stdout} {done.stderr}")
+        raise RuntimeError(f"dieharder -d {test} printed no result: {done.stdout} {done.stderr}")
     return numbered(found)
 
 
 def numbered(lines: list[Line]) -> list[Line]:
-    """Lines of one name apart: some tests tell several p-values under one."""
+    """Lines with numbers where several have the same name: some tests print several p-values."""
     names = [line.test for line in lines]
     out = []
     for i, line in enumerate(lines):

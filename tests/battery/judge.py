@@ -1,4 +1,4 @@
-"""Our own tests: each tells a p-value whose law is known, exactly or by an approximation that is named.
+"""Our own tests: each returns a p-value whose law is known, exactly or by a named approximation.
 
 All p-values are two-sided: too good a fit is as suspect as too bad a one.
 """
@@ -17,7 +17,7 @@ LAGS = (1, 2, 3, 4, 7, 8, 16, 31, 32, 33, 63, 64, 65, 96, 127, 128, 129)
 LAGS += (256, 512, 1023, 1024, 1025, 4096, 131072)
 RATES = (0.1, 0.3, 0.5, 0.75)  # dropped
 CHUNK = 1 << 24
-FEW = 10  # a cell of a chi-square test is expected to hold at least so many
+FEW = 10  # least expected count of a cell of a chi-square test
 DAYS = ((np.uint32, 1 << 12, 16), (np.uint64, 1 << 23, None))  # of birthdays: words, how many, samples
 
 
@@ -45,11 +45,11 @@ def bit_tests() -> dict[str, Test]:
 
 
 def unit_tests(p: float, n: int, start: int = 0) -> dict[str, float]:
-    """P-values of units ``start … start + n − 1`` of one mask: how many fall, where, and how far apart."""
+    """P-values of units ``start … start + n − 1`` of one mask: how many are dropped, where, how far apart."""
     drop = 1.0 - threshold(p) / 2**32
     total, by_lane, in_group = 0, np.zeros(128, np.int64), np.zeros(129, np.int64)
     runs, products = np.zeros(1 << 12, np.int64), np.zeros(len(LAGS))
-    tail = 0  # units kept since the last one that fell
+    tail = 0  # units kept since the last dropped one
     for begin in range(start, start + n, CHUNK):
         fallen = ~kernels.mask(Key(0), CHUNK, threshold(p), begin)
         total += int(np.count_nonzero(fallen))
@@ -66,10 +66,10 @@ def unit_tests(p: float, n: int, start: int = 0) -> dict[str, float]:
     law = drop * (1 - drop) ** lengths
     law[-1] = (1 - drop) ** lengths[-1]  # all longer ones
     found = {
-        "fallen": two_sided(stats.binom, total, n, drop),
-        "fallen by lane": both_tails(stats.chi2.cdf(statistic, 128), stats.chi2.sf(statistic, 128)),
-        "fallen in a group": chi_square(in_group, stats.binom.pmf(np.arange(129), 128, drop)),
-        "kept between two that fell": chi_square(runs, law),
+        "dropped": two_sided(stats.binom, total, n, drop),
+        "dropped by lane": both_tails(stats.chi2.cdf(statistic, 128), stats.chi2.sf(statistic, 128)),
+        "dropped in a group": chi_square(in_group, stats.binom.pmf(np.arange(129), 128, drop)),
+        "kept between two dropped": chi_square(runs, law),
     }
     for lag, value in zip(LAGS, products, strict=True):
         z = value / (drop * (1 - drop) * np.sqrt(n // CHUNK * (CHUNK - lag)))  # terms are uncorrelated
@@ -95,12 +95,12 @@ def two_sided(law: stats.rv_discrete, value: int, *parameters: float) -> float:
 
 
 def coin(heads: int, n: int) -> float:
-    """So many heads of n fair coins: exact."""
+    """The exact p-value of a number of heads of n fair coins."""
     return two_sided(stats.binom, heads, n, 0.5)
 
 
 def chi_square(counts: np.ndarray, law: np.ndarray | None = None) -> float:
-    """Pearson's test of counts against a law, by default the uniform; cells of few join their neighbours."""
+    """Pearson's test of counts against a law, by default uniform; small cells are joined."""
     expected = counts.sum() * (np.full(len(counts), 1 / len(counts)) if law is None else law)
     if expected.min() < FEW:
         bounds, held = [0], 0.0
@@ -115,13 +115,13 @@ def chi_square(counts: np.ndarray, law: np.ndarray | None = None) -> float:
 
 
 def count(words: np.ndarray, cells: int) -> np.ndarray:
-    """How often each word comes."""
+    """How often each word occurs."""
     parts = np.array_split(words, max(1, len(words) >> 22))
     return sum(np.bincount(part, minlength=cells) for part in parts)
 
 
 def lanes(data: np.ndarray) -> np.ndarray:
-    """16-bit words of bits 128 apart: a lane of 16 groups that follow each other."""
+    """16-bit words of bits 128 apart: one lane of 16 consecutive groups."""
     rows = data[: len(data) // 256 * 256].reshape(-1, 16, 16)  # 16 groups of 16 bytes
     words = []
     for part in np.array_split(rows, max(1, len(rows) >> 14)):
@@ -131,14 +131,14 @@ def lanes(data: np.ndarray) -> np.ndarray:
 
 
 def ones(data: np.ndarray) -> int:
-    """The bits that are set."""
+    """How many bits are set."""
     return int(np.bitwise_count(data[: len(data) // 8 * 8].view(np.uint64)).sum(dtype=np.int64)) + int(
         np.bitwise_count(data[len(data) // 8 * 8 :]).sum(dtype=np.int64)
     )
 
 
 def agreements(data: np.ndarray, lag: int) -> tuple[int, int]:
-    """How many bits equal the one ``lag`` further on, and of how many: n fair coins, exactly."""
+    """How many of n bits equal the bit ``lag`` later, and n: exactly n fair coins."""
     skip, shift = divmod(lag, 8)
     late = data[skip:]
     if shift:

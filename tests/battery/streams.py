@@ -1,7 +1,7 @@
-"""Streams of bits made of masks: each a generator of uint8 chunks that never ends, first bit lowest.
+"""Streams of bits made from masks: endless generators of uint8 chunks, the first bit lowest.
 
-If masks are random, every bit is fair and independent of the others, exactly: von Neumann's rule makes fair
-bits of units of any rate.
+If masks are random, every bit is exactly fair and independent of the others: von Neumann's rule makes fair
+bits from units of any rate.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def folded() -> Iterator[Bits]:
 
 
 def training() -> Iterator[Bits]:
-    """As training uses them: in each step, the first 128 units of the mask of every module (`nn.keyed`)."""
+    """Masks as in training: in each step, the first 128 units of the mask of every module (`nn.keyed`)."""
     names = [int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "little") for name in MODULES]
     digests = np.array(names, np.uint64)
     first, n = 0, CHUNK // 128 // len(MODULES)
@@ -125,15 +125,15 @@ STREAMS: dict[str, Callable[[], Iterator[Bits]]] = {
     "training": training,
     "planes": planes,
 }
-TOLD = {
+DESCRIPTIONS = {
     "half": "one mask, p = 0.5, a bit a unit",
-    "far": "the same from unit 2³⁹ − 2²⁹ on",
+    "far": "the same mask from unit 2³⁹ − 2²⁹ on",
     "third": "one mask, p = 0.3; of each pair of units that differ, the first",
-    "tenth": "one mask, p = 0.1; likewise",
+    "tenth": "one mask, p = 0.1; the first of each pair, as in `third`",
     "seeds": f"p = 0.5, seeds 0 … {SEEDS - 1}, unit by unit",
     "seeds-high": f"p = 0.5, seeds 0, 2³², … {SEEDS - 1}·2³², unit by unit",
     "folded": "p = 0.5, the first 128 units of Key(0).fold_in(0), .fold_in(1), …",
-    "training": f"the same of Key(0).fold_in(step).fold_in(name), {len(MODULES)} names a step",
+    "training": f"the same for Key(0).fold_in(step).fold_in(name), {len(MODULES)} names a step",
     "planes": "the 32-bit numbers of one mask's units, all 32 planes",
 }
 
