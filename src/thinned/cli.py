@@ -15,9 +15,10 @@ except ImportError:  # the library without its command
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from thinned.lab.compare import Job, Record
+    from thinned.lab.storage.record import Record
     from thinned.lab.storage.remote import Folder
     from thinned.lab.storage.run import Stored
+    from thinned.lab.sweeping.job import Job
 
 # Options of several commands.
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON, and nothing else")]
@@ -161,8 +162,10 @@ def compare(
     from thinned import _checks
     from thinned.lab import compare as lab
     from thinned.lab.data import dataset as sets
-    from thinned.lab.storage import run as runs
+    from thinned.lab.storage.provenance import command
+    from thinned.lab.storage.record import Record
     from thinned.lab.storage.remote import folder
+    from thinned.lab.storage.run import run_name
     from thinned.lab.training import fabric as devices
     from thinned.lab.training.config import Config
     from thinned.lab.training.torch_nets import ENGINES
@@ -190,11 +193,11 @@ def compare(
     every = range(seeds)
     todo = lab.jobs(base, dataset, names, every)
     place = folder(out or Path("thinned-runs") / f"compare-{Path(data).stem}")
-    record = lab.Record(
+    record = Record(
         "compare",
-        runs.command(),
+        command(),
         lab.settings(base, dataset, every),
-        [runs.run_name(job.config) for job in todo],
+        [run_name(job.config) for job in todo],
     )
     _train(todo, place, record, save_every, json)
 
@@ -305,8 +308,8 @@ def report(
     json: Json = False,
 ) -> None:
     """Make the report again from the runs in a folder."""
-    from thinned.lab.compare import Record
     from thinned.lab.storage import remote as store
+    from thinned.lab.storage.record import Record
 
     place = store.folder(folder)
     record = Record.load(place)
@@ -388,6 +391,7 @@ def _finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -
     """Write the report; print the table, what was learned, and where the report lies."""
     from thinned.lab import compare as lab
     from thinned.lab import experiments
+    from thinned.lab.reporting import from_runs
     from thinned.lab.reporting import terminal as console
     from thinned.lab.reporting.page import render
 
@@ -401,7 +405,7 @@ def _finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -
             1,
         )
     if json:
-        console.print_json(lab.as_json(page, stored, path))
+        console.print_json(from_runs.as_json(page, stored, path))
     else:
         console.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
         print(f"report: {path.resolve()}")

@@ -14,14 +14,16 @@ import thinned
 from thinned import Key, _files
 from thinned.key import normals, words
 from thinned.lab import compare, experiments
-from thinned.lab.compare import Job, Record
 from thinned.lab.data.dataset import Dataset, spiral
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import cifar10_mlp as cifar
 from thinned.lab.experiments import spiral as arms
+from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import html
 from thinned.lab.reporting.progress_bars import Bars, Lines, Progress
+from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored, run_name
+from thinned.lab.sweeping.job import Job
 from thinned.lab.training import torch_nets as engines
 from thinned.lab.training.config import Config
 
@@ -77,7 +79,7 @@ def made(tmp_path_factory):
 
 def test_rows_hold_the_results(made):
     _, stored = made
-    rows = compare.rows(stored, lambda config: config["method"])
+    rows = from_runs.rows(stored, lambda config: config["method"])
     assert [row.label for row in rows] == ["none", "dropout"]
     assert rows[0].test_error == [
         run.result["test_error"] for run in stored if run.config["method"] == "none"
@@ -89,7 +91,7 @@ def test_rows_hold_the_results(made):
 
 def test_series_hold_the_histories(made):
     _, stored = made
-    series = compare.series(stored[:4])
+    series = from_runs.series(stored[:4])
     assert [(s.label, s.seed) for s in series] == [("none", 0), ("none", 1), ("dropout", 0), ("dropout", 1)]
     assert series[0].epoch == [1, 2]
     assert series[0].columns["test_error"] == stored[0].history["test_error"]
@@ -97,7 +99,7 @@ def test_series_hold_the_histories(made):
 
 def test_rows_of_one_method_are_told_apart_by_what_differs(made):
     _, stored = made
-    labels = [row.label for row in compare.rows(stored)]
+    labels = [row.label for row in from_runs.rows(stored)]
     assert labels == ["none", "dropout, lr 0.1, schedule linear", "dropout, lr 1e+30, schedule constant"]
 
 
@@ -105,7 +107,7 @@ def test_a_page_and_its_json(made):
     out, stored = made
     record = Record("compare", "thinned compare", compare.settings(BASE, DATA, [0, 1]))
     page = compare.page(record, stored[:4])
-    found = compare.as_json(page, stored[:4], out / "report.html")
+    found = from_runs.as_json(page, stored[:4], out / "report.html")
     _files.write_json(out / "page-as.json", found)
     again = json.loads((out / "page-as.json").read_text())
     assert again["rows"][0]["test_error"]["mean"] == pytest.approx(np.mean(page.rows[0].test_error))
@@ -137,7 +139,7 @@ def test_a_run_that_was_cut_off_is_told(made, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         compare.run_all(compare.jobs(BASE, DATA, ["none"], [0]), tmp_path, Stop(), save_every=0)
     stored = Record.load(tmp_path).stored(tmp_path)
-    assert [row.status for row in compare.rows(stored)] == [["stopped"]]
+    assert [row.status for row in from_runs.rows(stored)] == [["stopped"]]
     html(compare.page(Record.load(tmp_path), stored))
 
 

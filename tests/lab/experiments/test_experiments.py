@@ -21,7 +21,6 @@ pytest.importorskip("matplotlib")
 from thinned import Key, _files, scratch
 from thinned.key import words
 from thinned.lab import experiments
-from thinned.lab.compare import Job, Record, sentences
 from thinned.lab.data.dataset import Dataset, load
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import (
@@ -36,14 +35,18 @@ from thinned.lab.grids import computation as computations
 from thinned.lab.grids import residual_net as residual
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.from_runs import sentences
 from thinned.lab.reporting.page import html
 from thinned.lab.reporting.progress_bars import Progress, time_text
 from thinned.lab.reproduce import order as lab
 from thinned.lab.reproduce import results_page as results
+from thinned.lab.storage import provenance
 from thinned.lab.storage import run as runs
+from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Run, run_name
 from thinned.lab.sweeping import processes as workers
 from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping.job import Job
 from thinned.lab.sweeping.sweep import Order
 from thinned.lab.training import train
 from thinned.lab.training.train import Trainer
@@ -506,7 +509,7 @@ def test_commands_name_no_folders_of_this_machine(monkeypatch, tmp_path):
         "-x",
     ]
     monkeypatch.setattr(sys, "argv", arguments)
-    assert runs.command() == "thinned compare --data=a/mine.npz --out runs -x"
+    assert provenance.command() == "thinned compare --data=a/mine.npz --out runs -x"
 
 
 # --- results ---

@@ -11,7 +11,6 @@ pytest.importorskip("sklearn")
 
 from thinned import Key, _files
 from thinned.lab import experiments
-from thinned.lab.compare import Job
 from thinned.lab.data.dataset import load
 from thinned.lab.experiments.attentive_cutmix import ATTENTIVE
 from thinned.lab.grids import image_mixing as mixing
@@ -22,6 +21,7 @@ from thinned.lab.storage import run as runs
 from thinned.lab.storage.run import run_name
 from thinned.lab.sweeping import processes as workers
 from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping.job import Job
 from thinned.lab.training import train
 
 

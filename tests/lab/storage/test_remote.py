@@ -19,6 +19,7 @@ from thinned import Key, _files
 from thinned.lab.data.dataset import Dataset, spiral
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.storage import provenance
 from thinned.lab.storage import remote as store
 from thinned.lab.storage import run as runs
 from thinned.lab.storage.remote import Remote, folder
@@ -247,7 +248,7 @@ def test_urls_are_checked(tmp_path, monkeypatch):
 def test_commands_name_no_url(monkeypatch):
     words = ["thinned", "compare", "--out=s3://key:secret@bucket/deep/runs", "--ray", "ray://host:10001"]
     monkeypatch.setattr(sys, "argv", words)
-    assert runs.command() == "thinned compare --out=runs --ray ray://host:10001"
+    assert provenance.command() == "thinned compare --out=runs --ray ray://host:10001"
 
 
 # --- the command ---

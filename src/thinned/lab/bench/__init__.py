@@ -24,7 +24,7 @@ from thinned import kernels
 from thinned.lab.bench.harness import peers, show
 from thinned.lab.bench.harness.measure import FULL, QUICK, Case, Effort, Result, contest
 from thinned.lab.errors import LabError
-from thinned.lab.storage.run import processor
+from thinned.lab.storage.provenance import processor
 
 __all__ = ["NAMES", "Case", "Effort", "Result", "contest", "machine", "run", "run_all"]
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from thinned.lab.compare import Job, Record
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.progress_bars import Line
+from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
+from thinned.lab.sweeping.job import Job
 
 NAMES = (
     "mnist-table2",

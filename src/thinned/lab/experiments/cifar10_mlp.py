@@ -19,12 +19,14 @@ import numpy as np
 import thinned
 from thinned import Key
 from thinned.lab import compare
-from thinned.lab.compare import Job, Record
 from thinned.lab.data.dataset import load
 from thinned.lab.experiments import Experiment, Target
+from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Page, Reference
 from thinned.lab.reporting.summary import Stat, plural
+from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
+from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config
 from thinned.lab.training.train import Trainer
 
@@ -138,11 +140,11 @@ def page(record: Record, stored: Sequence[Stored]) -> Page:
         title="Dropout in a three-layer net on CIFAR-10",
         lead="Standard, with dropout on hidden units, and with dropout on the inputs in two ways; "
         f"{plural(seeds, 'seed')} each. Errors are those after the last epoch.",
-        rows=compare.rows(stored, label),
-        series=compare.series(stored, label),
+        rows=from_runs.rows(stored, label),
+        series=from_runs.series(stored, label),
         settings=dict(record.settings),
         command=record.command,
-        machine=compare.machine(stored),
+        machine=from_runs.machine(stored),
         references=[Reference(columns, table, "The source's accuracies and ours.")],
         notes=notes,
         baseline="A, standard",

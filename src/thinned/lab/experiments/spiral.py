@@ -17,12 +17,14 @@ import numpy as np
 from thinned import Key, scratch
 from thinned.key import permutation
 from thinned.lab import compare
-from thinned.lab.compare import Job, Record
 from thinned.lab.data.dataset import Dataset, spiral
 from thinned.lab.experiments import Experiment, Target
+from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Page, Reference
 from thinned.lab.reporting.summary import Stat, plural
+from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
+from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config
 from thinned.lab.training.train import Trainer
 
@@ -241,11 +243,11 @@ def page(record: Record, stored: Sequence[Stored]) -> Page:
     return Page(
         title="Dropout on the spiral, in the path and bypassed",
         lead=" ".join([lead, *(verdicts(means) if complete else [])]),
-        rows=compare.rows(stored, label),
-        series=compare.series(stored, label),
+        rows=from_runs.rows(stored, label),
+        series=from_runs.series(stored, label),
         settings=dict(record.settings),
         command=record.command,
-        machine=compare.machine(stored),
+        machine=from_runs.machine(stored),
         references=[
             Reference(["run", *FIGURES], rows, "The source's two printed runs and ours."),
             *_lines(done),

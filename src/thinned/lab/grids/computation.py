@@ -12,7 +12,8 @@ import numpy as np
 from thinned import Key
 from thinned.lab.data.dataset import Dataset, holdout
 from thinned.lab.grids.grid import GridConfig
-from thinned.lab.storage.run import COLUMNS, Checkpoint, Run, about
+from thinned.lab.storage.provenance import about
+from thinned.lab.storage.run import COLUMNS, Checkpoint, Run
 from thinned.lab.training.train import Trainer
 
 

@@ -13,13 +13,15 @@ from typing import Any
 from thinned import Key
 from thinned.key import permutation
 from thinned.lab import compare
-from thinned.lab.compare import Job, Record
 from thinned.lab.data.dataset import Dataset, load
 from thinned.lab.experiments import BUDGETS, Experiment, Target
 from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Figure, Page, Reference
 from thinned.lab.reporting.summary import Stat, number, stat_text
+from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
+from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config
 from thinned.lab.training.train import Trainer
 
@@ -226,7 +228,7 @@ class Grid:
         """Theirs beside ours, the picture, and where they differ."""
         groups = {s.label: [run for run in stored if label(run.config) == s.label] for s in self.systems}
         stats = {name: error(runs) for name, runs in groups.items() if error(runs).n}
-        rows = compare.rows(stored, label)
+        rows = from_runs.rows(stored, label)
         notes = [*self.differs]
         if self.errors and not any(run.config["test_curve"] for run in stored):
             notes.append(NO_TEST_CURVE)
@@ -246,10 +248,10 @@ class Grid:
             title=self.title,
             lead=self.summary,
             rows=rows if self.errors else [],
-            series=compare.series(stored, label) if self.curves and self.errors else [],
+            series=from_runs.series(stored, label) if self.curves and self.errors else [],
             settings=dict(record.settings),
             command=record.command,
-            machine=compare.machine(stored),
+            machine=from_runs.machine(stored),
             references=[*([self.beside(groups)] if self.errors else []), *tables],
             extras=[*self._picture(stats), *figures],
             notes=notes,

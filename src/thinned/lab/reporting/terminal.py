@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thinned.lab import compare
+from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Page, table_text
 from thinned.lab.reporting.progress_bars import Bars, Line, Lines, Progress
 
@@ -35,7 +35,7 @@ def show(page: Page, remarks: Sequence[str]) -> None:
         table(reference.columns, reference.rows, reference.caption)
     if page.rows:
         console.print(table_text(page.rows))
-    for text in [*remarks, *compare.sentences(page)]:
+    for text in [*remarks, *from_runs.sentences(page)]:
         console.print(text, markup=False, highlight=False)
 
 

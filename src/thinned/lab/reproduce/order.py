@@ -11,16 +11,18 @@ from typing import Any
 
 from thinned import _checks
 from thinned.kernels import cores
-from thinned.lab import compare, experiments
-from thinned.lab.compare import Job, Record
+from thinned.lab import experiments
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import BUDGETS, Experiment
+from thinned.lab.reporting.from_runs import sentences
 from thinned.lab.reporting.progress_bars import Progress, time_text
 from thinned.lab.reporting.summary import plural
 from thinned.lab.reproduce import results_page as results
+from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored, run_name
 from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping.job import Job
 from thinned.lab.sweeping.sweep import Order
 from thinned.lab.training import fabric as devices
 from thinned.lab.training.torch_nets import ENGINES
@@ -90,7 +92,7 @@ def train(
     known = Record.load(out)
 
     def learned(done: Sequence[Stored]) -> str:
-        return " ".join(compare.sentences(experiment.page(known, done))[:1])
+        return " ".join(sentences(experiment.page(known, done))[:1])
 
     if "left out" in known.settings:
         progress.note(f"left out: {known.settings['left out']}")
@@ -181,7 +183,7 @@ def dry_run(
 def _done(out: Folder) -> list[int]:
     """Runs that are done, and runs that were asked for; nothing where nothing was begun."""
     try:
-        names = json.loads((out / compare.RECORD).read_text("utf-8"))["runs"]
+        names = json.loads((out / RECORD).read_text("utf-8"))["runs"]
     except (OSError, ValueError, KeyError):
         return []
     return [sum((out / name / "result.json").exists() for name in names), len(names)]

@@ -11,13 +11,14 @@ from typing import Any
 
 from thinned import _files
 from thinned.lab import experiments
-from thinned.lab.compare import RECORD, Record, sentences
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import BUDGETS, Experiment, Target
 from thinned.lab.reporting import page as report
+from thinned.lab.reporting.from_runs import sentences
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.progress_bars import time_text
 from thinned.lab.reporting.summary import Stat, number, plural, stat_text
+from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
 from thinned.lab.training import torch_nets as engines

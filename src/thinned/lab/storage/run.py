@@ -15,21 +15,14 @@ It lies on this machine's disk or at a URL (`thinned.lab.storage.remote`).
 from __future__ import annotations
 
 import csv
-import functools
 import hashlib
-import importlib
 import io
 import json
 import math
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -263,76 +256,6 @@ def _text(path: Folder) -> str | None:
         return path.read_text("utf-8")
     except FileNotFoundError:
         return None
-
-
-def command() -> str:
-    """The command of this process, as it would be typed in the current folder; no other folder is named."""
-    program = Path(sys.argv[0]).name if sys.argv else ""
-    return shlex.join(["thinned" if program in ("", "__main__.py") else program, *map(_here, sys.argv[1:])])
-
-
-def _here(argument: str) -> str:
-    """A path from the current folder on, or its last part; anything else as it is."""
-    option, is_, value = argument.rpartition("=")
-    if "://" in value and not value.startswith("ray://"):
-        return option + is_ + Remote(value).name
-    path = Path(value)
-    if not path.is_absolute():
-        return argument
-    inside = path.is_relative_to(Path.cwd())
-    return option + is_ + (path.relative_to(Path.cwd()).as_posix() if inside else path.name)
-
-
-def about() -> dict[str, Any]:
-    """Where and with what a result was made."""
-    return {**_machine(), "threads": _threads(), "command": command()}
-
-
-@functools.cache
-def _machine() -> dict[str, Any]:
-    import thinned
-
-    return {
-        "machine": f"{processor()}, {os.cpu_count()} cores, {platform.system()}",
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "thinned": getattr(thinned, "__version__", "unknown"),
-        "commit": _commit(Path(thinned.__file__ or ".").parent),
-    }
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, ValueError, StopIteration):
-        return platform.processor() or platform.machine() or "unknown processor"
-
-
-def _commit(folder: Path) -> str | None:
-    """The git commit of the checkout that holds `folder`, if it is in one."""
-    git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
-
-
-def _threads() -> int:
-    """Threads of the matrix library: its own word for it, else its variable, else the cores."""
-    try:
-        pools = importlib.import_module("threadpoolctl").threadpool_info()
-        pools = [pool["num_threads"] for pool in pools if pool.get("user_api") == "blas"]
-        if pools:
-            return max(pools)
-    except ImportError:
-        pass
-    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
-        if os.environ.get(name, "").isdigit():
-            return int(os.environ[name])
-    return os.cpu_count() or 1
 
 
 def _part(arrays: Arrays, prefix: str) -> Arrays:

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol, cast
 
-from thinned.lab.compare import Job
 from thinned.lab.errors import LabError, missing
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Run, Stored
+from thinned.lab.sweeping.job import Job
 from thinned.lab.training import train
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "THINNED_NUM_THREADS")

@@ -18,10 +18,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinned.lab.compare import Job
 from thinned.lab.errors import LabError
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import BusyError
+from thinned.lab.sweeping.job import Job
 from thinned.lab.sweeping.processes import News, Told, environment, threads_of, train_one
 from thinned.lab.training.train import limited
 

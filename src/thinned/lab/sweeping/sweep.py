@@ -19,12 +19,12 @@ import numpy as np
 
 from thinned.kernels import cores
 from thinned.lab import experiments
-from thinned.lab.compare import Job
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.storage.remote import Folder, private
 from thinned.lab.storage.run import Run, Stored, run_name
 from thinned.lab.sweeping import ray_cluster as cluster
+from thinned.lab.sweeping.job import Job
 from thinned.lab.sweeping.processes import Pool, Processes, train_one
 from thinned.lab.training import fabric as devices
 from thinned.lab.training import torch_nets as engines

@@ -22,8 +22,9 @@ from thinned import Key, choose, scratch
 from thinned.key import permutation
 from thinned.lab.data.dataset import Dataset, holdout
 from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.storage.provenance import about
 from thinned.lab.storage.remote import Folder
-from thinned.lab.storage.run import COLUMNS, Arrays, Checkpoint, History, Run, Stored, about
+from thinned.lab.storage.run import COLUMNS, Arrays, Checkpoint, History, Run, Stored
 from thinned.lab.training import fabric as devices
 from thinned.lab.training import torch_nets as engines
 from thinned.lab.training.config import Config, rate
