@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from thinned import theory
 from thinned.nn import modules
-from thinned.nn.thin.tracing import NORMS
+from thinned.nn.thin.layer_kinds import NORMS
 from thinned.uncertainty.moments_scratch import Moments, connected, dropped, linear, no_rule, relu
 from thinned.uncertainty.sample_torch import Graph
 

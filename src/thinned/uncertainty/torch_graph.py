@@ -12,7 +12,8 @@ from torch import Tensor, fx, nn
 from thinned.nn.keyed import unwrap
 from thinned.nn.modules import Drop
 from thinned.nn.thin import thin
-from thinned.nn.thin.tracing import WEIGHTED, Explorer, trace
+from thinned.nn.thin.layer_kinds import WEIGHTED
+from thinned.nn.thin.tracing import Explorer, trace
 
 Values = dict[fx.Node, Any]
 

@@ -11,10 +11,11 @@ from thinned import _checks
 from thinned.nn.keyed import unwrap
 from thinned.nn.modules import DropPath
 from thinned.nn.surgery import TWINS, swap_dropout
+from thinned.nn.thin.layer_kinds import DROPS
 from thinned.nn.thin.passes import Part, Region
 from thinned.nn.thin.run_branches import FoundPath, Gate, Path, Paths, ThinPath
 from thinned.nn.thin.run_chains import KINDS, THIN, Chain
-from thinned.nn.thin.tracing import DROPS, Explorer, Found, Reader, join
+from thinned.nn.thin.tracing import Explorer, Found, Reader, join
 from thinned.nn.unreached import reason
 
 

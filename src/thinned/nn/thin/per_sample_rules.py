@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 
 from thinned.nn import modules
 from thinned.nn.residual import Residual
-from thinned.nn.thin.tracing import BY_ELEMENT, POOLS
+from thinned.nn.thin.layer_kinds import BY_ELEMENT, CONVOLUTIONS, POOLS
 
 
 class Mixes(Exception):  # noqa: N818 - not an error: the answer of a rule
@@ -325,10 +325,6 @@ def attention(layer: Any, query: Rows, key: Any, value: Any, *args: Any, **kwarg
     return Several(replace(samples, own=True))
 
 
-CONVOLUTIONS = (
-    *(nn.Conv1d, nn.Conv2d, nn.Conv3d),
-    *(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
-)
 LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
     **dict.fromkeys((*BY_ELEMENT, nn.Dropout), elements),
     **dict.fromkeys((nn.PReLU, nn.GroupNorm), channels_first),

@@ -19,8 +19,9 @@ from torch import Tensor, fx, nn
 from thinned.nn.modules import Drop, DropPath
 from thinned.nn.residual import fits, scaled, survivors
 from thinned.nn.stream import Draw, among, recomputing
+from thinned.nn.thin.layer_kinds import CONVOLUTIONS
 from thinned.nn.thin.passes import Part, Region, thread
-from thinned.nn.thin.per_sample_rules import CONVOLUTIONS, Follower, Rows, flat
+from thinned.nn.thin.per_sample_rules import Follower, Rows, flat
 from thinned.nn.thin.tracing import Dense, Own, Reader, hooked, join
 
 RANKS = range(2, 6)  # of the tensor that a branch reads

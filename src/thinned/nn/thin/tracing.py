@@ -17,43 +17,19 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from thinned.nn import modules
-
-DROPS: dict[type[nn.Module], int] = {  # -> the rank of the units' maps; 0: elements of vectors
-    **dict.fromkeys((nn.Dropout, modules.Dropout), 0),
-    **dict.fromkeys((nn.Dropout1d, modules.Dropout1d), 1),
-    **dict.fromkeys((nn.Dropout2d, modules.Dropout2d), 2),
-    **dict.fromkeys((nn.Dropout3d, modules.Dropout3d), 3),
-}
-WEIGHTED: dict[type[nn.Module], int] = {nn.Linear: 0, nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
-NORMS: dict[type[nn.Module], int] = {nn.BatchNorm1d: 1, nn.BatchNorm2d: 2, nn.BatchNorm3d: 3}
-ZERO_TO_ZERO = (  # by element
-    *(nn.Identity, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish),
-    *(nn.Hardswish, nn.Tanh, nn.Hardtanh, nn.Softsign, nn.Tanhshrink, nn.Softshrink, nn.Hardshrink),
+from thinned.nn.thin.layer_kinds import (
+    BY_ELEMENT,
+    DROPS,
+    HOMOGENEOUS,
+    HOMOGENEOUS_CALLS,
+    NORMS,
+    OTHER_CALLS,
+    POOL_CALLS,
+    POOLS,
+    WEIGHTED,
+    ZERO_CALLS,
+    ZERO_TO_ZERO,
 )
-BY_ELEMENT = (*ZERO_TO_ZERO, nn.Sigmoid, nn.LogSigmoid, nn.Hardsigmoid, nn.Softplus, nn.Threshold)
-POOLS = (
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.LPPool1d, nn.LPPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
-)
-_ZERO_NAMES = "relu relu6 leaky_relu elu celu selu gelu silu mish hardswish tanh softsign tanhshrink"
-_OTHER_NAMES = "sigmoid logsigmoid hardsigmoid softplus"
-_POOL_NAMES = "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
-_POOL_NAMES += " adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d"
-
-
-def _functions(names: str) -> set[Any]:
-    """What torch and torch.nn.functional have under these names, in place or not; and the methods' names."""
-    every = [name + end for name in names.split() for end in ("", "_")]
-    return {f for home in (torch, nn.functional) for name in every if (f := getattr(home, name, None))} | set(
-        every
-    )
-
-
-HOMOGENEOUS = (nn.Identity, nn.ReLU, nn.LeakyReLU, nn.PReLU, *POOLS)  # f(s·x) = s·f(x) for s > 0
-HOMOGENEOUS_CALLS = _functions(f"relu leaky_relu {_POOL_NAMES}")
-ZERO_CALLS, OTHER_CALLS, POOL_CALLS = map(_functions, (_ZERO_NAMES, _OTHER_NAMES, _POOL_NAMES))
 
 
 @dataclass
