@@ -1,0 +1,23 @@
+"""`thinned bench`: the benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thinned.cli.options import Json
+
+
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="benchmarks; all by default")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="few rounds: a look, no measurement")] = False,
+    json: Json = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
+    write: Annotated[Path | None, typer.Option(help="put the tables into this page, too")] = None,
+) -> None:
+    """Measure the kernels beside their floor, a plain copy or product, and their peers."""
+    from thinned.lab import bench as benchmarks
+
+    benchmarks.run(names or (), json, quick, markdown, write)

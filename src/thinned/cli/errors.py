@@ -1,0 +1,52 @@
+"""How the command ends after an error: one line on stderr, and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """One line on stderr, and out."""
+    print("thinned: " + " ".join(text.split()), file=sys.stderr)
+    raise SystemExit(code)
+
+
+class OneLine(TyperGroup):
+    """Every error is one line on stderr, and an exit code: 2 for a wrong call, 130 for Ctrl-C, else 1."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """Run the command line."""
+        try:
+            code = super().main(*args, **{**more, "standalone_mode": False})
+        except (KeyboardInterrupt, typer.Abort):
+            code = 130
+        except BrokenPipeError:
+            sys.stderr.close()  # nobody listens any more
+            raise SystemExit(1) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            fail(f"{where}{error.strerror or error}", 1)
+        except Exception as error:
+            fail(*_told(error))
+        if code == 130:
+            fail("stopped", 130)
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _told(error: Exception) -> tuple[str, int]:
+    """The line and the exit code for an error; one that is no user's is raised again."""
+    from thinned.lab.errors import LabError, missing
+
+    if hasattr(error, "format_message"):  # of the command-line library
+        return f"{error.format_message()} (thinned --help tells more)", int(getattr(error, "exit_code", 2))
+    if isinstance(error, MemoryError):
+        return "out of memory; try a smaller --hidden, --batch or data set", 1
+    if isinstance(error, (LabError, ValueError, TypeError)):
+        return str(error), 1
+    if isinstance(error, ImportError):
+        return missing(error), 1
+    raise error

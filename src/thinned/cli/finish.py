@@ -1,0 +1,58 @@
+"""What commands do after training: write the report, print what was learned, complain of runs that failed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from thinned.cli.errors import fail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from thinned.lab.storage.record import Record
+    from thinned.lab.storage.remote import Folder
+    from thinned.lab.storage.run import Stored
+
+
+def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -> None:
+    """Write the report; print the table, what was learned, and where the report lies."""
+    from thinned.lab import compare as lab
+    from thinned.lab import experiments
+    from thinned.lab.reporting import from_runs
+    from thinned.lab.reporting import terminal as console
+    from thinned.lab.reporting.page import render
+
+    page = (lab.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
+    try:
+        path = render(out, page)
+    except OSError as error:
+        fail(
+            f"cannot write the report: {error.filename or out}: {error.strerror or error}; "
+            f"the runs are kept; make room, then run thinned report {out}",
+            1,
+        )
+    if json:
+        console.print_json(from_runs.as_json(page, stored, path))
+    else:
+        console.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
+        print(f"report: {path.resolve()}")
+
+
+def complain(stored: Sequence[Stored]) -> None:
+    """Exit code 1 where runs failed or diverged, and which."""
+    failed = [run for run in stored if run.status == "failed"]
+    if failed:
+        fail(
+            f"{len(failed)} of {len(stored)} runs failed; the first: {failed[0].failure}; the same command "
+            "tries them again",
+            1,
+        )
+    diverged = [run for run in stored if run.status == "diverged"]
+    if diverged:
+        which = ", ".join(f"{run.config['method']} seed {run.config['seed']}" for run in diverged[:5])
+        epoch, lr = diverged[0].result["epoch"], diverged[0].config["lr"]
+        fail(
+            f"{len(diverged)} of {len(stored)} runs diverged ({which}; the first in epoch {epoch}); "
+            f"try a smaller --lr (it was {lr:g})",
+            1,
+        )

@@ -1,0 +1,23 @@
+"""`thinned report`: the report of runs that are there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from thinned.cli.finish import finish
+from thinned.cli.options import Json
+
+
+def report(
+    folder: Annotated[str, typer.Argument(help="a folder, or URL, that compare or reproduce wrote")],
+    json: Json = False,
+) -> None:
+    """Make the report again from the runs in a folder."""
+    from thinned.lab.storage import remote as store
+    from thinned.lab.storage.record import Record
+
+    place = store.folder(folder)
+    record = Record.load(place)
+    finish(record, record.stored(place), place, json)

@@ -1,0 +1,111 @@
+"""`thinned reproduce`: an experiment of the sources, made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from thinned.cli.errors import fail
+from thinned.cli.finish import complain, finish
+from thinned.cli.options import DataDir, Device, Json, Precision, SaveEvery, Validation
+
+
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="an experiment; --list shows them")] = None,
+    budget: Annotated[
+        str, typer.Option(help="smoke (seconds), quick (minutes) or paper (the whole protocol)")
+    ] = "quick",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="so many, instead of the budget's own number")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="systems whose names hold this; may be given several times")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="runs side by side, each with its share of cores; by default 1, with --ray as many as CPUs",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="train on a Ray cluster: host:port, ray://host:port, auto, or local"
+        ),
+    ] = None,
+    validation: Validation = 0.0,
+    engine: Annotated[
+        str | None, typer.Option(help="numpy or torch, for dense networks; by default each network's own")
+    ] = None,
+    device: Device = "cpu",
+    precision: Precision = "32",
+    data_dir: DataDir = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="folder, or URL such as s3://bucket/runs; by default thinned-runs/NAME-BUDGET"),
+    ] = None,
+    publish: Annotated[
+        Path | None, typer.Option(help="put the results into this folder, and the page beside it")
+    ] = None,
+    save_every: SaveEvery = 30.0,
+    json: Json = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="say what would be trained, and for how long")
+    ] = False,
+    page: Annotated[
+        bool, typer.Option("--page", help="make the page of all published results anew, and stop")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
+) -> None:
+    """Rebuild an experiment of the sources, and print its figures beside theirs.
+
+    The same command continues what was cut off and skips what is done.
+    """
+    from thinned import _checks
+    from thinned.lab import experiments
+    from thinned.lab.reporting import terminal as console
+    from thinned.lab.reproduce import order as lab
+    from thinned.lab.reproduce import results_page as results
+    from thinned.lab.storage.remote import folder
+
+    if page:
+        print(f"page: {results.write_page(publish or Path('docs/results'))}")
+        return
+    if list_ or name is None:
+        found = lab.overview()
+        if json:
+            console.print_json(found)
+            return
+        console.table(["name", "what it shows", "budgets"], lab.overview_rows(found))
+        print("thinned reproduce NAME --budget smoke|quick|paper")
+        return
+    experiment = experiments.load(name)
+    _checks.one_of("budget", budget, experiments.BUDGETS)
+    computed = {"engine": engine, "device": device, "precision": precision}
+    more = {"data_dir": data_dir, "only": tuple(only or ()), "validation": validation, **computed}
+    asked = lab.order(name, budget, seeds, **more)
+    place = folder(out) if out else lab.default_out(asked)
+    todo = asked.jobs()
+    if dry_run:
+        rows, told = lab.dry_run(asked, todo, place, workers, ray)
+        console.table(["system", "runs", "done", "epochs", "about"], rows)
+        print(told)
+        return
+    record = lab.record(asked, todo)
+    record.save(place)  # first, so that a report can be made of a part
+    progress = console.progress(experiment.line, json)
+    try:
+        lab.train(asked, todo, place, progress, save_every=save_every, workers=workers, ray=ray)
+    except KeyboardInterrupt:
+        fail(f"stopped; the same command continues where it left off (in {place})", 130)
+    stored = record.stored(place)
+    finish(record, stored, place, json)
+    results.save(place, experiment, results.rows(experiment, record, stored))
+    if place.parent == lab.ROOT:
+        results.write_index(place.parent)
+    if publish:
+        lab.publish(publish, record, stored)
+    complain(stored)
