@@ -1,4 +1,4 @@
-"""Draws docs/images/predictions: what dropout knows about turned digits, strange images, and its own errors.
+"""Draws docs/images/predictions: uncertainty about turned digits and strange images, and error by rejected share.
 
 python examples/draw_predictions.py docs/images/predictions     # needs MNIST and CIFAR-10
 """
@@ -26,7 +26,7 @@ HIDDEN, P, BATCH, SAMPLES = 1024, 0.5, 128, 100
 
 
 def trained(digits: data.Dataset, epochs: int) -> nn.Module:
-    """A perceptron with two hidden layers, trained on the surviving units, by Adam."""
+    """A perceptron with two hidden layers, trained by Adam on the surviving units."""
     torch.manual_seed(0)
     sizes = (digits.x_train.shape[1], HIDDEN, HIDDEN)
     layers: list[nn.Module] = []
@@ -44,7 +44,7 @@ def trained(digits: data.Dataset, epochs: int) -> nn.Module:
 
 
 def turned(images: np.ndarray, degrees: float) -> np.ndarray:
-    """(N, 784) -> same, each image turned about its middle."""
+    """(N, 784) -> same: each image turned about its middle."""
     angle = np.deg2rad(degrees)
     y, x = np.mgrid[0:28, 0:28] - 13.5
     from_y, from_x = (
@@ -61,7 +61,7 @@ def turned(images: np.ndarray, degrees: float) -> np.ndarray:
 
 
 def strange(count: int) -> np.ndarray:
-    """Photographs of CIFAR-10 as grey images of MNIST's size, (count, 784)."""
+    """CIFAR-10 photographs as grey images of the size of MNIST digits, (count, 784)."""
     photos = data.load("cifar10")
     images = photos.x_test[:count].reshape(-1, *photos.shape)
     images = images if images.shape[-1] == 3 else np.moveaxis(images, 1, -1)
@@ -69,32 +69,32 @@ def strange(count: int) -> np.ndarray:
 
 
 def draw_turned(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
-    """One digit turned by and by: the samples' probabilities, and their mutual information."""
+    """One digit turned step by step: the probabilities of the samples, and their mutual information."""
     one = digits.x_test[np.flatnonzero(digits.y_test == 1)[-1]][None]
     angles = np.arange(0, 181, 15)
     rows = np.concatenate([turned(one, angle) for angle in angles])
-    told = uncertainty.predict(model, torch.from_numpy(rows), 400, key=Key(0), quantiles=(0.1, 0.9))
+    prediction = uncertainty.predict(model, torch.from_numpy(rows), 400, key=Key(0), quantiles=(0.1, 0.9))
     figure, (top, bottom) = plt.subplots(2, 1, figsize=(7, 4), height_ratios=(1, 3.2), layout="constrained")
     top.imshow(np.hstack(rows.reshape(-1, 28, 28)), cmap="gray_r")
     top.axis("off")
-    for c in np.argsort(-told.mean.numpy().max(0))[:4]:
-        bottom.plot(angles, told.mean[:, c], label=f"P({digits.classes[c]})")
-        bottom.fill_between(angles, told.quantiles[0, :, c], told.quantiles[1, :, c], alpha=0.2)
-    bottom.plot(angles, told.mutual_information, "k--", label="mutual information, nats")
+    for c in np.argsort(-prediction.mean.numpy().max(0))[:4]:
+        bottom.plot(angles, prediction.mean[:, c], label=f"P({digits.classes[c]})")
+        bottom.fill_between(angles, prediction.quantiles[0, :, c], prediction.quantiles[1, :, c], alpha=0.2)
+    bottom.plot(angles, prediction.mutual_information, "k--", label="mutual information, nats")
     bottom.set(xlabel="degrees turned", ylim=(0, 1), xlim=(angles[0] - 7.5, angles[-1] + 7.5))
     bottom.legend(fontsize=8, ncols=3, loc="upper center")
     save(figure, folder / "turned.png")
 
 
 def draw_strange(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
-    """How uncertain: digits, turned digits, photographs."""
+    """The uncertainty of digits, turned digits and photographs."""
     x = digits.x_test[:1000]
     sets = {"test digits": x, "turned by 90°": turned(x, 90.0), "grey CIFAR-10": strange(1000)}
     figure, axes = plt.subplots(1, 2, figsize=(7, 2.8), layout="constrained")
     for name, rows in sets.items():
-        told = uncertainty.predict(model, torch.from_numpy(rows), SAMPLES, key=Key(0), quantiles=())
+        prediction = uncertainty.predict(model, torch.from_numpy(rows), SAMPLES, key=Key(0), quantiles=())
         for axis, field in zip(axes, ("entropy", "mutual_information"), strict=True):
-            values = np.sort(getattr(told, field).numpy())
+            values = np.sort(getattr(prediction, field).numpy())
             axis.plot(values, np.arange(1, len(values) + 1) / len(values), label=name)
             axis.set(xlabel=f"{field.replace('_', ' ')}, nats", ylabel="share of images below", ylim=(0, 1))
     axes[0].legend(fontsize=8)
@@ -102,13 +102,13 @@ def draw_strange(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
 
 
 def draw_rejection(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
-    """Error against the rejected share."""
+    """The error of the kept images over the rejected share."""
     x, y = torch.from_numpy(digits.x_test), digits.y_test
-    told = uncertainty.predict(model, x, SAMPLES, key=Key(0), quantiles=())
+    prediction = uncertainty.predict(model, x, SAMPLES, key=Key(0), quantiles=())
     figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
     ways = {
-        "Monte-Carlo, by probability": uncertainty.rejection(told.mean, y),
-        "Monte-Carlo, by entropy": uncertainty.rejection(told.mean, y, told.entropy),
+        "Monte-Carlo, by probability": uncertainty.rejection(prediction.mean, y),
+        "Monte-Carlo, by entropy": uncertainty.rejection(prediction.mean, y, prediction.entropy),
         "weight scaling, by probability": uncertainty.rejection(uncertainty.weight_scaling(model, x), y),
     }
     for way, (share, error) in ways.items():
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--limit", type=int, help="so many training examples")
+    parser.add_argument("--limit", type=int, help="the number of training examples")
     options = parser.parse_args(arguments)
     digits = data.load("mnist", limit=options.limit)
     model = trained(digits, options.epochs)

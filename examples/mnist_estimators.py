@@ -1,10 +1,10 @@
-"""DropoutMLPClassifier against scikit-learn's MLPClassifier on MNIST: same layers, batch, solver, epochs.
+"""DropoutMLPClassifier and scikit-learn's MLPClassifier on MNIST: the same layers, batch, solver and epochs.
 
-    python examples/mnist_estimators.py              # trains on all 60,000, tests once, at the end
-    python examples/mnist_estimators.py --held-out   # on 50,000, an error an epoch on the others: to choose
+    python examples/mnist_estimators.py              # trains on all 60,000, tests once at the end
+    python examples/mnist_estimators.py --held-out   # trains on 50,000, tests each epoch on the rest
 
-About a quarter of an hour on one core. Both train an epoch in turn: a machine whose speed drifts treats
-them alike.
+Takes about a quarter of an hour on one core. The two train in turn, an epoch each, so a change in the machine's
+speed affects both. Use --held-out to choose settings.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from thinned.lab.data import dataset as data
 
 
 def main() -> None:
-    """The command."""
+    """Train both and print their errors and times."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
