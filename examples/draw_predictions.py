@@ -1,4 +1,4 @@
-"""Draws docs/images/predictions: uncertainty about turned digits and strange images, and error by rejected share.
+"""Draws docs/images/predictions: uncertainty of turned digits and strange images, and errors.
 
 python examples/draw_predictions.py docs/images/predictions     # needs MNIST and CIFAR-10
 """

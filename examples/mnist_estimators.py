@@ -3,8 +3,8 @@
     python examples/mnist_estimators.py              # trains on all 60,000, tests once at the end
     python examples/mnist_estimators.py --held-out   # trains on 50,000, tests each epoch on the rest
 
-Takes about a quarter of an hour on one core. The two train in turn, an epoch each, so a change in the machine's
-speed affects both. Use --held-out to choose settings.
+Takes about a quarter of an hour on one core. The two train in turn, an epoch each, so a change in the
+machine's speed affects both. Use --held-out to choose settings.
 """
 
 from __future__ import annotations
