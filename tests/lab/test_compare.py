@@ -23,6 +23,7 @@ from thinned.lab.reporting.page import html
 from thinned.lab.reporting.progress_bars import Bars, Lines, Progress
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored, run_name
+from thinned.lab.sweeping import sweep
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training import torch_nets as engines
 from thinned.lab.training.config import Config
@@ -74,7 +75,7 @@ def made(tmp_path_factory):
     out = tmp_path_factory.mktemp("made")
     todo = compare.jobs(BASE, DATA, ["none", "dropout"], range(2))
     wild = dataclasses.replace(BASE, seed=2, lr=1e30, schedule="constant")
-    return out, compare.run_all([*todo, Job(wild, DATA)], out)
+    return out, sweep.run([*todo, Job(wild, DATA)], out)
 
 
 def test_rows_hold_the_results(made):
@@ -137,7 +138,7 @@ def test_a_run_that_was_cut_off_is_told(made, tmp_path):
                 raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        compare.run_all(compare.jobs(BASE, DATA, ["none"], [0]), tmp_path, Stop(), save_every=0)
+        sweep.run(compare.jobs(BASE, DATA, ["none"], [0]), tmp_path, Stop(), save_every=0)
     stored = Record.load(tmp_path).stored(tmp_path)
     assert [row.status for row in from_runs.rows(stored)] == [["stopped"]]
     html(compare.page(Record.load(tmp_path), stored))
@@ -150,7 +151,7 @@ def test_progress_tells_every_run(tmp_path, kind):
     console = Console(record=True, force_terminal=kind is Bars, width=200, file=io.StringIO())
     todo = compare.jobs(BASE, DATA, ["none", "dropout"], range(2))
     with kind(console) as progress:
-        compare.run_all(todo, tmp_path, progress)
+        sweep.run(todo, tmp_path, progress)
     told = console.export_text()
     assert "[4/4] dropout-seed1-" in told
     assert "test error" in told
@@ -254,7 +255,7 @@ def test_the_line_is_the_sources():
 
 def test_spiral_smoke(tmp_path):
     todo = arms.jobs("smoke", [0])
-    stored = compare.run_all(todo, tmp_path)
+    stored = sweep.run(todo, tmp_path)
     record = Record("spiral", "thinned reproduce spiral", arms.settings("smoke", todo), budget="smoke")
     page = arms.page(record, stored)
     assert [row[0] for row in page.references[0].rows][:2] == ["source, first", "source, second"]
@@ -325,7 +326,7 @@ def test_inputs_dropped_in_place_are_lost_for_good():
 def test_cifar_smoke(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "load", lambda *args, **more: photographs())
     todo = cifar.jobs("smoke", [0])
-    stored = compare.run_all(todo, tmp_path)
+    stored = sweep.run(todo, tmp_path)
     record = Record("cifar10-mlp", "", cifar.settings("smoke", todo), budget="smoke")
     page = cifar.page(record, stored)
     assert page.references[0].rows[0][:2] == ["source, A, standard", "100.00"]

@@ -6,22 +6,21 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from thinned import methods
-from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.dataset import Dataset, load
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.from_runs import machine, rows, series
 from thinned.lab.reporting.page import Page
-from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reporting.summary import plural
 from thinned.lab.storage.record import Record
-from thinned.lab.storage.remote import Folder
-from thinned.lab.storage.run import Run, Stored
+from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training import torch_nets as engines
-from thinned.lab.training import train
 from thinned.lab.training.config import Config
+from thinned.lab.training.train import Trainer
 
 # Defaults that suit the data, chosen on held-out training data of digits and MNIST.
 SMALL = 5_000  # training examples; with fewer, batches of 32 and sgd by default
@@ -72,25 +71,39 @@ def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
     return names
 
 
+class Keeping(Trainer):
+    """Leaves the parameters of a finished run on disk, for `thinned.scratch.load_params`."""
+
+    keeps = True
+
+
 def jobs(base: Config, dataset: Dataset, names: Sequence[str], seeds: Iterable[int]) -> list[Job]:
     """Every method with every seed, seed after seed, so that a comparison cut off early has all methods."""
     names = known_methods(names, base.engine)
     return [
-        Job(dataclasses.replace(base, method=name, seed=seed), dataset) for seed in seeds for name in names
+        Job(dataclasses.replace(base, method=name, seed=seed), dataset, Keeping)
+        for seed in seeds
+        for name in names
     ]
 
 
-def run_all(
-    todo: Sequence[Job], out: Folder, progress: Progress | None = None, save_every: float = 2.0
-) -> list[Stored]:
-    """Train the jobs one after the other, each in its folder inside `out`; what is finished is only read."""
-    progress = progress or Progress()
-    open_ = [job for job in todo if not Run(out, job.config).finished()]
-    progress.plan(len(open_), sum(job.config.epochs for job in open_))
-    return [
-        train.train(job.config, job.dataset, out, progress, trainer=job.trainer, save_every=save_every)
-        for job in todo
-    ]
+def jobs_again(
+    base: Config,
+    names: Sequence[str],
+    seeds: Sequence[int],
+    data: str,
+    data_dir: Path | None = None,
+    label: str | None = None,
+) -> list[Job]:
+    """The `jobs` in another process, which loads the data itself.
+
+    Raises:
+        LabError: the data has changed since this comparison began.
+    """
+    dataset = load(data, data_dir=data_dir, label=label)
+    if dataset.fingerprint != base.fingerprint:
+        raise LabError(f"{data}: the data has changed since this comparison began; run it again")
+    return jobs(base, dataset, names, seeds)
 
 
 def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, str]:

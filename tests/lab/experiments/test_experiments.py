@@ -40,14 +40,14 @@ from thinned.lab.reporting.page import html
 from thinned.lab.reporting.progress_bars import Progress, time_text
 from thinned.lab.reproduce import order as lab
 from thinned.lab.reproduce import results_page as results
+from thinned.lab.reproduce.order import Order
 from thinned.lab.storage import provenance
 from thinned.lab.storage import run as runs
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Run, run_name
-from thinned.lab.sweeping import processes as workers
-from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping import costs, sweep
 from thinned.lab.sweeping.job import Job
-from thinned.lab.sweeping.sweep import Order
+from thinned.lab.sweeping.worker import train_one
 from thinned.lab.training import train
 from thinned.lab.training.train import Trainer
 
@@ -90,7 +90,7 @@ def made(name, out, budget="smoke"):
     todo = asked.jobs()
     record = lab.record(asked, todo)
     record.save(out)
-    return record, sweep.run(asked, todo, out, Told())
+    return record, sweep.run(todo, out, Told())
 
 
 @pytest.fixture(scope="module")
@@ -370,14 +370,14 @@ ORDER = Order("mnist-gaussian", "smoke", (0, 1))
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The order, trained in this process."""
-    return outcome(sweep.run(ORDER, ORDER.jobs(), tmp_path_factory.mktemp("alone"), Told()))
+    return outcome(sweep.run(ORDER.jobs(), tmp_path_factory.mktemp("alone"), Told()))
 
 
 def test_what_is_finished_is_not_counted_twice(tmp_path, alone):
     one = dataclasses.replace(ORDER, only=("dropout",))
-    sweep.run(one, one.jobs(), tmp_path, Told())
+    sweep.run(one.jobs(), tmp_path, Told())
     told = Told()
-    assert outcome(sweep.run(ORDER, ORDER.jobs(), tmp_path, told)) == alone
+    assert outcome(sweep.run(ORDER.jobs(), tmp_path, told)) == alone
     assert len(told.ended) == 4
 
 
@@ -390,7 +390,7 @@ def test_a_run_that_fails_is_shown_and_tried_again(tmp_path, monkeypatch, alone)
         return measure(self)
 
     monkeypatch.setattr(GridTrainer, "measure", fails)
-    stored = sweep.run(ORDER, ORDER.jobs(), tmp_path, Told())
+    stored = sweep.run(ORDER.jobs(), tmp_path, Told())
     assert [run.status for run in stored] == ["done", "done", "failed"] * 2
     assert stored[2].failure == "RuntimeError: no luck"
     record = lab.record(ORDER, ORDER.jobs())
@@ -400,7 +400,7 @@ def test_a_run_that_fails_is_shown_and_tried_again(tmp_path, monkeypatch, alone)
     assert rows[2]["lost"] == {0: "failed", 1: "failed"}
     assert rows[2]["test_error"] is None
     monkeypatch.undo()
-    assert outcome(sweep.run(ORDER, ORDER.jobs(), tmp_path, Told())) == alone
+    assert outcome(sweep.run(ORDER.jobs(), tmp_path, Told())) == alone
 
 
 def test_unknown_systems_are_named():
@@ -410,7 +410,7 @@ def test_unknown_systems_are_named():
 
 def test_held_out_data_is_judged_by(tmp_path):
     asked = dataclasses.replace(ORDER, seeds=(0,), only=("dropout",), validation=0.25)
-    (run,) = sweep.run(asked, asked.jobs(), tmp_path, Told())
+    (run,) = sweep.run(asked.jobs(), tmp_path, Told())
     assert run.result["judged_on"] == "held-out training data"
     assert lab.default_out(asked) != lab.default_out(ORDER)
     record = dataclasses.replace(lab.record(asked, asked.jobs()), budget="quick")
@@ -465,16 +465,16 @@ def test_the_list_tells_time_and_what_is_done(in_tmp):
 
 @pytest.mark.parametrize("workers", [1, 2, 9])
 def test_a_dry_run_trains_nothing(in_tmp, workers, monkeypatch):
-    monkeypatch.setattr(sweep, "_speed", lambda: 1e6)
+    monkeypatch.setattr(costs, "_speed", lambda: 1e6)
     monkeypatch.setattr(sweep, "cores", lambda: 2)
     shown = call(
         "reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", 3, "--dry-run", "--workers", workers
     )
     assert "Gaussian noise" in shown.stdout
-    costs = [sweep.seconds(job, 1) for job in Order("mnist-gaussian", "smoke", (0, 1, 2)).jobs()]
+    times = [costs.seconds(job, 1) for job in Order("mnist-gaussian", "smoke", (0, 1, 2)).jobs()]
     threads = "2 threads" if workers == 1 else "1 thread"
     time = time_text(
-        costs[0] * {1: 9, 2: 5, 9: 5}[workers]
+        times[0] * {1: 9, 2: 5, 9: 5}[workers]
     )  # small products take one thread; there are 2 cores
     told = f"about {time} in all by {workers} worker{'s' * (workers > 1)} with {threads} each"
     assert shown.stdout.splitlines()[-1] == f"{told}; nothing was trained"
@@ -646,7 +646,7 @@ def test_a_job_fails_in_its_own_words(tmp_path):
         def build(self):
             raise MemoryError("too large")
 
-    run = workers.train_one(Job(config, load("digits"), Broken), tmp_path, Told(), 1.0)
+    run = train_one(Job(config, load("digits"), Broken), tmp_path, Told(), 1.0)
     assert (run.status, run.failure) == ("failed", "MemoryError: too large")
     assert Record.load(tmp_path).stored(tmp_path) == [run]
     assert run_name(config) == Run(tmp_path, config).folder.name

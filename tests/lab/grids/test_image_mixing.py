@@ -19,9 +19,9 @@ from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reproduce import order as lab
 from thinned.lab.storage import run as runs
 from thinned.lab.storage.run import run_name
-from thinned.lab.sweeping import processes as workers
-from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping import costs
 from thinned.lab.sweeping.job import Job
+from thinned.lab.sweeping.worker import train_one
 from thinned.lab.training import train
 
 
@@ -70,7 +70,7 @@ def test_a_run_goes_on_where_it_was_and_attends_to_the_same(tmp_path, images):
 
 def test_time_and_errors_of_the_network_that_attends_are_apart(tmp_path, images):
     c = config(images)
-    run = workers.train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
+    run = train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
     (attending,) = map(runs.read, (run.folder / "attends").iterdir())
     assert attending.config["mix"] == "none"
     assert attending.config["seed"] != run.config["seed"]
@@ -130,7 +130,7 @@ def test_a_mixed_image_is_of_the_class_that_has_most_of_it(images):
 
 def test_a_network_that_attends_and_diverges_is_told(tmp_path, images):
     c = config(images, lr=1e30, schedule="constant")
-    run = workers.train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
+    run = train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
     assert run.status == "failed"
     assert run.failure.startswith("RuntimeError: the network that attends diverged in epoch 1")
 
@@ -150,7 +150,7 @@ def test_settings_without_effect_do_not_make_another_run(images):
 def test_attending_counts_as_a_second_network():
     experiment = experiments.load("attentive-cutmix")
     asked = lab.order("attentive-cutmix", "smoke", None)
-    seconds = {job.config.system: sweep.seconds(job, 1) for job in asked.jobs()}
+    seconds = {job.config.system: costs.seconds(job, 1) for job in asked.jobs()}
     assert seconds[ATTENTIVE] == pytest.approx(2 * seconds["CutMix"])
     assert set(seconds) == {target.label for target in experiment.targets}
 

@@ -16,10 +16,10 @@ pytest.importorskip("ray")
 pytest.importorskip("sklearn")
 
 from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.reproduce.order import Order
 from thinned.lab.storage import run as runs
 from thinned.lab.sweeping import ray_cluster as lab
 from thinned.lab.sweeping import sweep
-from thinned.lab.sweeping.sweep import Hands, Order
 
 CLUSTER = """
 import sys
@@ -47,7 +47,7 @@ from thinned.lab.sweeping.job import Job
 from thinned.lab.data.dataset import load
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.reporting.progress_bars import Lines
-from thinned.lab.sweeping.sweep import Order
+from thinned.lab.reproduce.order import Order
 
 
 class Broken(GridTrainer):
@@ -65,7 +65,7 @@ JOBS = [Job(config, DATA, Broken if i == 3 else GridTrainer) for i, config in en
 
 def train(out, ray, progress):
     order = Order("no experiment", "smoke", tuple(range(4)))
-    return sweep.run(order, JOBS, out, progress, save_every=0.2, ray=ray)
+    return sweep.run(JOBS, out, progress, save_every=0.2, ray=ray)
 
 
 if __name__ == "__main__":
@@ -96,7 +96,7 @@ def tell(cluster, word):
 
 def test_a_driver_that_is_stopped_and_killed_goes_on(tmp_path, cluster):
     order = Order("mnist-gaussian", "smoke", (0, 1))  # of four seeds
-    alone = outcome(sweep.run(order, order.jobs(), tmp_path / "alone", Progress()))
+    alone = outcome(sweep.run(order.jobs(), tmp_path / "alone", Progress()))
     out = tmp_path / "thinned-runs" / "mnist-gaussian-smoke"
     done = {}
     for sent, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
@@ -174,34 +174,6 @@ def test_why_there_is_no_connection():
     assert "ray start --head" in lab._why("auto", ConnectionError("Could not find\nany running instance"))
     why = lab._why("h:1", RuntimeError("Version mismatch:\n  Ray: 1\n"))
     assert re.match("Ray does not connect: Ray: 1(; if it asks for a token, set RAY_AUTH_MODE=token)?$", why)
-
-
-@pytest.mark.parametrize(
-    ("cpus", "workers", "runs", "expected"),
-    [
-        ([2], 1, 9, (1, 2)),
-        ([2], 2, 9, (2, 1)),
-        ([8], 3, 9, (3, 2)),
-        ([8], 20, 2, (2, 4)),  # more workers than runs
-        ([2], 4, 9, (4, 1)),  # more than cores: as asked for
-        ([4, 4], 8, 9, (8, 1)),
-        ([4, 4], 2, 9, (2, 4)),
-        ([4, 4], 1, 9, (1, 4)),  # a run stays on one machine
-        ([2, 16], 3, 9, (3, 2)),  # and fits on each
-    ],
-)
-def test_no_cpu_is_used_twice(cpus, workers, runs, expected):
-    have = Hands.share(cpus, workers, runs)
-    assert (have.count, have.threads) == expected
-    assert have.fit * have.threads <= sum(cpus)
-    assert have.time([1.0] * runs) == -(-runs // min(have.count, have.fit))
-
-
-def test_the_time_of_a_sweep_is_that_of_its_last_run():
-    have = Hands.share([4], 2, 4)
-    assert have.time([3.0, 1.0, 1.0, 1.0]) == 3.0
-    assert have.time([1.0, 1.0, 1.0, 3.0]) == 4.0
-    assert have.time([]) == 0.0
 
 
 # Last: the tests before share the cluster as it was.

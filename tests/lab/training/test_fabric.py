@@ -144,7 +144,7 @@ def test_bf16_trains_and_is_told_apart(tmp_path, name):
     asked = lab.order(name, "smoke", None, engine=engine, precision="bf16", only=("dropout", "none"))
     todo = asked.jobs()
     usual = {job.config.system: job for job in dataclasses.replace(asked, precision="32").jobs()}
-    stored = sweep.run(asked, todo, tmp_path, Progress())
+    stored = sweep.run(todo, tmp_path, Progress())
     for run, job in zip(stored, todo, strict=True):
         assert run.status == "done"
         losses = run.history["loss"]
@@ -185,7 +185,7 @@ def test_what_is_measured_after_training_is_the_same_on_both_engines(tmp_path, n
     found = []
     for engine in engines.ENGINES:
         asked = lab.order(name, "smoke", None, engine=engine, only=("drop", "Drop"))
-        found.append(sweep.run(asked, asked.jobs(), tmp_path, Progress()))
+        found.append(sweep.run(asked.jobs(), tmp_path, Progress()))
     ours, theirs = ({run.config["system"]: run for run in runs} for runs in found)
     assert theirs
     for system, run in theirs.items():
@@ -251,4 +251,4 @@ def test_a_missing_package_ends_a_sweep_with_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     asked = lab.order("spatial-dropout", "smoke", None)
     with pytest.raises(LabError, match=r'lightning_fabric.*; run pip install "thinned\[lab\]"'):
-        sweep.run(asked, asked.jobs(), tmp_path, Progress())
+        sweep.run(asked.jobs(), tmp_path, Progress())

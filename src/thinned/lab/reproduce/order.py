@@ -1,11 +1,11 @@
-"""`thinned reproduce`: what there is, how long it takes, and one experiment from its data to its report."""
+"""`thinned reproduce`: one experiment, from what the user asks for to the published rows."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,28 +13,102 @@ from thinned import _checks
 from thinned.kernels import cores
 from thinned.lab import experiments
 from thinned.lab.errors import LabError
-from thinned.lab.experiments import BUDGETS, Experiment
+from thinned.lab.experiments import Experiment
 from thinned.lab.reporting.from_runs import sentences
-from thinned.lab.reporting.progress_bars import Progress, time_text
-from thinned.lab.reporting.summary import plural
+from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reproduce import results_page as results
-from thinned.lab.storage.record import RECORD, Record
+from thinned.lab.storage.record import Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored, run_name
-from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping import costs, sweep
 from thinned.lab.sweeping.job import Job
-from thinned.lab.sweeping.sweep import Order
 from thinned.lab.training import fabric as devices
-from thinned.lab.training.torch_nets import ENGINES
+from thinned.lab.training import torch_nets as engines
 
 ROOT = Path("thinned-runs")
 
 
+@dataclass(frozen=True)
+class Order:
+    """The runs of an experiment that the user asks for. It can be pickled, and holds no data.
+
+    Args:
+        only: parts of the names of the systems to train; empty for all systems.
+        validation: the share of the training data that judges the runs, in place of the test data.
+        engine: the engine of all networks; None for the engine that the experiment gives each.
+    """
+
+    experiment: str
+    budget: str
+    seeds: tuple[int, ...]
+    data_dir: Path | None = None
+    only: tuple[str, ...] = ()
+    validation: float = 0.0
+    engine: str | None = None
+    device: str = "cpu"
+    precision: str = "32"
+
+    @property
+    def computed(self) -> dict[str, str]:
+        """Engine, device and precision, without those that have their usual values."""
+        usual: Mapping[str, str | None] = {"engine": None, **devices.USUAL}
+        return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
+
+    def jobs(self) -> list[Job]:
+        """The runs of the systems whose names contain a part of `only`, and which the engine can compute.
+
+        Raises:
+            LabError: no run is left.
+            ValueError: the device or the precision does not fit the engine.
+        """
+        return self.split()[0]
+
+    def split(self) -> tuple[list[Job], list[str]]:
+        """The `jobs`, and the names of the systems that the engine cannot compute."""
+        experiment = experiments.load(self.experiment)
+        todo = experiment.jobs(self.budget, self.seeds, self.data_dir)
+        names = [experiment.label(asdict(job.config)) for job in todo]
+        found = list(zip(todo, names, strict=True))
+        if self.only:
+            found = [(job, name) for job, name in found if any(part in name for part in self.only)]
+        if not found:
+            there = "; ".join(dict.fromkeys(names)) or "none in this budget"
+            raise LabError(
+                f"only must be a part of a system's name, got {list(self.only)}; the systems are {there}"
+            )
+        if self.validation:
+            found = [(_set(job, validation=self.validation), name) for job, name in found]
+        if not self.computed:
+            return [job for job, _ in found], []
+        return self._on_engine(found)
+
+    def _on_engine(self, found: Sequence[tuple[Job, str]]) -> tuple[list[Job], list[str]]:
+        """The jobs with this engine, device and precision; jobs without a network are not changed."""
+        if not any(job.trainer.network for job, _ in found):
+            raise LabError(
+                f"{', '.join(self.computed)} must be given for networks alone, and {self.experiment} trains none here"
+            )
+        todo, lost = [], dict[str, None]()
+        for job, name in found:
+            c, engine = job.config, self.engine or job.config.engine
+            if not job.trainer.network:
+                todo.append(job)
+            elif engine in job.trainer.computed_by and engines.can(engine, c.method, c.activation):
+                todo.append(_set(job, engine=engine, device=self.device, precision=self.precision))
+            else:
+                lost[name] = None
+        if not any(job.trainer.network for job in todo):
+            raise LabError(
+                f"engine must be able to compute {'; '.join(lost)}, got {self.engine}; leave --engine out"
+            )
+        return todo, list(lost)
+
+
 def order(name: str, budget: str, seeds: int | None, **more: Any) -> Order:
-    """What the command asks for; `more`: fields of `Order`."""
+    """The order of a command, checked; `more` are fields of `Order`."""
     asked = Order(name, budget, tuple(range(seeds or experiments.load(name).seeds[budget])), **more)
     if asked.engine is not None:
-        _checks.one_of("engine", asked.engine, ENGINES)
+        _checks.one_of("engine", asked.engine, engines.ENGINES)
     _checks.one_of("device", asked.device, devices.DEVICES)
     _checks.one_of("precision", asked.precision, devices.PRECISIONS)
     devices.check(asked.device)
@@ -42,20 +116,20 @@ def order(name: str, budget: str, seeds: int | None, **more: Any) -> Order:
 
 
 def default_out(asked: Order) -> Folder:
-    """`thinned-runs/NAME-BUDGET`; what is judged on held-out data, or computed otherwise, lies apart."""
+    """`thinned-runs/NAME-BUDGET`, with a suffix for held-out data and for an unusual engine or device."""
     held_out = ["held-out"] if asked.validation else []
     return ROOT / "-".join([asked.experiment, asked.budget, *held_out, *asked.computed.values()])
 
 
 def record(asked: Order, todo: Sequence[Job]) -> Record:
-    """What the report needs: of all systems, also where the order is for some of them."""
+    """The record for the report. It covers all systems, even if the order is for some of them."""
     experiment = experiments.load(asked.experiment)
     every, lost = list(todo), list[str]()
     if asked.only or asked.engine:
         every, lost = dataclasses.replace(asked, only=()).split()
     settings = experiment.settings(asked.budget, every)
     if lost:
-        settings["left out"] = f"{'; '.join(lost)}: the engine {asked.engine} does not have them"
+        settings["left out"] = f"{'; '.join(lost)}: the engine {asked.engine} cannot compute them"
     return Record(
         asked.experiment,
         command(asked),
@@ -66,7 +140,7 @@ def record(asked: Order, todo: Sequence[Job]) -> Record:
 
 
 def command(asked: Order) -> str:
-    """The command that gives the same anywhere: no folders, nothing of this machine."""
+    """The command that gives the same results on any machine; it names no folders."""
     words = ["thinned", "reproduce", asked.experiment, "--budget", asked.budget]
     if len(asked.seeds) != experiments.load(asked.experiment).seeds[asked.budget]:
         words += ["--seeds", str(len(asked.seeds))]
@@ -87,7 +161,7 @@ def train(
     workers: int | None,
     ray: str | None,
 ) -> None:
-    """Train what is not finished yet, and tell what was learned on the way."""
+    """Train the runs that are not finished, and show what was learned on the way."""
     experiment = experiments.load(asked.experiment)
     known = Record.load(out)
 
@@ -98,20 +172,31 @@ def train(
         progress.note(f"left out: {known.settings['left out']}")
     with progress:
         sweep.run(
-            asked, todo, out, progress, save_every=save_every, workers=workers, ray=ray, learned=learned
+            todo,
+            out,
+            progress,
+            recipe=asked.jobs,
+            save_every=save_every,
+            workers=workers,
+            ray=ray,
+            learned=learned,
         )
 
 
 def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
-    """Put the rows into `folder`, and make the page beside it anew. A run that was cut off is no result yet.
+    """Put the rows into `folder`, and make the page beside it again. Runs that were cut off are left out.
 
     Raises:
         LabError: the budget is `smoke`, or the runs were judged on held-out data.
     """
     if kept.budget == "smoke":
-        raise LabError("publish: expected the budget quick or paper; smoke shows that a thing runs, no more")
+        raise LabError(
+            "publish must have the budget quick or paper, got smoke, which only shows that an experiment runs"
+        )
     if any(run.config["validation"] for run in stored):
-        raise LabError("publish: these runs were judged on held-out training data, to choose settings")
+        raise LabError(
+            "publish must have runs judged on test data, got runs judged on held-out training data"
+        )
     experiment = experiments.load(kept.kind)
     stored = [run for run in stored if run.status != "stopped"]
     rows = results.rows(experiment, kept, stored)
@@ -119,75 +204,11 @@ def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
     return results.write_page(folder)
 
 
-def overview(root: Path = ROOT) -> list[dict[str, Any]]:
-    """Every experiment: name, what it shows, source, budgets, estimated seconds, and runs done in `root`."""
-    found = []
-    for name in experiments.NAMES:
-        e = experiments.load(name)
-        found.append(
-            {
-                "name": name,
-                "summary": e.summary,
-                "source": e.source,
-                "budgets": dict(e.budgets),
-                "seconds": {b: estimate(e, b) for b in BUDGETS},
-                "done": {b: _done(root / f"{name}-{b}") for b in BUDGETS},
-            }
-        )
-    return found
-
-
 def estimate(experiment: Experiment, budget: str) -> float:
-    """Seconds of a whole budget on this machine, about."""
-    return sweep.time_of(experiment.seeds[budget] * experiment.work(budget), cores())
+    """The seconds of a whole budget on this machine, about."""
+    return costs.time_of(experiment.seeds[budget] * experiment.work(budget), cores())
 
 
-def overview_rows(found: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The overview as cells of a table."""
-    rows = []
-    for e in found:
-        budgets = [
-            f"{b}: {text} (about {time_text(e['seconds'][b])}{_of(e['done'][b])})"
-            for b, text in e["budgets"].items()
-        ]
-        rows.append([e["name"], f"{e['summary']}\n{e['source']}", "\n".join(budgets)])
-    return rows
-
-
-def dry_run(
-    asked: Order, todo: Sequence[Job], out: Folder, workers: int | None, ray: str | None
-) -> tuple[list[list[str]], str]:
-    """A row a system (runs, done, epochs, time still to go, one after the other), and all of it in words."""
-    experiment = experiments.load(asked.experiment)
-    left = sweep.unfinished(todo, out)
-    with sweep.hands(len(left), workers, ray) as (hands, _):
-        costs = {i: sweep.seconds(todo[i], hands.threads) for i in left}
-    groups: dict[str, list[int]] = {}
-    for i, job in enumerate(todo):
-        groups.setdefault(experiment.label(dataclasses.asdict(job.config)), []).append(i)
-    rows = []
-    for name, members in groups.items():
-        open_ = [i for i in members if i in costs]
-        done, epochs = str(len(members) - len(open_)), str(todo[members[0]].config.epochs)
-        time = time_text(sum(costs[i] for i in open_)) if open_ else "–"
-        rows.append([name, str(len(members)), done, epochs, time])
-    if not left:
-        return rows, "all runs are done; nothing was trained"
-    side = f"{plural(hands.count, 'worker')} with {plural(hands.threads, 'thread')} each"
-    if ray:
-        side += f" on {plural(hands.machines, 'machine')}, each as fast as this one"
-    time = time_text(hands.time(list(costs.values())))
-    return rows, f"about {time} in all by {side}; nothing was trained"
-
-
-def _done(out: Folder) -> list[int]:
-    """Runs that are done, and runs that were asked for; nothing where nothing was begun."""
-    try:
-        names = json.loads((out / RECORD).read_text("utf-8"))["runs"]
-    except (OSError, ValueError, KeyError):
-        return []
-    return [sum((out / name / "result.json").exists() for name in names), len(names)]
-
-
-def _of(done: Sequence[int]) -> str:
-    return f"; {done[0]} of {done[1]} runs done" if done else ""
+def _set(job: Job, **settings: Any) -> Job:
+    """The job with other settings."""
+    return dataclasses.replace(job, config=dataclasses.replace(job.config, **settings))

@@ -1,4 +1,4 @@
-"""Where and with what a result was made: machine, versions, commit, threads, command."""
+"""Where and how a result was made: machine, versions, commit, threads, command."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from thinned.lab.storage.remote import Remote
 
 
 def command() -> str:
-    """The command of this process, as it would be typed in the current folder; no other folder is named."""
+    """The command of this process, as typed in the current folder; it names no other folder."""
     program = Path(sys.argv[0]).name if sys.argv else ""
     return shlex.join(["thinned" if program in ("", "__main__.py") else program, *map(_here, sys.argv[1:])])
 
 
 def _here(argument: str) -> str:
-    """A path from the current folder on, or its last part; anything else as it is."""
+    """An argument with each path relative to the current folder, or cut to its last part."""
     option, is_, value = argument.rpartition("=")
     if "://" in value and not value.startswith("ray://"):
         return option + is_ + Remote(value).name
@@ -36,7 +36,7 @@ def _here(argument: str) -> str:
 
 
 def about() -> dict[str, Any]:
-    """Where and with what a result was made."""
+    """Machine, versions, commit, threads and command of this process."""
     return {**_machine(), "threads": _threads(), "command": command()}
 
 
@@ -54,7 +54,7 @@ def _machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, as far as the system tells it."""
+    """The processor's name, where the system gives one."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
@@ -63,7 +63,7 @@ def processor() -> str:
 
 
 def _commit(folder: Path) -> str | None:
-    """The git commit of the checkout that holds `folder`, if it is in one."""
+    """The git commit of the checkout that holds `folder`; None outside of a checkout."""
     git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
@@ -73,7 +73,7 @@ def _commit(folder: Path) -> str | None:
 
 
 def _threads() -> int:
-    """Threads of the matrix library: its own word for it, else its variable, else the cores."""
+    """The number of threads of the matrix library, else of its environment variable, else of cores."""
     try:
         pools = importlib.import_module("threadpoolctl").threadpool_info()
         pools = [pool["num_threads"] for pool in pools if pool.get("user_api") == "blas"]

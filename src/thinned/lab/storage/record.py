@@ -1,4 +1,4 @@
-"""What lies beside the run folders, so that a report can be made of them again."""
+"""The record of a comparison or experiment, beside its run folders: a report can be made from it again."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from thinned.lab.errors import LabError
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored, folders, read
 
-RECORD = "page.json"  # beside the run folders: which of them the report shows, and how
+RECORD = "page.json"  # the name of its file
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a report needs beside the runs.
+    """What a report needs besides the runs.
 
     Args:
         kind: `"compare"`, or the name of an experiment.
-        command: the command that made it.
-        settings: what the report prints, by name.
-        runs: names of the run folders, in order; empty for every one there is.
-        budget: of an experiment.
+        command: the command that made the runs.
+        settings: the settings that the report prints, by name.
+        runs: names of the run folders, in order; empty for all of them.
+        budget: the budget of an experiment; empty for a comparison.
     """
 
     kind: str
@@ -34,7 +34,7 @@ class Record:
     budget: str = ""
 
     def save(self, out: Folder) -> None:
-        """Write it beside the runs."""
+        """Write the record beside the runs."""
         try:
             _files.write_json(out / RECORD, dataclasses.asdict(self))
         except OSError as error:
@@ -44,7 +44,7 @@ class Record:
 
     @classmethod
     def load(cls, out: Folder) -> Record:
-        """The record in `out`; without one, a comparison of every run there is."""
+        """The record in `out`; where there is none, a comparison of every run in the folder."""
         path = out / RECORD
         if not path.exists():
             return cls("compare", "")
@@ -54,7 +54,11 @@ class Record:
             raise LabError(f"{path}: damaged ({error}); run the command that made it again") from error
 
     def stored(self, out: Folder) -> list[Stored]:
-        """Those of the runs that lie in `out`; LabError where none does."""
+        """The runs of this record that have a folder in `out`.
+
+        Raises:
+            LabError: none has.
+        """
         there = folders(out)
         if self.runs:
             there = [out / name for name in self.runs if out / name in there]

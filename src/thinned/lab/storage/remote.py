@@ -1,4 +1,4 @@
-"""Where results lie: a folder of this machine, or one that fsspec reaches, such as `s3://bucket/runs`."""
+"""The folder of results: on this machine, or at a URL that fsspec reaches, such as `s3://bucket/runs`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from thinned._files import MAX_NPZ_BYTES
 from thinned.lab.errors import LabError
 
 MAX_TEXT_BYTES = 1 << 26  # 64 MiB: more than any text of a run
-# Systems with folders of their own; the others are object stores, where one put appears whole or not at all.
+# Systems with real folders. The others are object stores, where one put appears whole or not at all.
 FOLDERS = ("sftp", "ssh", "ftp", "smb", "hdfs", "arrow_hdfs", "webhdfs")
-REPLACING = ("sftp", "ssh")  # of these, where a move takes the place of what was there
+REPLACING = ("sftp", "ssh")  # those of them where a move replaces the file that was there
 CODES: dict[type[Exception], int] = {
     FileNotFoundError: errno.ENOENT,
     FileExistsError: errno.EEXIST,
@@ -30,9 +30,9 @@ CODES: dict[type[Exception], int] = {
 
 @dataclass(frozen=True, order=True, repr=False)
 class Remote:
-    """A file or folder at a URL, with as much of `pathlib.Path` as runs and reports need.
+    """A file or folder at a URL, with the part of `pathlib.Path` that runs and reports need.
 
-    Errors are OSErrors that name the URL, whatever the library behind it raises.
+    Every error is an OSError that names the URL, whatever the file system's own library raises.
     """
 
     url: str  # may hold a password, so it is never shown
@@ -48,12 +48,12 @@ class Remote:
 
     @property
     def name(self) -> str:
-        """The last part."""
+        """The last part of the URL."""
         return posixpath.basename(self.url.rstrip("/"))
 
     @property
     def parent(self) -> Remote:
-        """The folder that holds it."""
+        """The folder that holds this file or folder."""
         return Remote(posixpath.dirname(self.url.rstrip("/")))
 
     def as_posix(self) -> str:
@@ -61,27 +61,27 @@ class Remote:
         return str(self)
 
     def resolve(self) -> Remote:
-        """A URL holds everywhere."""
+        """This URL: there is no current folder that it could depend on."""
         return self
 
     def exists(self) -> bool:
-        """Whether there is a file or folder."""
+        """Whether a file or folder is there."""
         with self._reached() as (fs, path):
             return bool(fs.exists(path))
 
     def is_dir(self) -> bool:
-        """Whether there is a folder."""
+        """Whether a folder is there."""
         with self._reached() as (fs, path):
             return bool(fs.isdir(path))
 
     def mkdir(self, *, parents: bool = True, exist_ok: bool = True) -> None:
-        """Make the folder and those above it, where the system has folders."""
+        """Make the folder and those above it, on systems that have folders."""
         with self._reached() as (fs, path):
             if _protocol(self.url) in FOLDERS:
                 fs.makedirs(path, exist_ok=exist_ok)
 
     def glob(self, pattern: str) -> Iterator[Remote]:
-        """What lies below under names such as `*/config.json`."""
+        """The files and folders below this one whose names match a pattern such as `*/config.json`."""
         with self._reached() as (fs, path):
             root = path.rstrip("/")
             found = fs.glob(f"{glob.escape(root)}/{pattern}")
@@ -89,12 +89,16 @@ class Remote:
             yield self / one.removeprefix(root).lstrip("/")
 
     def read_bytes(self, max_bytes: int = MAX_NPZ_BYTES) -> bytes:
-        """The whole file; ValueError, before anything is read, where it is larger than `max_bytes`."""
+        """The whole file.
+
+        Raises:
+            ValueError: it is larger than `max_bytes`; nothing was read.
+        """
         with self._reached() as (fs, path):
             size = fs.size(path)
         if size is None or size > max_bytes:
-            came = "an unknown number of" if size is None else f"{size:,}"
-            raise ValueError(f"{self}: holds {came} bytes, more than the allowed {max_bytes:,}")
+            found = "an unknown size" if size is None else f"{size:,} bytes"
+            raise ValueError(f"{self} must hold at most {max_bytes:,} bytes, got {found}")
         with self._reached() as (fs, path):
             data: bytes = fs.cat_file(path)
         return data
@@ -104,7 +108,7 @@ class Remote:
         return self.read_bytes(MAX_TEXT_BYTES).decode(encoding)
 
     def put(self, data: bytes) -> None:
-        """Write the file, whole or not at all: in one put, or under another name and moved."""
+        """Write the file, whole or not at all: in one put, or under another name that is then moved."""
         with self._reached() as (fs, path):
             if _protocol(self.url) not in FOLDERS:
                 fs.pipe_file(path, data)
@@ -124,7 +128,7 @@ class Remote:
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[tuple[Any, str]]:
-        """The file system and the path in it; others write there too, so no listing is remembered."""
+        """The file system and the path in it, without cached listings: other processes write there too."""
         try:
             fs, path = importlib.import_module("fsspec.core").url_to_fs(self.url)
             fs.invalidate_cache()
@@ -140,7 +144,7 @@ Folder = Path | Remote
 
 
 def folder(place: str | Path) -> Folder:
-    """The folder that a user names: a path, or a URL of any file system that fsspec knows.
+    """The folder at a path, or at a URL of any file system that fsspec knows.
 
     Raises:
         LabError: fsspec does not know the URL, or a package for it is missing.
@@ -150,7 +154,7 @@ def folder(place: str | Path) -> Folder:
         return Path(place)
     shown = str(Remote(text))
     if "::" in text:
-        raise LabError(f"{shown}: expected the URL of one file system, got a chain of several")
+        raise LabError(f"folder must be a URL of one file system, got the chain {shown}")
     try:
         fsspec = importlib.import_module("fsspec")
         fsspec.get_filesystem_class(_protocol(text))
@@ -160,12 +164,14 @@ def folder(place: str | Path) -> Folder:
         hint = "" if "nstall" in str(error) else "; run pip install fsspec"
         raise LabError(f"{shown}: {error}{hint}") from None
     except ValueError as error:
-        raise LabError(f"{shown}: expected a path, or a URL such as s3://bucket/runs: {error}") from None
+        raise LabError(
+            f"folder must be a path, or a URL such as s3://bucket/runs, got {shown}: {error}"
+        ) from None
     return Remote(text)
 
 
 def private(place: Folder) -> bool:
-    """Whether no other process sees what is written there."""
+    """Whether only this process sees what is written there."""
     return isinstance(place, Remote) and _protocol(place.url) == "memory"
 
 

@@ -1,15 +1,15 @@
-"""Runs on disk: one folder a run, named by a hash of its configuration, so that the same call continues it.
+"""Runs on disk: a folder for each, named by a hash of its configuration, so that the same call continues it.
 
 A folder holds
 
-- `config.json`: everything that decides the result;
+- `config.json`: every setting that decides the result;
 - `last.npz`: the checkpoint (parameters, optimizer, history, best parameters), replaced whole or not at all;
-- `best.npz`: the best parameters so far, for `thinned.scratch.load_params`; derived from the checkpoint;
-- `history.csv`: a line an epoch; derived from the checkpoint;
-- `result.json`: written last, so its presence means that the run is finished;
-- `failure.txt`: in the place of a result, why the run failed; the same call tries it again.
+- `best.npz`: the best parameters so far, for `thinned.scratch.load_params`; copied from the checkpoint;
+- `history.csv`: one line for each epoch; copied from the checkpoint;
+- `result.json`: the errors; written last, so a run is finished if it is there;
+- `failure.txt`: the reason of a failure, in place of a result; the same call tries the run again.
 
-It lies on this machine's disk or at a URL (`thinned.lab.storage.remote`).
+The folder is on this machine's disk or at a URL (`thinned.lab.storage.remote`).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from thinned.lab.storage.remote import Folder, Remote
 from thinned.lab.training import fabric as devices
 
 COLUMNS = (
-    "epoch",  # epochs done
-    "lr",  # rate of the epoch's last step
+    "epoch",  # number of epochs done
+    "lr",  # learning rate of the epoch's last step
     "loss",  # mean data loss of the training passes, dropout on
     "error",  # share of errors in the training passes, dropout on
-    "train_error",  # evaluation mode, a fixed part of the training data
+    "train_error",  # evaluation mode, on a fixed part of the training data
     "train_loss",
     "test_error",
     "test_loss",
     "penalty",  # regularisation loss at the last training pass
-    "seconds",  # training only, of this epoch
+    "seconds",  # of this epoch, training only
 )
 
 FAILURE = "failure.txt"
@@ -65,7 +65,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Stored:
-    """A run as it lies on disk; `result` is empty while it is not finished."""
+    """What a run's folder holds; `result` is empty while the run is not finished."""
 
     folder: Folder
     config: dict[str, Any]
@@ -80,21 +80,21 @@ class Stored:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, evaluation not counted; NaN where there is no result."""
+        """Seconds of training, without evaluation; NaN where there is no result."""
         each = self.result.get("seconds_per_epoch")
         return math.nan if each is None else float(each) * int(self.config["epochs"])
 
     @property
     def measured(self) -> dict[str, Any]:
-        """What the run measured besides its errors."""
+        """The measurements of the run besides its errors."""
         return dict(self.result.get("measured", {}))
 
 
 def canonical(config: Any) -> str:
-    """The configuration as JSON with sorted names and no spaces: the same settings, the same text.
+    """The configuration as JSON with sorted names and no spaces: equal settings give equal text.
 
-    Device and precision are in it where they are not the usual ones: runs made before there was a choice
-    keep their names.
+    Device and precision are left out where they have their usual values, so that runs made before these
+    settings existed keep their names.
     """
     usual = devices.USUAL.items()
     settings = {name: value for name, value in asdict(config).items() if (name, value) not in usual}
@@ -112,12 +112,12 @@ class BusyError(LabError):
 
 
 class Run:
-    """The folder of one run, to be used by one process at a time: `with run.locked(): ...`."""
+    """The folder of one run, for one process at a time: `with run.locked(): ...`."""
 
     def __init__(self, out: Folder, config: Any) -> None:
         self.config = config
         self.folder: Folder = out / run_name(config)
-        self._best_epoch = 0  # of the best.npz that this process wrote
+        self._best_epoch = 0  # epoch of the best.npz that this process wrote
 
     def finished(self) -> bool:
         """Whether `result.json` is there and whole."""
@@ -127,12 +127,12 @@ class Run:
             return False
 
     def over(self) -> bool:
-        """Whether it ended, well or badly."""
+        """Whether the run ended, with a result or a failure."""
         return self.finished() or (self.folder / FAILURE).exists()
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder, keep other processes out, and clear away what a killed one left half-written."""
+        """Make the folder, keep other processes out, and remove half-written files of a killed one."""
         with _writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with _lock(self.folder):
@@ -144,10 +144,10 @@ class Run:
             yield
 
     def load(self) -> Checkpoint | None:
-        """The checkpoint, or None where there is none yet.
+        """The checkpoint, or None before the first one.
 
         Raises:
-            ValueError: it is damaged, or is no checkpoint.
+            ValueError: the file is damaged, or no checkpoint.
         """
         path = self.folder / "last.npz"
         if not path.exists():
@@ -162,7 +162,7 @@ class Run:
         return Checkpoint(epoch, params, optimizer, history, best_epoch, best)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write the checkpoint, then what is derived from it."""
+        """Write the checkpoint, then the files that are copied from it."""
         c = checkpoint
         arrays = {"epoch": np.array(c.epoch), "best_epoch": np.array(c.best_epoch)}
         for name, part in (("params", c.params), ("optimizer", c.optimizer), ("best", c.best)):
@@ -176,7 +176,7 @@ class Run:
             _files.write_text(self.folder / "history.csv", history_csv(c.history))
 
     def save_history(self, history: History) -> None:
-        """Write `history.csv` alone."""
+        """Write `history.csv`, and no checkpoint."""
         with _writing(self.folder):
             _files.write_text(self.folder / "history.csv", history_csv(history))
 
@@ -186,25 +186,25 @@ class Run:
             _files.write_json(self.folder / "result.json", result)
 
     def fail(self, why: str) -> None:
-        """Write down why the run failed."""
+        """Write `failure.txt`, the reason of a failure."""
         with _writing(self.folder):
             _files.write_json(self.folder / "config.json", asdict(self.config))
             _files.write_text(self.folder / FAILURE, why)
 
     def trim(self) -> None:
-        """Remove the parameters of a finished run, and of runs inside it."""
+        """Remove the parameters of a finished run, and of the runs inside its folder."""
         if self.finished():
             for name in ("last.npz", "best.npz"):
                 for path in self.folder.glob(f"**/{name}"):
                     path.unlink()
 
     def read(self) -> Stored:
-        """The run as it lies on disk."""
+        """What the folder holds now."""
         return read(self.folder)
 
 
 def history_csv(history: History) -> str:
-    """The history as comma-separated text; every number reads back as itself."""
+    """The history as comma-separated text, from which every number reads back exactly."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -214,7 +214,7 @@ def history_csv(history: History) -> str:
 
 
 def read(folder: Folder) -> Stored:
-    """A run as it lies in `folder`.
+    """The run in `folder`.
 
     Raises:
         LabError: a file is missing or damaged.
@@ -240,18 +240,18 @@ def folders(out: Folder) -> list[Folder]:
     """The run folders in `out`, sorted by name.
 
     Raises:
-        LabError: there is no such folder, or it holds no run.
+        LabError: the folder does not exist, or holds no run.
     """
     if not out.is_dir():
-        raise LabError(f"{out}: no such folder; expected one that thinned compare or reproduce wrote")
+        raise LabError(f"{out}: no such folder; give one that thinned compare or reproduce wrote")
     found = sorted(path.parent for path in out.glob("*/config.json"))
     if not found:
-        raise LabError(f"{out}: holds no runs; expected a folder that thinned compare or reproduce wrote")
+        raise LabError(f"{out}: the folder holds no runs; give one that thinned compare or reproduce wrote")
     return found
 
 
 def _text(path: Folder) -> str | None:
-    """What a file holds; None where there is none."""
+    """The text of a file; None where there is no file."""
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:
@@ -264,13 +264,13 @@ def _part(arrays: Arrays, prefix: str) -> Arrays:
 
 @contextmanager
 def _lock(folder: Folder) -> Iterator[None]:
-    """Hold an exclusive lock on `folder`; the system lets go of it when the process ends, however it ends."""
+    """Hold an exclusive lock on `folder`. The system releases it when the process ends, however it ends."""
     try:
         import fcntl
     except ImportError:
         fcntl = None  # type: ignore[assignment]
     if isinstance(folder, Remote) or not fcntl:
-        yield  # no such locks there: writes are whole and equal, so the last one wins
+        yield  # no locks there: two processes write the same whole files, so nothing is damaged
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -281,7 +281,7 @@ def _lock(folder: Folder) -> Iterator[None]:
                 f"{folder}: another process trains this run; wait for it, or give another --out"
             ) from error
         except OSError:
-            pass  # a file system without locks: as above
+            pass  # a file system without locks
         yield
     finally:
         os.close(descriptor)
@@ -289,7 +289,7 @@ def _lock(folder: Folder) -> Iterator[None]:
 
 @contextmanager
 def _writing(folder: Folder) -> Iterator[None]:
-    """Say which folder could not be written, and that nothing is lost."""
+    """Turn an OSError into a message that names the file, and says that nothing is lost."""
     try:
         yield
     except OSError as error:

@@ -22,7 +22,7 @@ from thinned.lab.errors import LabError
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import BusyError
 from thinned.lab.sweeping.job import Job
-from thinned.lab.sweeping.processes import News, Told, environment, threads_of, train_one
+from thinned.lab.sweeping.worker import Message, Sender, environment, threads_of, train_one
 from thinned.lab.training.train import limited
 
 ANSWER = 5.0  # seconds for a machine to answer
@@ -84,15 +84,15 @@ class Mail:
     """An actor between the tasks and the driver: it collects news, and knows whether the sweep goes on."""
 
     def __init__(self) -> None:
-        self.waiting: list[News] = []
+        self.waiting: list[Message] = []
         self.open = True
 
-    def put(self, news: News) -> bool:
+    def put(self, message: Message) -> bool:
         """Add news; returns whether the sweep goes on."""
-        self.waiting.append(news)
+        self.waiting.append(message)
         return self.open
 
-    def take(self) -> list[News]:
+    def take(self) -> list[Message]:
         """The news since the last call, in order."""
         taken, self.waiting = self.waiting, []
         return taken
@@ -145,7 +145,7 @@ class Cluster:
         self.busy[self.task.remote(run, *self.common)] = run
         return True
 
-    def news(self) -> Iterator[News]:
+    def messages(self) -> Iterator[Message]:
         """What the tasks sent, then which of them ended: a task has sent all before it ends."""
         ended, _ = self.ray.wait(list(self.busy), num_returns=1, timeout=0.2)
         with contextlib.suppress(self.ray.exceptions.RayError):  # the mail was lost, no run is
@@ -153,12 +153,12 @@ class Cluster:
         for task in ended:
             run = self.busy.pop(task)
             try:
-                told = self.ray.get(task)
-                yield News(run, "error", (told,)) if told else News(run, "free")
+                error_text = self.ray.get(task)
+                yield Message(run, "error", (error_text,)) if error_text else Message(run, "free")
             except self.ray.exceptions.RayTaskError as error:
-                yield News(run, "error", (f"a node cannot train: {_last_line(error)}",))
+                yield Message(run, "error", (f"a node cannot train: {_last_line(error)}",))
             except self.ray.exceptions.RayError as error:
-                yield News(run, "dead", (DEATHS.get(type(error).__name__, "a worker died"),))
+                yield Message(run, "dead", (DEATHS.get(type(error).__name__, "a worker died"),))
 
 
 def _train(
@@ -176,7 +176,7 @@ def _train(
     def send(call: str, arguments: tuple[Any, ...]) -> None:
         goes_on = True
         with contextlib.suppress(ray.exceptions.RayError):  # nobody listens for the moment; the run goes on
-            goes_on = ray.get(mail.put.remote(News(run, call, arguments)))
+            goes_on = ray.get(mail.put.remote(Message(run, call, arguments)))
         if not goes_on and call in STOPS:
             raise Stopped
 
@@ -187,7 +187,7 @@ def _train(
     while True:
         try:
             with environment(threads_of(threads)), limited(threads):
-                train_one(todo[run], out, Told(send), save_every)
+                train_one(todo[run], out, Sender(send), save_every)
             return ""
         except BusyError as error:  # by a process of a sweep that was killed: it ends, too
             if time.monotonic() > until:
