@@ -86,7 +86,7 @@ class Order:
         """The jobs with this engine, device and precision; jobs without a network are not changed."""
         if not any(job.trainer.network for job, _ in found):
             raise LabError(
-                f"{', '.join(self.computed)} must be given for networks alone, and {self.experiment} trains none here"
+                f"{', '.join(self.computed)} must be left out for {self.experiment}: it trains no network"
             )
         todo, lost = [], dict[str, None]()
         for job, name in found:
