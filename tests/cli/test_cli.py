@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.commands import call, start, wait_for
+from helpers.commands import call, outcome, start, wait_for
 
 import thinned
 from thinned import methods
 from thinned.lab import compare
+from thinned.lab.storage.run import read
 
 TINY = ["--hidden", "8", "--epochs", "2", "--seeds", "1", "--batch", "200"]
 
@@ -209,6 +210,24 @@ def test_a_diverging_method_is_told_and_the_others_finish(mine):
     assert "diverged" in result.stdout
 
 
+def test_a_run_that_fails_is_marked_and_the_others_finish(mine, monkeypatch):
+    from thinned.lab.training.train import Trainer
+
+    build = Trainer.build
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Trainer, "build", lambda self: 1 / 0 if self.config.method == "dropout" else build(self)
+        )
+        result = call("compare", "--data", "mine.npz", *TINY)
+    line = one_line(result)
+    assert "1 of 3 runs failed; the first: ZeroDivisionError: division by zero" in line
+    assert result.stderr.count("test error") == 2
+    assert "report.html" in result.stdout
+    again = call("compare", "--data", "mine.npz", *TINY)
+    assert again.exit_code == 0, again.output
+    assert [line.split()[1].split("-")[0] for line in again.stderr.splitlines()] == ["dropout"]
+
+
 def test_a_full_disk_is_told(mine, monkeypatch):
     from thinned import _files
 
@@ -238,6 +257,20 @@ def test_the_module_is_the_command(tmp_path):
     with start(tmp_path, "--version") as process:
         out, _ = process.communicate(timeout=60)
     assert out.strip() == thinned.__version__
+
+
+def test_workers_train_what_one_process_trains(mine):
+    more = ["--data", "mine.npz", *TINY, "--seeds", "2", "--methods", "none,dropout"]
+    assert call("compare", *more, "--seeds", "1", "--out", "two").exit_code == 0  # begun by one process
+    assert call("compare", *more, "--out", "one").exit_code == 0
+    with start(mine, "compare", *more, "--out", "two", "--workers", "2") as process:
+        _, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert len(err.splitlines()) == 2
+    one, two = (sorted(mine.glob(f"{out}/*/config.json")) for out in ("one", "two"))
+    assert outcome([read(path.parent) for path in one]) == outcome([read(path.parent) for path in two])
+    for a, b in zip(one, two, strict=True):
+        assert (a.parent / "best.npz").read_bytes() == (b.parent / "best.npz").read_bytes()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="another way to interrupt")

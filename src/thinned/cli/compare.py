@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from thinned.cli.errors import fail
 from thinned.cli.finish import complain, finish
-from thinned.cli.options import DataDir, Device, Json, Precision, SaveEvery, Validation
-
-if TYPE_CHECKING:
-    from thinned.lab.storage.record import Record
-    from thinned.lab.storage.remote import Folder
-    from thinned.lab.sweeping.job import Job
+from thinned.cli.options import DataDir, Device, Json, Precision, Ray, SaveEvery, Validation, Workers
 
 
 def compare(
@@ -62,6 +57,8 @@ def compare(
         str | None,
         typer.Option(help="folder, or URL, of the runs and the report; by default thinned-runs/compare-DATA"),
     ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     save_every: SaveEvery = 2.0,
     json: Json = False,
 ) -> None:
@@ -75,10 +72,12 @@ def compare(
     from thinned import _checks
     from thinned.lab import compare as lab
     from thinned.lab.data import dataset as sets
+    from thinned.lab.reporting import terminal as console
     from thinned.lab.storage.provenance import command
     from thinned.lab.storage.record import Record
     from thinned.lab.storage.remote import folder
     from thinned.lab.storage.run import run_name
+    from thinned.lab.sweeping import sweep
     from thinned.lab.training import fabric as devices
     from thinned.lab.training.config import Config
     from thinned.lab.training.torch_nets import ENGINES
@@ -112,21 +111,16 @@ def compare(
         lab.settings(base, dataset, every),
         [run_name(job.config) for job in todo],
     )
-    _train(todo, place, record, save_every, json)
-
-
-def _train(todo: Sequence[Job], out: Folder, record: Record, save_every: float, json: bool) -> None:
-    """Train, report, and say what was learned."""
-    from thinned.lab import compare as lab
-    from thinned.lab.reporting import terminal as console
-
-    record.save(out)  # first, so that a report can be made of a part
+    recipe = functools.partial(lab.jobs_again, base, names, every, data, data_dir, label)
+    record.save(place)  # first, so that a report can be made of a part
     try:
         with console.progress(None, json) as progress:
-            stored = lab.run_all(todo, out, progress, save_every)
+            stored = sweep.run(
+                todo, place, progress, recipe=recipe, save_every=save_every, workers=workers, ray=ray
+            )
     except KeyboardInterrupt:
-        fail(f"stopped; the same command continues where it left off (in {out})", 130)
-    finish(record, stored, out, json)
+        fail(f"stopped; the same command continues where it left off (in {place})", 130)
+    finish(record, stored, place, json)
     complain(stored)
 
 

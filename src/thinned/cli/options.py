@@ -22,3 +22,16 @@ Device = Annotated[str, typer.Option(help="where torch computes: cpu or cuda")]
 Precision = Annotated[
     str, typer.Option(help="of torch: 32, or bf16, where products are of bfloat16 numbers, by autocast")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="runs side by side, each with its share of the cores; by default 1, with --ray all CPUs",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS", help="train on a Ray cluster: host:port, ray://host:port, auto, or local"
+    ),
+]

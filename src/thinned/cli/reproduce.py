@@ -9,7 +9,7 @@ import typer
 
 from thinned.cli.errors import fail
 from thinned.cli.finish import complain, finish
-from thinned.cli.options import DataDir, Device, Json, Precision, SaveEvery, Validation
+from thinned.cli.options import DataDir, Device, Json, Precision, Ray, SaveEvery, Validation, Workers
 
 
 def reproduce(
@@ -23,19 +23,8 @@ def reproduce(
     only: Annotated[
         list[str] | None, typer.Option(help="systems whose names hold this; may be given several times")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="runs side by side, each with its share of cores; by default 1, with --ray as many as CPUs",
-        ),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS", help="train on a Ray cluster: host:port, ray://host:port, auto, or local"
-        ),
-    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
     validation: Validation = 0.0,
     engine: Annotated[
         str | None, typer.Option(help="numpy or torch, for dense networks; by default each network's own")
@@ -68,6 +57,7 @@ def reproduce(
     from thinned.lab import experiments
     from thinned.lab.reporting import terminal as console
     from thinned.lab.reproduce import order as lab
+    from thinned.lab.reproduce import overview
     from thinned.lab.reproduce import results_page as results
     from thinned.lab.storage.remote import folder
 
@@ -75,11 +65,11 @@ def reproduce(
         print(f"page: {results.write_page(publish or Path('docs/results'))}")
         return
     if list_ or name is None:
-        found = lab.overview()
+        found = overview.overview()
         if json:
             console.print_json(found)
             return
-        console.table(["name", "what it shows", "budgets"], lab.overview_rows(found))
+        console.table(["name", "what it shows", "budgets"], overview.overview_rows(found))
         print("thinned reproduce NAME --budget smoke|quick|paper")
         return
     experiment = experiments.load(name)
@@ -90,7 +80,7 @@ def reproduce(
     place = folder(out) if out else lab.default_out(asked)
     todo = asked.jobs()
     if dry_run:
-        rows, told = lab.dry_run(asked, todo, place, workers, ray)
+        rows, told = overview.dry_run(asked, todo, place, workers, ray)
         console.table(["system", "runs", "done", "epochs", "about"], rows)
         print(told)
         return

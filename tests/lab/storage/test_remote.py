@@ -237,7 +237,7 @@ def test_urls_are_checked(tmp_path, monkeypatch):
         LabError, match=r"^folder must be a path, or a URL such as s3://bucket/runs, got nothing://x: "
     ):
         folder("nothing://me:secret@x")
-    with pytest.raises(LabError, match="one file system, got a chain"):
+    with pytest.raises(LabError, match="one file system, got the chain"):
         folder("simplecache::memory://x")
     fsspec.register_implementation("lonely", "no_such_package.System", True, "Install no_such_package")
     with pytest.raises(LabError, match=r"lonely://x: Install no_such_package$"):

@@ -74,16 +74,23 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Two nodes of one CPU each: tell it "kill" or "add"."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER], text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def cluster(tmp_path_factory):
+    """Two nodes of one CPU each: tell it "kill" or "add". On a busy machine Ray may need a second start."""
+    log = tmp_path_factory.mktemp("cluster") / "stderr"
+    for _ in range(3):
+        with log.open("w") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-c", CLUSTER], text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+            )  # fmt: skip
+        lines = (line.strip() for line in process.stdout)
+        process.address = next((line for line in lines if re.fullmatch(r"[\d.]+:\d+", line)), None)
+        if process.address:
+            break
+        process.communicate()
+    else:
+        pytest.fail(f"Ray starts no cluster here: {log.read_text()[-2000:]}")
     with process:
-        process.address = next(
-            line.strip() for line in process.stdout if re.fullmatch(r"[\d.]+:\d+", line.strip())
-        )
         yield process
         process.stdin.close()
 
