@@ -8,16 +8,19 @@ from typing import Annotated
 import typer
 
 from thinned.cli.options import Json
+from thinned.lab.bench import NAMES
 
 
 def bench(
-    names: Annotated[list[str] | None, typer.Argument(help="benchmarks; all by default")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help=f"any of {', '.join(NAMES)}; all by default")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="few rounds: a look, no measurement")] = False,
     json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
     write: Annotated[Path | None, typer.Option(help="put the tables into this page, too")] = None,
 ) -> None:
     """Measure the kernels beside their floor, a plain copy or product, and their peers."""
-    from thinned.lab import bench as benchmarks
+    from thinned.lab.bench.harness import run
 
-    benchmarks.run(names or (), json, quick, markdown, write)
+    run.run(names or (), json, quick, markdown, write)
