@@ -18,6 +18,7 @@ from thinned.lab.data.dataset import Dataset, spiral
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import cifar10_mlp as cifar
 from thinned.lab.experiments import spiral as arms
+from thinned.lab.grids.experiment import BUDGETS
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import html
 from thinned.lab.reporting.progress_bars import Bars, Lines, Progress
@@ -194,11 +195,11 @@ def test_unknown_experiments_are_named():
         experiments.load("spirl")
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", experiments.names())
 def test_experiments_know_their_budgets(name):
     experiment = experiments.load(name)
     assert experiment.name == name
-    assert tuple(experiment.budgets) == tuple(experiment.seeds) == experiments.BUDGETS
+    assert tuple(experiment.budgets) == tuple(experiment.seeds) == BUDGETS
 
 
 def test_the_papers_budget_is_the_sources_setting():

@@ -55,6 +55,7 @@ def reproduce(
     """
     from thinned import _checks
     from thinned.lab import experiments
+    from thinned.lab.grids.experiment import BUDGETS
     from thinned.lab.reporting import terminal as console
     from thinned.lab.reproduce import order as lab
     from thinned.lab.reproduce import overview
@@ -73,7 +74,7 @@ def reproduce(
         print("thinned reproduce NAME --budget smoke|quick|paper")
         return
     experiment = experiments.load(name)
-    _checks.one_of("budget", budget, experiments.BUDGETS)
+    _checks.one_of("budget", budget, BUDGETS)
     computed = {"engine": engine, "device": device, "precision": precision}
     more = {"data_dir": data_dir, "only": tuple(only or ()), "validation": validation, **computed}
     asked = lab.order(name, budget, seeds, **more)

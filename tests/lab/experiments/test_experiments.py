@@ -33,6 +33,7 @@ from thinned.lab.experiments import (
 from thinned.lab.grids import autoencoder
 from thinned.lab.grids import computation as computations
 from thinned.lab.grids import residual_net as residual
+from thinned.lab.grids.experiment import BUDGETS
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.from_runs import sentences
@@ -100,7 +101,7 @@ def everything(tmp_path_factory):
     patch.setattr(cifar10_mlp, "load", photographs)
     root = tmp_path_factory.mktemp("all")
     found = {}
-    for name in experiments.NAMES:
+    for name in experiments.names():
         if name in BY_TORCH:
             pytest.importorskip("torch")
         out = root / f"{name}-smoke"
@@ -110,10 +111,10 @@ def everything(tmp_path_factory):
 
 
 def test_every_experiment_of_the_sources_is_there():
-    assert set(experiments.NAMES) == TARGETS
+    assert set(experiments.names()) == TARGETS
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", experiments.names())
 def test_smoke(everything, name):
     _, record, stored = everything[name]
     experiment = experiments.load(name)
@@ -131,14 +132,14 @@ def test_smoke(everything, name):
     assert record.command == f"thinned reproduce {name} --budget smoke"
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", experiments.names())
 def test_a_part_of_the_runs_tells_something(everything, name):
     _, record, stored = everything[name]
     for n in range(1, len(stored)):  # a sweep tells what it learned so far
         assert all(map(str.strip, sentences(experiments.load(name).page(record, stored[:n]))))
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", experiments.names())
 def test_smoke_makes_rows(everything, name, tmp_path):
     _, record, stored = everything[name]
     experiment = experiments.load(name)
@@ -159,10 +160,10 @@ def test_smoke_makes_rows(everything, name, tmp_path):
         assert row["test_error"] or row["figures"]
 
 
-@pytest.mark.parametrize("name", experiments.NAMES)
+@pytest.mark.parametrize("name", experiments.names())
 def test_work_is_known_for_each_budget_without_data(name):
     experiment = experiments.load(name)
-    work = [experiment.work(budget) for budget in experiments.BUDGETS]
+    work = [experiment.work(budget) for budget in BUDGETS]
     assert 0 < work[0] <= work[1] <= work[2]
     assert work[2] == experiment.work("paper")
 
@@ -177,7 +178,7 @@ def test_index_links_every_report(everything):
     for name, (out, record, stored) in everything.items():
         _files.write_text(out / "report.html", html(experiments.load(name).page(record, stored)))
     text = results.write_index(root).read_text("utf-8")
-    assert sorted(re.findall(r'href="([\w-]+)-smoke/report.html"', text)) == sorted(experiments.NAMES)
+    assert sorted(re.findall(r'href="([\w-]+)-smoke/report.html"', text)) == sorted(experiments.names())
     assert results.write_index(root / "nothing") is None
 
 
@@ -456,7 +457,7 @@ def test_a_killed_sweep_goes_on_and_a_dead_worker_is_replaced(tmp_path, alone):
 def test_the_list_tells_time_and_what_is_done(in_tmp):
     call("reproduce", "linear-theory", "--budget", "smoke")
     found = {e["name"]: e for e in json.loads(call("reproduce", "--list", "--json").stdout)}
-    assert list(found) == list(experiments.NAMES)
+    assert list(found) == list(experiments.names())
     assert found["linear-theory"]["done"] == {"smoke": [1, 1], "quick": [], "paper": []}
     assert all(seconds > 0 for e in found.values() for seconds in e["seconds"].values())
     shown = call("reproduce", "--list").stdout
@@ -568,7 +569,7 @@ def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
     results.save(tmp_path / "results", gaussian, rows_of("quick", dropout=1.4), paper=7200.0)
     (tmp_path / "results-notes.md").write_text("# By hand\n")
     text = results.write_page(tmp_path / "results").read_text("utf-8")
-    for name in experiments.NAMES:
+    for name in experiments.names():
         section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         for target in experiments.load(name).targets:
             if any(t.theirs for t in experiments.load(name).targets):

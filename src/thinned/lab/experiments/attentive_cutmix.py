@@ -32,6 +32,7 @@ def tables(groups: Group) -> list[Reference]:
 
 EXPERIMENT = Grid(
     name="attentive-cutmix",
+    place=190,
     title="Pasting the patches that matter",
     summary="A residual network on plain images, on images with a square cut out, and on images with a part "
     "of another pasted in: a random box (CutMix), or the cells to which a network that was trained before "

@@ -121,6 +121,7 @@ def systems() -> list[System]:
 
 EXPERIMENT = Grid(
     name="calibration",
+    place=130,
     title="Do probabilities mean what they say?",
     summary="Test images predicted by the mean of sampled thinned networks, by moments, and by scaled "
     "weights, after a short training and a long one: are predictions of 80 % right in 80 % of cases?",

@@ -20,7 +20,7 @@ import thinned
 from thinned import Key
 from thinned.lab import compare
 from thinned.lab.data.dataset import load
-from thinned.lab.experiments import Experiment, Target
+from thinned.lab.grids.experiment import Experiment, Target
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Page, Reference
 from thinned.lab.reporting.summary import Stat, plural
@@ -203,6 +203,7 @@ def _convergence(row: str, group: Sequence[Stored]) -> str:
 
 EXPERIMENT = Experiment(
     name="cifar10-mlp",
+    place=100,
     summary="A three-layer net on CIFAR-10: standard, with dropout, on inputs too in two ways, thin.",
     source="sources/000: 3072-2000-800-40, batch 256, rate 1e-3 halved four times, L2 1e-3, 300 epochs",
     budgets={

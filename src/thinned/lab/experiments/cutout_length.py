@@ -17,6 +17,7 @@ def told(stats: Errors) -> str:
 
 EXPERIMENT = res.ImageGrid(
     name="cutout-length",
+    place=180,
     title="How much to cut out",
     summary="A residual network on images with a square cut out of each, by the length of the square. "
     "The paper finds that accuracy rises with the length, then falls.",

@@ -6,6 +6,7 @@ from thinned.lab.grids import residual_net as res
 
 EXPERIMENT = res.ImageGrid(
     name="dropblock",
+    place=160,
     title="Dropping squares of a feature map",
     summary="A residual network without dropping, with dropped elements, and with DropBlock at a fixed "
     "rate and at one that rises from 0. The paper finds squares better than elements, and the rising "

@@ -48,6 +48,7 @@ class GaussianInference(GridTrainer):
 
 EXPERIMENT = Grid(
     name="dropconnect-mnist",
+    place=140,
     title="Dropping weights instead of units",
     summary="784-800-800-10 without dropping, with dropout, and with DropConnect, evaluated by the mean "
     "weights and by the paper's Gaussian inference. The paper finds DropConnect slightly better than "

@@ -77,6 +77,7 @@ def tables(groups: Group) -> list[Reference]:
 EXACT, ANY = "thin: 252 sub-networks of 5", "dropout: all 1,024 sub-networks"
 EXPERIMENT = Grid(
     name="ensemble",
+    place=120,
     title="Dropout as voting",
     summary="A network of ten hidden units is 252 networks of five. Their exact average, arithmetic and "
     "geometric, averages of a few, and one pass with scaled weights, in one table.",

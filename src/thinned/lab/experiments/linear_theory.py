@@ -126,6 +126,7 @@ def figures(groups: Group) -> list[Figure]:
 
 EXPERIMENT = Grid(
     name="linear-theory",
+    place=90,
     title="Dropout in linear regression is a ridge penalty",
     summary="The mean over masks of the loss of thinned linear networks, simulated, beside its closed "
     "form: least squares and p(1 − p)‖Γw‖². The penalty is strongest at p = 0.5.",

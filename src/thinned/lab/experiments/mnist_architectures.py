@@ -15,6 +15,7 @@ def told(stats: Errors) -> str:
 
 EXPERIMENT = Grid(
     name="mnist-architectures",
+    place=40,
     title="Dropout in networks of several shapes",
     summary="Two to four hidden layers of 1024 or 2048 units, with and without dropout. The source finds "
     "that dropout wins by a wide margin in all, with the same settings.",

@@ -80,6 +80,7 @@ def figures(groups: Group) -> list[Figure]:
 
 EXPERIMENT = Grid(
     name="mnist-averaging",
+    place=80,
     title="Averaging thinned networks, or scaling the weights",
     summary="The mean prediction of k thinned networks, drawn from one trained with dropout, against a "
     "single pass of the whole network. The source finds that averaging draws level at about k = 50, and "

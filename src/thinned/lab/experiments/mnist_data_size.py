@@ -21,6 +21,7 @@ def told(stats: Errors) -> str:
 
 EXPERIMENT = Grid(
     name="mnist-data-size",
+    place=20,
     title="Dropout with few and many training examples",
     summary="The same network on parts of MNIST, with and without dropout. The source finds no gain with "
     "100 and 500 examples, then a gain that grows and shrinks again.",

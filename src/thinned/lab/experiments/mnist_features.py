@@ -42,6 +42,7 @@ def figures(groups: Group) -> list[Figure]:
 
 EXPERIMENT = ae.AutoencoderGrid(
     name="mnist-features",
+    place=60,
     title="What hidden units look for",
     summary="First-layer features of an autoencoder of 256 ReLU units, without and with dropout. The "
     "source shows noise that means something together only, against blobs and strokes that mean "

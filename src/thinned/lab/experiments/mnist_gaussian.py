@@ -6,6 +6,7 @@ from thinned.lab.grids.grid import Budget, Grid, System
 
 EXPERIMENT = Grid(
     name="mnist-gaussian",
+    place=50,
     title="Gaussian noise instead of dropping",
     summary="Hidden units are dropped with p = 0.5, or multiplied by N(1, p/(1 − p)), which has the same "
     "mean and variance. The source finds that the noise does as well.",

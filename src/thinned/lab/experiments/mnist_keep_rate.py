@@ -28,6 +28,7 @@ def told(stats: Errors) -> str:
 
 EXPERIMENT = Grid(
     name="mnist-keep-rate",
+    place=30,
     title="How many units to keep",
     summary="The test error over the probability of keeping a hidden unit, with the number of units "
     "fixed, and with the expected number of survivors fixed. The source finds a flat optimum from 0.4 to "

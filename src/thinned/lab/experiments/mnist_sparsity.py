@@ -38,6 +38,7 @@ def figures(groups: Group) -> list[Figure]:
 
 EXPERIMENT = ae.AutoencoderGrid(
     name="mnist-sparsity",
+    place=70,
     title="Dropout makes activations sparse",
     summary="Hidden activations of an autoencoder of 256 ReLU units, without and with dropout. The "
     "source finds that dropout leaves few units with high activations, and a lower mean.",

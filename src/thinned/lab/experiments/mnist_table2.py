@@ -38,6 +38,7 @@ LONGER = 1.75  # times the epochs: a thinned one takes about half of the time
 
 EXPERIMENT = Grid(
     name="mnist-table2",
+    place=10,
     title="Dropout on MNIST: the table of methods",
     summary="Networks, a support vector machine and dropout on handwritten digits, one row a method: "
     "with dropout each network should make fewer errors, with max-norm fewer still.",

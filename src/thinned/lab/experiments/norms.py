@@ -91,6 +91,7 @@ def tables(groups: Group) -> list[Reference]:
 
 EXPERIMENT = Grid(
     name="norms",
+    place=200,
     title="Normalisations differ in their axes, drop methods in their unit",
     summary="Batch, layer, instance and group normalisation take mean and variance over different axes, "
     "and differ in nothing else. The drop methods differ in the unit that one random decision is about.",

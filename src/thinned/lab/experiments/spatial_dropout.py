@@ -6,6 +6,7 @@ from thinned.lab.grids import residual_net as res
 
 EXPERIMENT = res.ImageGrid(
     name="spatial-dropout",
+    place=150,
     title="Dropping whole channels",
     summary="A residual network without dropping, with dropped elements, and with dropped channels. "
     "Neighbours on a feature map tell the same, so that a dropped element is hardly missed; a dropped "

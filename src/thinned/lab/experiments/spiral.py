@@ -18,7 +18,7 @@ from thinned import Key, scratch
 from thinned.key import permutation
 from thinned.lab import compare
 from thinned.lab.data.dataset import Dataset, spiral
-from thinned.lab.experiments import Experiment, Target
+from thinned.lab.grids.experiment import Experiment, Target
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Page, Reference
 from thinned.lab.reporting.summary import Stat, plural
@@ -289,6 +289,7 @@ def _text(stat: Stat) -> str:
 
 EXPERIMENT = Experiment(
     name="spiral",
+    place=110,
     summary="A small network on three spiral arms: dropout bypassed forward (the listing), and in the path.",
     source="sources/003: Dense 2-512, ReLU, dropout 0.1, dense 512-3; 10,001 full-batch epochs of Adam",
     budgets={

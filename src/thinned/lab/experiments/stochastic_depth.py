@@ -26,6 +26,7 @@ def headline(groups: Group) -> str:
 
 EXPERIMENT = res.ImageGrid(
     name="stochastic-depth",
+    place=170,
     title="Dropping whole residual branches",
     summary="A residual network without dropping, and with branches that are dropped sample by sample, "
     "the last one with p = 0.5. The paper finds a lower error in less time: what is dropped is not "

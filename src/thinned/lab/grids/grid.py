@@ -14,7 +14,7 @@ from thinned import Key
 from thinned.key import permutation
 from thinned.lab import compare
 from thinned.lab.data.dataset import Dataset, load
-from thinned.lab.experiments import BUDGETS, Experiment, Target
+from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Figure, Page, Reference
@@ -123,6 +123,7 @@ class Grid:
 
     Args:
         name, title, summary, source: on the command line, and in the report.
+        place: in lists of experiments, lowest first.
         settings: of `Config`, common to all systems.
         systems: the rows; a function of the budget where they differ.
         budgets: smoke, quick, paper.
@@ -137,6 +138,7 @@ class Grid:
     """
 
     name: str
+    place: int
     title: str
     summary: str
     source: str
@@ -168,6 +170,7 @@ class Grid:
             work=self.work,
             label=label,
             targets=tuple(Target(s.label, s.theirs) for s in self.systems),
+            place=self.place,
         )
 
     def plan(self, budget: str) -> Iterator[tuple[System, dict[str, Any], int]]:

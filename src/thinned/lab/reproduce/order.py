@@ -13,7 +13,7 @@ from thinned import _checks
 from thinned.kernels import cores
 from thinned.lab import experiments
 from thinned.lab.errors import LabError
-from thinned.lab.experiments import Experiment
+from thinned.lab.grids.experiment import Experiment
 from thinned.lab.reporting.from_runs import sentences
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reproduce import results_page as results

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thinned.lab import experiments
-from thinned.lab.experiments import BUDGETS
+from thinned.lab.grids.experiment import BUDGETS
 from thinned.lab.reporting.progress_bars import time_text
 from thinned.lab.reporting.summary import plural
 from thinned.lab.reproduce.order import ROOT, Order, estimate
@@ -22,7 +22,7 @@ from thinned.lab.sweeping.job import Job
 def overview(root: Path = ROOT) -> list[dict[str, Any]]:
     """Every experiment: name, what it shows, source, budgets, estimated seconds, and runs done in `root`."""
     found = []
-    for name in experiments.NAMES:
+    for name in experiments.names():
         e = experiments.load(name)
         found.append(
             {

@@ -12,7 +12,7 @@ from typing import Any
 from thinned import _files
 from thinned.lab import experiments
 from thinned.lab.errors import LabError
-from thinned.lab.experiments import BUDGETS, Experiment, Target
+from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
 from thinned.lab.reporting import page as report
 from thinned.lab.reporting.from_runs import sentences
 from thinned.lab.reporting.page import Page
@@ -127,7 +127,7 @@ def page(folder: Path) -> str:
         "test data; what was compared on held-out training data, and each look at test errors that came "
         "before, is told below.",
         _contents(folder),
-        *(_section(experiments.load(name), folder) for name in experiments.NAMES),
+        *(_section(experiments.load(name), folder) for name in experiments.names()),
     ]
     notes = folder.parent / NOTES
     if notes.exists():
@@ -140,7 +140,7 @@ def write_index(root: Folder) -> Folder | None:
     found = []
     for folder in sorted(path.parent for path in root.glob(f"*/{RECORD}")):
         record = Record.load(folder)
-        if record.kind not in experiments.NAMES or not (folder / report.NAME).exists():
+        if record.kind not in experiments.names() or not (folder / report.NAME).exists():
             continue
         experiment, stored = experiments.load(record.kind), record.stored(folder)
         found.append(
@@ -163,7 +163,7 @@ def write_index(root: Folder) -> Folder | None:
 
 def _contents(folder: Path) -> str:
     lines = ["| experiment | shows | run at |", "| --- | --- | --- |"]
-    for name in experiments.NAMES:
+    for name in experiments.names():
         budgets = [b for b in BUDGETS if any(row["budget"] == b for row in read(folder / f"{name}.json"))]
         summary = experiments.load(name).summary
         lines.append(f"| [{name}](#{name}) | {_cell(summary)} | {', '.join(budgets) or 'not run yet'} |")
