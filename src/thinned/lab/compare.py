@@ -1,4 +1,4 @@
-"""Comparisons: the same network once per method and seed, and what a report shows of it."""
+"""Comparisons: the same network, trained once with each method and seed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from thinned.lab.training import torch_nets as engines
 from thinned.lab.training.config import Config
 from thinned.lab.training.train import Trainer
 
-# Defaults that suit the data, chosen on held-out training data of digits and MNIST.
-SMALL = 5_000  # training examples; with fewer, batches of 32 and sgd by default
-EPOCHS, STEPS = 20, 2_000  # epochs by default, and at least so many steps
-RATE = 0.1  # of sgd with batches of 128; in proportion for others
+# Defaults, chosen on held-out training data of digits and MNIST.
+SMALL = 5_000  # training examples; data sets below get batches of 32 and sgd by default
+EPOCHS, STEPS = 20, 2_000  # the default is 20 epochs, and more where they have fewer than 2,000 steps
+RATE = 0.1  # of sgd with batches of 128; smaller batches get less, in proportion
 
 
 def defaults(
     examples: int, optimizer: str | None, epochs: int | None, batch: int | None, lr: float | None
 ) -> dict[str, Any]:
-    """Optimizer, epochs, batch and rate: what was asked for, else what suits so many training examples."""
+    """Optimizer, epochs, batch and rate: as given, else the default for that number of training examples."""
     if optimizer is None:
         optimizer = "sgd" if examples < SMALL else "adam"
     if batch is None:
@@ -44,9 +44,11 @@ def defaults(
 
 
 def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
-    """The names without repeats, ``"all"`` for every method that applies.
+    """The names without repeats; ``"all"`` gives every method that a dense network can use.
 
-    LabError names the nearest known method for one that is unknown, and says so of one that does not fit.
+    Raises:
+        LabError: a method is unknown, and the message names the nearest one; or it does not fit; or the
+            list is empty.
     """
     known = engines.applicable(engine)
     names = list(dict.fromkeys(names))
@@ -62,12 +64,12 @@ def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
                 reason = f"it needs {row.needs}"
             elif engines.fits_dense(row):
                 reason = f"the {engine} engine has no layer for it"
-            raise LabError(f"methods: {name} cannot be compared here: {reason}; there are {', '.join(known)}")
+            raise LabError(f"methods must be among {', '.join(known)}, or all, got {name}: {reason}")
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise LabError(f"methods: expected some of {', '.join(known)}, or all, got {name!r}{hint}")
+        raise LabError(f"methods must be among {', '.join(known)}, or all, got {name!r}{hint}")
     if not names:
-        raise LabError(f"methods: expected at least one of {', '.join(known)}, or all")
+        raise LabError(f"methods must be at least one of {', '.join(known)}, or all, got an empty list")
     return names
 
 
@@ -78,7 +80,7 @@ class Keeping(Trainer):
 
 
 def jobs(base: Config, dataset: Dataset, names: Sequence[str], seeds: Iterable[int]) -> list[Job]:
-    """Every method with every seed, seed after seed, so that a comparison cut off early has all methods."""
+    """A job for every method and seed, seed after seed: one that is cut off early has all methods."""
     names = known_methods(names, base.engine)
     return [
         Job(dataclasses.replace(base, method=name, seed=seed), dataset, Keeping)
@@ -95,7 +97,7 @@ def jobs_again(
     data_dir: Path | None = None,
     label: str | None = None,
 ) -> list[Job]:
-    """The `jobs` in another process, which loads the data itself.
+    """The same `jobs` in another process, which loads the data itself.
 
     Raises:
         LabError: the data has changed since this comparison began.
@@ -112,7 +114,7 @@ def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, 
     n_in = dataset.x_train.shape[1]
     outputs = base.outputs or len(dataset.classes)
     judged = (
-        {"judged on": f"{base.validation:g} of the training data, held out, in the place of the test data"}
+        {"judged on": f"{base.validation:g} of the training data, held out, in place of the test data"}
         if base.validation
         else {}
     )
@@ -136,13 +138,13 @@ def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, 
 def page(record: Record, stored: Sequence[Stored]) -> Page:
     """The report of a comparison."""
     data = stored[0].config["data"]
-    held = " (held-out training data in the place of the test data)" if stored[0].config["validation"] else ""
+    held = " (on held-out training data in place of the test data)" if stored[0].config["validation"] else ""
     names = list(dict.fromkeys(run.config["method"] for run in stored))
     seeds = len({run.config["seed"] for run in stored})
     return Page(
         title=f"{' against '.join(names[:2]) if len(names) <= 2 else 'Dropout methods'} on {data}",
         lead=f"The same network, trained with each of {len(names)} methods and "
-        f"{plural(seeds, 'seed')}{held}; errors are those after the last epoch.",
+        f"{plural(seeds, 'seed')}{held}; errors are measured after the last epoch.",
         rows=rows(stored),
         series=series(stored),
         settings=dict(record.settings),

@@ -1,4 +1,4 @@
-"""Sweeps on a Ray cluster of two nodes: what is trained there is what is trained here, whoever dies."""
+"""Sweeps on a Ray cluster of two nodes: the results are those of this machine, whichever process dies."""
 
 import json
 import re
@@ -131,7 +131,7 @@ def test_a_driver_that_is_stopped_and_killed_goes_on(tmp_path, cluster):
 
 
 def answer(listener, says):
-    """One caller is answered, and kept waiting."""
+    """Answer one caller, and keep the connection open."""
     line, _ = listener.accept()
     with line:
         line.sendall(says)
@@ -140,7 +140,7 @@ def answer(listener, says):
 
 
 def one_line(address):
-    """What the command says where it cannot connect, which is soon."""
+    """The one line of a command that cannot connect; it comes soon."""
     began = time.monotonic()
     result = call("reproduce", "mnist-gaussian", "--budget", "smoke", "--ray", address)
     assert time.monotonic() - began < 60
@@ -168,7 +168,7 @@ def test_an_address_where_nothing_answers_is_one_line(tmp_path, monkeypatch):
             assert f": {reason}; start a cluster" in one_line(f"127.0.0.1:{port}")
             thread.join()
     for wrong in ("nowhere", "host:port", "ray://"):
-        assert f"expected local, auto, host:port or ray://host:port, got '{wrong}'" in one_line(wrong)
+        assert f"--ray must be local, auto, host:port or ray://host:port, got '{wrong}'" in one_line(wrong)
 
 
 def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
@@ -183,7 +183,7 @@ def test_why_there_is_no_connection():
     assert re.match("Ray does not connect: Ray: 1(; if it asks for a token, set RAY_AUTH_MODE=token)?$", why)
 
 
-# Last: the tests before share the cluster as it was.
+# The last test: those before it need both nodes.
 def test_a_node_dies_and_its_runs_are_done_by_the_other(tmp_path, cluster):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

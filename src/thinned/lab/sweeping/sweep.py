@@ -136,28 +136,24 @@ def _side_by_side(
             busy.add(waiting.pop(0))
         for i, call, arguments in pool.messages():
             run = Run(out, todo[i].config)
-            name = run.folder.name
             if call == "error":
                 raise LabError(*arguments)
-            if call == "dead":
+            if call == "dead" and tries[i] < RETRIES:
+                progress.note(f"{arguments[0]}; {run.folder.name} goes on in another")
                 busy.remove(i)
+                waiting.insert(0, i)
                 tries[i] += 1
-                if tries[i] <= RETRIES:
-                    progress.note(f"{arguments[0]}; {name} goes on in another")
-                    waiting.insert(0, i)
-                    continue
-                run.fail(f"{arguments[0]}, {tries[i]} times")
-                end(i, run.read())
-                yield run.read()
-            elif call == "free":
+            elif call in ("free", "dead"):
                 busy.remove(i)
+                if call == "dead":
+                    run.fail(f"{arguments[0]}, {RETRIES + 1} times")
                 _await(run.over, run.folder)
                 end(i, run.read())
                 yield run.read()
             elif call == "end":
                 end(i, *arguments)
             elif call == "step":
-                progress.step_of(name, *arguments)
+                progress.step_of(run.folder.name, *arguments)
             else:
                 if call == "begin":
                     _await((run.folder / "config.json").exists, run.folder)
