@@ -20,12 +20,13 @@ from torch import nn
 
 import thinned.nn as tnn
 from thinned import Key, uncertainty
-from thinned.lab.data import dataset as data
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.registry import load
 
 HIDDEN, P, BATCH, SAMPLES = 1024, 0.5, 128, 100
 
 
-def trained(digits: data.Dataset, epochs: int) -> nn.Module:
+def trained(digits: Dataset, epochs: int) -> nn.Module:
     """A perceptron with two hidden layers, trained by Adam on the surviving units."""
     torch.manual_seed(0)
     sizes = (digits.x_train.shape[1], HIDDEN, HIDDEN)
@@ -62,13 +63,13 @@ def turned(images: np.ndarray, degrees: float) -> np.ndarray:
 
 def strange(count: int) -> np.ndarray:
     """CIFAR-10 photographs as grey images of the size of MNIST digits, (count, 784)."""
-    photos = data.load("cifar10")
+    photos = load("cifar10")
     images = photos.x_test[:count].reshape(-1, *photos.shape)
     images = images if images.shape[-1] == 3 else np.moveaxis(images, 1, -1)
     return images.mean(-1)[:, 2:30, 2:30].reshape(count, -1).astype(np.float32)
 
 
-def draw_turned(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
+def draw_turned(model: nn.Module, digits: Dataset, folder: Path) -> None:
     """One digit turned step by step: the probabilities of the samples, and their mutual information."""
     one = digits.x_test[np.flatnonzero(digits.y_test == 1)[-1]][None]
     angles = np.arange(0, 181, 15)
@@ -86,7 +87,7 @@ def draw_turned(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
     save(figure, folder / "turned.png")
 
 
-def draw_strange(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
+def draw_strange(model: nn.Module, digits: Dataset, folder: Path) -> None:
     """The uncertainty of digits, turned digits and photographs."""
     x = digits.x_test[:1000]
     sets = {"test digits": x, "turned by 90°": turned(x, 90.0), "grey CIFAR-10": strange(1000)}
@@ -101,7 +102,7 @@ def draw_strange(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
     save(figure, folder / "strange.png")
 
 
-def draw_rejection(model: nn.Module, digits: data.Dataset, folder: Path) -> None:
+def draw_rejection(model: nn.Module, digits: Dataset, folder: Path) -> None:
     """The error of the kept images over the rejected share."""
     x, y = torch.from_numpy(digits.x_test), digits.y_test
     prediction = uncertainty.predict(model, x, SAMPLES, key=Key(0), quantiles=())
@@ -132,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--limit", type=int, help="the number of training examples")
     options = parser.parse_args(arguments)
-    digits = data.load("mnist", limit=options.limit)
+    digits = load("mnist", limit=options.limit)
     model = trained(digits, options.epochs)
     for draw in (draw_turned, draw_strange, draw_rejection):
         draw(model, digits, options.folder)

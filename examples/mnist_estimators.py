@@ -18,7 +18,7 @@ import numpy as np
 from sklearn.neural_network import MLPClassifier
 
 from thinned.estimators import DropoutMLPClassifier
-from thinned.lab.data import dataset as data
+from thinned.lab.data.registry import load
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--held-out", action="store_true")
     parser.add_argument("--data-dir", default=os.environ.get("THINNED_DATA"))
     asked = parser.parse_args()
-    mnist = data.load("mnist", data_dir=asked.data_dir)
+    mnist = load("mnist", data_dir=asked.data_dir)
     x, y, x_test, y_test = mnist.x_train, mnist.y_train, mnist.x_test, mnist.y_test
     if asked.held_out:
         order = np.random.default_rng(0).permutation(len(x))

@@ -14,7 +14,8 @@ import thinned
 from thinned import Key, _files
 from thinned.key import normals, words
 from thinned.lab import compare, experiments
-from thinned.lab.data.dataset import Dataset, spiral
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.small import spiral
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import cifar10_mlp as cifar
 from thinned.lab.experiments import spiral as arms

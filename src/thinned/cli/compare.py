@@ -71,7 +71,7 @@ def compare(
     """
     from thinned import _checks
     from thinned.lab import compare as lab
-    from thinned.lab.data import dataset as sets
+    from thinned.lab.data.registry import load
     from thinned.lab.reporting import terminal as console
     from thinned.lab.storage.provenance import command
     from thinned.lab.storage.record import Record
@@ -83,7 +83,7 @@ def compare(
     from thinned.lab.training.torch_nets import ENGINES
 
     names = lab.known_methods(split(methods), _checks.one_of("engine", engine, ENGINES))
-    dataset = sets.load(data, data_dir=data_dir, label=label)
+    dataset = load(data, data_dir=data_dir, label=label)
     settings: dict[str, Any] = {
         "hidden": _sizes(hidden),
         "p": p,

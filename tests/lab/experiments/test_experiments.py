@@ -21,7 +21,8 @@ pytest.importorskip("matplotlib")
 from thinned import Key, _files, scratch
 from thinned.key import words
 from thinned.lab import experiments
-from thinned.lab.data.dataset import Dataset, load
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.registry import load
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import (
     calibration,

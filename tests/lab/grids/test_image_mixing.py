@@ -11,7 +11,7 @@ pytest.importorskip("sklearn")
 
 from thinned import Key, _files
 from thinned.lab import experiments
-from thinned.lab.data.dataset import load
+from thinned.lab.data.registry import load
 from thinned.lab.experiments.attentive_cutmix import ATTENTIVE
 from thinned.lab.grids import image_mixing as mixing
 from thinned.lab.grids.image_mixing import MixConfig, MixTrainer

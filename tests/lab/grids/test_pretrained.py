@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("sklearn")
 
 from thinned import Key, _files, scratch
-from thinned.lab.data.dataset import Dataset, load
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.registry import load
 from thinned.lab.grids import pretrained
 from thinned.lab.grids.grid import GridTrainer
 from thinned.lab.grids.pretrained import Pretrained, PretrainedConfig

@@ -16,7 +16,8 @@ import fsspec
 from fsspec.implementations.memory import MemoryFileSystem
 
 from thinned import Key, _files
-from thinned.lab.data.dataset import Dataset, spiral
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.small import spiral
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.storage import provenance

@@ -24,7 +24,8 @@ import os, signal, sys
 import numpy as np
 from pathlib import Path
 from thinned import Key, _files
-from thinned.lab.data.dataset import Dataset, spiral
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.small import spiral
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.training.config import Config
 from thinned.lab.training.train import Trainer, train

@@ -44,7 +44,7 @@ from pathlib import Path
 from rich.console import Console
 from thinned.lab.sweeping import sweep
 from thinned.lab.sweeping.job import Job
-from thinned.lab.data.dataset import load
+from thinned.lab.data.registry import load
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.reporting.progress_bars import Lines
 from thinned.lab.reproduce.order import Order

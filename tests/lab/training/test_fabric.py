@@ -15,7 +15,7 @@ from typer.testing import CliRunner  # noqa: E402
 from thinned import Key, nn  # noqa: E402
 from thinned.cli import app  # noqa: E402
 from thinned.key import normals  # noqa: E402
-from thinned.lab.data.dataset import load  # noqa: E402
+from thinned.lab.data.registry import load  # noqa: E402
 from thinned.lab.errors import LabError  # noqa: E402
 from thinned.lab.grids import residual_net as residual  # noqa: E402
 from thinned.lab.grids.grid import label  # noqa: E402

@@ -17,7 +17,8 @@ import thinned.nn as tnn
 from thinned import Key, scratch, theory, uncertainty
 from thinned.lab.bench.harness.measure import Case
 from thinned.lab.bench.thin import P, perceptron
-from thinned.lab.data import dataset as data
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.registry import load
 from thinned.lab.errors import LabError
 
 SAMPLES, SIZES, IMAGES = 100, (784, 1024, 1024, 10), 1000
@@ -138,14 +139,14 @@ def judged() -> Iterator[Case]:
     there = []
     for name in DATA:
         with suppress(LabError):
-            there.append(data.load(name, limit=LIMIT))
-    for i, images in enumerate(there or [data.load("digits", limit=LIMIT)]):
+            there.append(load(name, limit=LIMIT))
+    for i, images in enumerate(there or [load("digits", limit=LIMIT)]):
         if i == 0:
             yield nearness(images)
         yield calibration(images)
 
 
-def nearness(images: data.Dataset) -> Case:
+def nearness(images: Dataset) -> Case:
     """How far a trained network's mean probabilities are from those of many samples, by three ways."""
     x = torch.from_numpy(images.x_test[:TESTED])
 
@@ -167,7 +168,7 @@ def nearness(images: data.Dataset) -> Case:
     return Case(group, name, MOMENTS, works, {"the goal": 1.0}, unit="probability")
 
 
-def calibration(images: data.Dataset) -> Case:
+def calibration(images: Dataset) -> Case:
     """The calibration error of trained networks' probabilities, by three ways."""
     x = torch.from_numpy(images.x_test)
 
@@ -194,14 +195,14 @@ def mean(model: nn.Module, x: Tensor, way: str, samples: int, seed: int) -> Tens
     return torch.as_tensor(told)
 
 
-def network(images: data.Dataset) -> str:
+def network(images: Dataset) -> str:
     """What is trained, in words."""
     sizes = "-".join(map(str, (images.x_train.shape[1], *HIDDEN, SIZES[-1])))
     return f"{sizes}, {EPOCHS} epochs of {len(images.x_train):,}"
 
 
 @lru_cache(SEEDS)
-def trained(images: data.Dataset, seed: int) -> nn.Module:
+def trained(images: Dataset, seed: int) -> nn.Module:
     """A perceptron after thinned training by Adam, its rate falling to 0."""
     torch.manual_seed(seed)
     model = tnn.thin(perceptron(P, (images.x_train.shape[1], *HIDDEN, SIZES[-1])))

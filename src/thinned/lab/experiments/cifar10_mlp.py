@@ -19,7 +19,7 @@ import numpy as np
 import thinned
 from thinned import Key
 from thinned.lab import compare
-from thinned.lab.data.dataset import load
+from thinned.lab.data.registry import load
 from thinned.lab.grids.experiment import Experiment, Target
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Page, Reference

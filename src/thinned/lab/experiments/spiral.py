@@ -17,7 +17,8 @@ import numpy as np
 from thinned import Key, scratch
 from thinned.key import permutation
 from thinned.lab import compare
-from thinned.lab.data.dataset import Dataset, spiral
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.small import spiral
 from thinned.lab.grids.experiment import Experiment, Target
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Page, Reference

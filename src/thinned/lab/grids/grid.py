@@ -13,7 +13,8 @@ from typing import Any
 from thinned import Key
 from thinned.key import permutation
 from thinned.lab import compare
-from thinned.lab.data.dataset import Dataset, load
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.registry import BUILT_IN, load
 from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting import from_runs
@@ -25,7 +26,6 @@ from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config
 from thinned.lab.training.train import Trainer
 
-KNOWN = {"digits": (64, 1_438, 10), "mnist": (784, 60_000, 10), "cifar10": (3_072, 50_000, 10)}  # in, N, out
 LINES = 100  # of history, about, for runs of many short epochs
 NO_TEST_CURVE = "Test data is looked at once, after the last epoch of a fixed schedule."
 
@@ -105,7 +105,7 @@ class Budget:
 
     def examples(self, data: str) -> int:
         """Training examples at most."""
-        return min(self.limit or math.inf, KNOWN[data][1])  # type: ignore[return-value]
+        return min(self.limit or BUILT_IN[data].examples, BUILT_IN[data].examples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,10 +211,11 @@ class Grid:
 
     def work(self, budget: str) -> float:
         """Multiplications of one seed, about."""
-        return sum(
-            system.trainer.work(settings, examples, KNOWN[settings["data"]][0], KNOWN[settings["data"]][2])
-            for system, settings, examples in self.plan(budget)
-        )
+        total = 0.0
+        for system, settings, examples in self.plan(budget):
+            known = BUILT_IN[settings["data"]]
+            total += system.trainer.work(settings, examples, known.inputs, known.classes)
+        return total
 
     def shown(self, budget: str, todo: Sequence[Job]) -> dict[str, str]:
         """The settings as a report prints them."""

@@ -1,0 +1,128 @@
+"""Every data set by name: its sizes and its loader. A new one is a file of its own and a row here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from thinned import _checks
+from thinned.lab.data import cifar10, mnist, small
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.files import READERS
+from thinned.lab.data.table import Table, limited, of_images, pixels
+from thinned.lab.errors import LabError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a loader may need: a user's folder, whether it may download, the share that becomes test data."""
+
+    data_dir: str | os.PathLike[str] | None
+    download: bool
+    test_share: float
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """A data set with a name.
+
+    Attributes:
+        summary: what it is, in a line.
+        inputs, examples, classes: features, training examples and classes, known before anything is loaded.
+        load: the data, for a request.
+    """
+
+    summary: str
+    inputs: int
+    examples: int
+    classes: int
+    load: Callable[[Request], Table]
+
+
+BUILT_IN = {
+    "digits": BuiltIn(
+        "1,797 handwritten digits of 8 × 8 pixels, embedded in scikit-learn (the default)",
+        64, 1_438, 10, lambda wanted: small.digits(wanted.test_share),
+    ),
+    "spiral": BuiltIn(
+        "three spiral arms of 2,000 points in the plane, generated",
+        2, 3_000, 3, lambda wanted: small.spiral_table(),
+    ),
+    "mnist": BuiltIn(
+        "70,000 handwritten digits of 28 × 28 pixels (a download of 11 MB)",
+        784, 60_000, 10,
+        lambda wanted: of_images(mnist.mnist(wanted.data_dir, wanted.download), mnist.CLASSES),
+    ),
+    "cifar10": BuiltIn(
+        "60,000 colour photographs of 32 × 32 pixels in ten classes (a download of 162 MB)",
+        3_072, 50_000, 10,
+        lambda wanted: of_images(cifar10.cifar10(wanted.data_dir, wanted.download), cifar10.CLASSES),
+    ),
+}  # fmt: skip
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    data_dir: str | os.PathLike[str] | None = None,
+    label: str | None = None,
+    test_share: float = 0.2,
+    limit: int | None = None,
+    download: bool = True,
+) -> Dataset:
+    """The data set of a built-in name (a key of `BUILT_IN`), or of a file ending in `.npz` or `.csv`.
+
+    MNIST and CIFAR-10 are searched for in `data_dir`, in `$THINNED_DATA`, then in the user's cache, which is
+    filled by download unless `download` is False.
+
+    Args:
+        name_or_path: a name or a file.
+        data_dir: a folder with the canonical files of `mnist` or `cifar10`.
+        label: the column of the labels; for `.csv` alone.
+        test_share: the share of each class, in (0, 1), that becomes test data where there is none (`digits`,
+            `.csv`, `.npz` with `x, y`); the choice is made with `Key(0)`.
+        limit: keep so many training examples, chosen with `Key(0)`, and a fifth as many test examples.
+
+    Raises:
+        LabError: the data is missing, damaged, or nothing to learn from.
+        TypeError, ValueError: `test_share` or `limit` is out of range.
+    """
+    test_share = _checks.number("test_share", test_share)
+    if not 0.0 < test_share < 1.0:
+        raise ValueError(f"test_share must be between 0 and 1, got {test_share:g}")
+    if limit is not None:
+        limit = _checks.positive_int("limit", limit)
+    name, wanted = os.fspath(name_or_path), Request(data_dir, download, test_share)
+    suffix = Path(name).suffix.lower()
+    if label is not None and suffix != ".csv":
+        raise LabError(f"{name}: --label names a column of a .csv file; leave it out here")
+    try:
+        table = _from_file(Path(name), label, test_share) if suffix in READERS else _built_in(name, wanted)
+    except OSError as error:
+        raise LabError(f"{error.filename or name}: cannot be read: {error.strerror or error}") from error
+    if limit is not None:
+        table = limited(table, limit)
+    if table.x_train.dtype == np.uint8:
+        table = table._replace(x_train=pixels(table.x_train), x_test=pixels(table.x_test))
+    return Dataset(name if name in BUILT_IN else Path(name).name, **table._asdict())
+
+
+def _from_file(path: Path, label: str | None, test_share: float) -> Table:
+    path = path.expanduser()
+    if not path.is_file():
+        raise LabError(f"{path}: no such file (looked in {Path.cwd()}); correct the path")
+    return READERS[path.suffix.lower()](path, label, test_share)
+
+
+def _built_in(name: str, wanted: Request) -> Table:
+    if name in BUILT_IN:
+        return BUILT_IN[name].load(wanted)
+    near = difflib.get_close_matches(name, BUILT_IN, 1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    suffixes = " or ".join(READERS)
+    raise LabError(f"data must be {', '.join(BUILT_IN)}, or a file ending in {suffixes}, got {name!r}{hint}")
