@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from thinned import methods
-from thinned.lab.data.dataset import Dataset, load
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.registry import load
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.from_runs import machine, rows, series
 from thinned.lab.reporting.page import Page
