@@ -12,7 +12,7 @@ import thinned
 ROOT = Path(thinned.__file__).parent
 # A module may import from its own floor's siblings inside the same package and from floors below.
 FLOORS = [
-    {"_checks", "_array", "_files", "theory"},
+    {"_checks", "_array", "_files", "theory", "activations"},
     {"key", "schedules"},
     {"kernels"},
     {"masks"},

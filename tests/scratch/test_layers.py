@@ -635,12 +635,12 @@ def test_mlp_of_each_kind() -> None:
         (
             lambda: mlp((6, 4), key=Key(0), drop=Dropout, connect=DropConnect),
             ValueError,
-            "connect: expected drop=None",
+            "connect must be None with a drop",
         ),
         (
             lambda: mlp((6, 5, 4), key=Key(0), drop=None, connect=DropConnect, activation="maxout"),
             ValueError,
-            "connect: expected drop=None and another activation than maxout",
+            "connect must be None with a drop or with maxout",
         ),
     ],
 )

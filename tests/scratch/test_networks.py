@@ -373,7 +373,7 @@ def optimizer_pair(torch: Any, kind: str, params: list[Any]) -> tuple[Any, Any]:
 
 @pytest.mark.parametrize("kind", ["sgd", "momentum", "nesterov", "adam"])
 def test_optimizer_is_torchs_step_for_step(kind: str, torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("thinned.scratch.layers.BLOCK", 12)  # so that one parameter takes several blocks
+    monkeypatch.setattr("thinned.kernels.survivors.BLOCK", 12)  # so that one parameter takes several blocks
     layer = fill(Linear(6, 4, key=Key(0), **F64))
     tensors = {
         name: torch.tensor(param.copy(), requires_grad=True) for name, param, _ in layer.named_params()

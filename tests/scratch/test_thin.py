@@ -24,7 +24,7 @@ from thinned.scratch import (
     ThreeLayerNet,
     mlp,
 )
-from thinned.scratch.layers import Part
+from thinned.scratch.layer import CompactGradient
 
 N, SIZES = 13, (20, 16, 11, 5)
 F64 = {"dtype": np.float64}
@@ -80,7 +80,7 @@ def one_pass(net, key, t=0):
 
 
 def whole(grad, param):
-    return grad.whole(param) if isinstance(grad, Part) else grad.copy()
+    return grad.whole(param) if isinstance(grad, CompactGradient) else grad.copy()
 
 
 def close(a, b):
@@ -262,7 +262,7 @@ def test_a_thinned_network_inside_another():
     x = batch()[0]
     outer.forward(x, Key(1))
     outer.backward(np.ones((N, 5)))
-    assert all(isinstance(grad, Part) for _, _, grad in outer.named_params())
+    assert all(isinstance(grad, CompactGradient) for _, _, grad in outer.named_params())
     SGD(0.1).step(outer)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from thinned.activations import COMPARED
 from thinned.cli.errors import fail
 from thinned.cli.finish import complain, finish
 from thinned.cli.options import DataDir, Device, Json, Precision, Ray, SaveEvery, Validation, Workers
@@ -32,7 +33,7 @@ def compare(
         float | None, typer.Option(help="bound on the norm of a hidden unit's incoming weights")
     ] = None,
     l2: Annotated[float, typer.Option(help="weight of ‖W‖²/2 in the loss")] = 0.0,
-    activation: Annotated[str, typer.Option(help="relu, sigmoid or maxout")] = "relu",
+    activation: Annotated[str, typer.Option(help=f"{', '.join(COMPARED[:-1])} or {COMPARED[-1]}")] = "relu",
     epochs: Annotated[int | None, typer.Option(help="by default 20, or as many as 2,000 steps take")] = None,
     batch: Annotated[
         int | None, typer.Option(help="examples in a step; by default 128, below 5,000 examples 32")

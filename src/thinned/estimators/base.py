@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from thinned import _checks, scratch
+from thinned.activations import BY_SKLEARN_NAME
 from thinned.estimators.data import (
     Array,
     Column,
@@ -172,7 +173,7 @@ class DropoutMLP(BaseEstimator):
             drop=lambda p: scratch.ThinDropout(p) if self.thin and p else RowDropout(p),
             p=self.dropout,
             input_p=self.input_dropout,
-            activation={"logistic": "sigmoid"}.get(self.activation, self.activation),
+            activation=BY_SKLEARN_NAME[self.activation],
             init="xavier",  # as scikit-learn's, for every activation
             max_norm=self.max_norm,
             dtype=dtype,
@@ -330,7 +331,7 @@ class DropoutMLP(BaseEstimator):
             )
         for name, choices in (
             ("solver", ("sgd", "adam")),
-            ("activation", ("identity", "logistic", "tanh", "relu")),
+            ("activation", BY_SKLEARN_NAME),
             ("learning_rate", ("constant", "invscaling", "adaptive")),
             *((name, (True, False)) for name in ("thin", "shuffle", "warm_start", "early_stopping")),
             ("nesterovs_momentum", (True, False)),

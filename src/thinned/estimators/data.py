@@ -13,7 +13,8 @@ from sklearn.utils import check_array
 from thinned import keep_mask
 from thinned.key import Key, permutation
 from thinned.scratch.drops import Drop
-from thinned.scratch.layers import Layer, Linear
+from thinned.scratch.layer import Layer
+from thinned.scratch.linear import Linear
 
 Array = NDArray[Any]
 BLOCK = 1 << 22  # numbers of X that are dense at once: memory stays small for any number of samples

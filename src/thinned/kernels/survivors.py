@@ -27,13 +27,29 @@ BLOCK = 1 << 17  # elements: few enough that several blocks stay in cache, enoug
 
 @dataclass(frozen=True)
 class Penalty:
-    """What regularisation adds to a gradient: l1·sign w + l2·w."""
+    """The regularisation of a parameter w: the loss gets l1·‖w‖₁ + l2/2·‖w‖²."""
 
     l1: float = 0.0
     l2: float = 0.0
 
     def __bool__(self) -> bool:
         return bool(self.l1 or self.l2)
+
+    def value(self, w: NDArray[Any]) -> float:
+        """l1·‖w‖₁ + l2/2·‖w‖²."""
+        total = 0.0
+        for rows in row_blocks(w):
+            total += self.l1 * float(np.abs(w[rows]).sum()) if self.l1 else 0.0
+            total += self.l2 / 2 * float(np.vdot(w[rows], w[rows])) if self.l2 else 0.0
+        return total
+
+    def add_gradient(self, grad: NDArray[Any], w: NDArray[Any]) -> None:
+        """grad ← grad + l1·sign w + l2·w, in place."""
+        for rows in row_blocks(w) if self else ():
+            if self.l1:
+                grad[rows] += self.l1 * np.sign(w[rows])
+            if self.l2:
+                grad[rows] += self.l2 * w[rows]
 
 
 NONE = Penalty()
@@ -168,7 +184,7 @@ def clip(w: Any, rows: Indices | None, bound: float) -> None:
         return
     w = _plain(w)
     flat = w.reshape(len(w), math.prod(w.shape[1:]))
-    for block in _slices(flat):
+    for block in row_blocks(flat):
         chosen = block if rows is None else rows[(block.start <= rows) & (rows < block.stop)]
         some = flat[chosen]
         norm = np.sqrt(np.einsum("ij,ij->i", some, some, dtype=np.float64))
@@ -234,8 +250,8 @@ def _index(rows: Indices | None, cols: Indices | None, like: Any) -> Any:
     return (slice(None), c) if r is None else (r[:, None], c)
 
 
-def _slices(w: NDArray[Any]) -> Iterator[slice]:
-    """Blocks of rows."""
+def row_blocks(w: NDArray[Any]) -> Iterator[slice]:
+    """Slices of rows: a chain of cheap operations runs on one block after the other, in cache."""
     step = max(1, BLOCK * len(w) // max(1, w.size))
     return (slice(i, min(i + step, len(w))) for i in range(0, len(w), step))
 
@@ -245,7 +261,7 @@ def _blocks(
 ) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Blocks of rows and their whole gradients, with the penalty's: a chain of cheap operations in cache."""
     dense = rows is None and cols is None
-    for block in _slices(w):
+    for block in row_blocks(w):
         grad = g[block] if dense else np.zeros_like(w[block])
         if not dense:
             low, high = (
@@ -255,8 +271,7 @@ def _blocks(
             )
             inside = None if rows is None else rows[low:high] - block.start
             grad[_index(inside, cols, w)] = g[low:high]
-        if penalty.l1:
-            grad = grad + penalty.l1 * np.sign(w[block])
-        if penalty.l2:
-            grad = grad + penalty.l2 * w[block]
+        elif penalty:
+            grad = grad.copy()
+        penalty.add_gradient(grad, w[block])
         yield block, grad

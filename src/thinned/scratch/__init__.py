@@ -11,10 +11,12 @@
 (8, 10)
 """
 
+from thinned.scratch.activations import ReLU, Sigmoid, Softmax, Tanh
 from thinned.scratch.boltzmann import DBM, DBN, RBM
 from thinned.scratch.drops import DropConnect, Dropout, GaussianDropout, SpatialDropout, ThinDropout
 from thinned.scratch.files import load_params, save_params
-from thinned.scratch.layers import Layer, Linear, Maxout, ReLU, Sigmoid, Softmax, Tanh
+from thinned.scratch.layer import Layer
+from thinned.scratch.linear import Linear, Maxout
 from thinned.scratch.losses import LogisticCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
 from thinned.scratch.networks import Network, Sequential, ThreeLayerNet, mlp
 from thinned.scratch.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Normalize

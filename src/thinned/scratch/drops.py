@@ -16,7 +16,8 @@ from thinned.functional import (
     thin_dropout,
 )
 from thinned.key import Key, is_key
-from thinned.scratch.layers import Array, Layer, Linear, same_shape, table
+from thinned.scratch.layer import Array, Layer, same_shape, table
+from thinned.scratch.linear import Linear
 
 
 class Drop(Layer):

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 
 from thinned._files import load_npz, save_npz
-from thinned.scratch.layers import Array, floats
+from thinned.scratch.layer import Array, floats
 
 
 def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thinned.scratch.layers import Array, Sigmoid, floats, same_shape
+from thinned.scratch.activations import Sigmoid
+from thinned.scratch.layer import Array, floats, same_shape
 
 
 class Loss:

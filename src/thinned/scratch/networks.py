@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from thinned import _checks
+from thinned.activations import ACTIVATIONS, IN_NETWORKS
 from thinned.key import Key, is_key
+from thinned.scratch.activations import CLASSES, ReLU
 from thinned.scratch.drops import Dropout
-from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, Tanh, floats
+from thinned.scratch.layer import Array, CompactGradient, Layer, floats
+from thinned.scratch.linear import Linear, Maxout
 from thinned.scratch.optimizers import SGD
 
-ACTIVATIONS: dict[str, type[Layer]] = {"relu": ReLU, "sigmoid": Sigmoid, "tanh": Tanh}
 PREDICT_ROWS = 4096  # evaluated at once: memory stays small for any number of samples
 
 
@@ -80,7 +82,7 @@ class Network(Layer):
         for layer in self.children.values():
             layer.project()
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | Part]]:
+    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
         """Qualified name, parameter and gradient, such as ``"fc1.weight"``."""
         for child, layer in self.children.items():
             for name, param, grad in layer.named_params():
@@ -204,7 +206,7 @@ def mlp(
     connect: Callable[..., Layer] | None = None,
     activation: str = "relu",
     init: str | None = None,
-    pieces: int = 5,
+    pieces: int | None = None,
     l1: float = 0.0,
     l2: float = 0.0,
     max_norm: float | None = None,
@@ -215,33 +217,34 @@ def mlp(
     ``drop(input_p)`` goes before the first where ``input_p`` > 0; ``drop=None`` drops no units.
     ``connect``: `DropConnect`, or a function of its arguments, makes the linear layers; the first drops
     weights with ``input_p``, the others with p, where dropout would drop what they read.
-    ``activation``: ``"relu"``, ``"sigmoid"``, ``"tanh"``, ``"identity"``, or ``"maxout"``: a hidden layer is
-    then a `Maxout` of ``pieces``. ``init`` as of `Linear`; None is ``"he"`` for ReLU and maxout, ``"xavier"``
-    for the others. ``l1``, ``l2`` are for the weights of all layers; ``max_norm`` for those of the hidden
-    units, as in Srivastava et al. 2014. One key gives the same first weights with every ``drop`` and without.
+    ``activation``: ``"relu"``, ``"tanh"``, ``"sigmoid"``, ``"identity"``, or ``"maxout"``, where each hidden
+    layer is a `Maxout` of ``pieces``, by default 5. ``init`` is that of `Linear`; None is ``"he"`` for ReLU
+    and maxout, else ``"xavier"``. ``l1``, ``l2`` are for the weights of all layers, ``max_norm`` for
+    those of the hidden units, as in Srivastava et al. 2014. One key gives the same first weights with every
+    ``drop`` and without.
     """
     sizes = [_checks.positive_int(f"sizes[{i}]", size) for i, size in enumerate(sizes)]
     if len(sizes) < 2:
         raise ValueError(f"sizes: expected (n_in, *hidden, n_out), came {tuple(sizes)}")
     p, input_p = _checks.probability("p", p), _checks.probability("input_p", input_p)
     key = is_key("key", key)
-    _checks.one_of("activation", activation, (*ACTIVATIONS, "identity", "maxout"))
-    if connect is not None and (drop is not None or activation == "maxout"):
-        raise ValueError("connect: expected drop=None and another activation than maxout with it")
+    unit = ACTIVATIONS[_checks.one_of("activation", activation, IN_NETWORKS)]
+    if connect is not None and (drop is not None or not unit.by_element):
+        raise ValueError("connect must be None with a drop or with maxout, got both")
     same: dict[str, Any] = {"l1": l1, "l2": l2, "dtype": dtype}
-    same["init"] = init or ("he" if activation in ("relu", "maxout") else "xavier")
+    same["init"] = init or unit.init
     layers: list[Layer] = [drop(input_p)] if drop is not None and input_p > 0 else []
     last = len(sizes) - 2
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         own = {"key": key.fold_in(i), "max_norm": None if i == last else max_norm, **same}
         if connect is not None:
             layers.append(connect(n_in, n_out, p if i else input_p, **own))
-        elif i < last and activation == "maxout":
-            layers.append(Maxout(n_in, n_out, pieces=pieces, **own))
+        elif i < last and not unit.by_element:
+            layers.append(Maxout(n_in, n_out, pieces=unit.pieces if pieces is None else pieces, **own))
         else:
             layers.append(Linear(n_in, n_out, **own))
-        if i < last and activation in ACTIVATIONS:
-            layers.append(ACTIVATIONS[activation]())
+        if i < last and unit.name in CLASSES:
+            layers.append(CLASSES[unit.name]())
         if i < last and drop is not None:
             layers.append(drop(p))
     return Sequential(*layers)

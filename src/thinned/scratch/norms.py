@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from thinned import _checks
 from thinned.key import Key, is_key
-from thinned.scratch.layers import Array, Layer, float_dtype, floats, same_shape
+from thinned.scratch.layer import Array, Layer, float_dtype, floats, same_shape
 
 
 class Normalize(Layer):

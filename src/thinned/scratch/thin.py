@@ -11,12 +11,14 @@ from thinned import _checks, masks
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
 from thinned.key import Key, is_key
+from thinned.scratch.activations import CLASSES
 from thinned.scratch.drops import Drop, DropConnect, Dropout, ThinDropout
-from thinned.scratch.layers import Array, Layer, Linear, Maxout, Part, ReLU, Sigmoid, Tanh
+from thinned.scratch.layer import Array, CompactGradient, Layer
+from thinned.scratch.linear import Linear, Maxout
 from thinned.scratch.networks import Network
 from thinned.scratch.norms import BatchNorm
 
-BETWEEN = (ReLU, Sigmoid, Tanh, BatchNorm)  # what may stand between a linear layer and its dropout
+BETWEEN = (*CLASSES.values(), BatchNorm)  # what may stand between a linear layer and its dropout
 
 
 class Thin(Network):
@@ -27,7 +29,7 @@ class Thin(Network):
     `Linear` → (`ReLU`, `Sigmoid`, `Tanh`, `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout`: k of n
     units survive for the whole batch, picked by ``key.fold_in(name)``, and are multiplied by n/k. Of the
     first weight the surviving rows are used, of the second the surviving columns, forward and backward; their
-    gradients are `Part`s. A `Maxout` may stand for each `Linear`. All is as in ``net`` with `ThinDropout`
+    gradients are compact. A `Maxout` may stand for each `Linear`. All is as in ``net`` with `ThinDropout`
     layers, to rounding; but a `BatchNorm` counts survivors alone in its running mean and variance.
 
     ``groups``: sample i has the survivors of group i mod ``groups``; with several, gradients are whole.
@@ -48,7 +50,7 @@ class Thin(Network):
         self.stages = dict(self._find_stages())
         self.thinned = list(self.stages)
         self._steps = dict(self._cut())
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, CompactGradient] = {}
 
     def _find_stages(self) -> Iterator[tuple[str, list[str]]]:
         """Each dropout that is thinned, and the layers from its linear one up to it; fills ``dense``."""
@@ -123,8 +125,8 @@ class Thin(Network):
         chains = [layer for layer in self.recall() if isinstance(layer, Chain)]
         self._parts = {name: part for chain in chains for name, part in chain.parts.items()}
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | Part]]:
-        """Qualified name, parameter and gradient: a `Part` where the last backward pass was thinned."""
+    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
+        """Qualified name, parameter and gradient; it is compact where the last backward pass was thinned."""
         for name, param, grad in super().named_params():
             yield name, param, self._parts.get(name, grad)
 
@@ -144,7 +146,7 @@ class Chain(Network):
     def __init__(self, children: dict[str, Layer], groups: int) -> None:
         super().__init__(children)
         self.groups = [list(self._narrow()) for _ in range(groups)]
-        self.parts: dict[str, Part] = {}
+        self.parts: dict[str, CompactGradient] = {}
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n_in) -> (N, n_out), in training; ``key`` is that of the whole network."""
@@ -279,12 +281,12 @@ class Narrow:
             self.whole.buffers[name][self.rows] = buffer
         return y
 
-    def parts(self) -> Iterator[tuple[str, Part]]:
+    def parts(self) -> Iterator[tuple[str, CompactGradient]]:
         """Name and gradient of each parameter; penalties are for all units."""
         rates = dict(self.whole.penalties()) if isinstance(self.whole, Linear | Maxout) else {}
         for name, grad in self.grads.items():
             cols = self.cols if grad.ndim > 1 else None
-            yield name, Part(grad, self.rows, cols, rates.get(name, survivors.NONE))
+            yield name, CompactGradient(grad, self.rows, cols, rates.get(name, survivors.NONE))
 
 
 class Scale(Layer):

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from thinned import _array, _checks, scratch, theory
+from thinned.activations import Activation
 from thinned.key import Key, normals
+from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
 from thinned.uncertainty.predict import prediction, rows_at_once, sampler_of
 from thinned.uncertainty.prediction import Array, Prediction, Summary, summarise
@@ -90,8 +92,8 @@ def _layer(name: str, layer: scratch.Layer, x: Moments) -> Moments:
         return connected(x, layer.params["weight"], layer.params["bias"], layer.p)
     if isinstance(layer, scratch.Linear):
         return linear(x, layer.params["weight"], layer.params["bias"])
-    if isinstance(layer, scratch.ReLU):
-        return relu(x)
+    if type(layer) in ROWS:
+        return activation(ROWS[type(layer)], x, name)
     if isinstance(layer, scratch.BatchNorm):
         at = layer.forward
         slope = at(np.ones_like(x.mean[:1])) - at(np.zeros_like(x.mean[:1]))
@@ -107,6 +109,19 @@ def no_rule(name: str, kind: str) -> ValueError:
         f"model must have layers behind its first dropout that moments know (dropout, linear, convolution, "
         f"ReLU, BatchNorm, flatten), got {kind} at {name}: sample with predict"
     )
+
+
+def activation(row: Activation, x: Moments, name: str) -> Moments:
+    """The moments of f(x), by the rule of its row. Raises ValueError where the row has none."""
+    if row.moments is None:
+        raise no_rule(name, row.scratch or row.torch or row.name)
+    y: Moments = globals()[row.moments](x)
+    return y
+
+
+def identity(x: Moments) -> Moments:
+    """x itself."""
+    return x
 
 
 def dropped(x: Moments, a: float, b: float) -> Moments:

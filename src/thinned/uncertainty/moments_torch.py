@@ -8,15 +8,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from thinned import theory
-from thinned.nn import modules
+from thinned.nn import activations, modules
 from thinned.nn.thin.layer_kinds import NORMS
-from thinned.uncertainty.moments_scratch import Moments, connected, dropped, linear, no_rule, relu
+from thinned.uncertainty.moments_scratch import Moments, activation, connected, dropped, linear, no_rule
 from thinned.uncertainty.sample_torch import Graph
 
 _DROPS = (modules.Dropout, modules.Dropout1d, modules.Dropout2d, modules.Dropout3d, modules.GaussianDropout)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MOVES = {torch.flatten, "flatten", "view", "reshape", "contiguous", "unsqueeze", "squeeze", "permute"}
-_RELUS = {torch.relu, nn.functional.relu, "relu"}
 
 
 @torch.no_grad()
@@ -43,8 +42,8 @@ def _node(net: Graph, node: fx.Node, values: dict[fx.Node, Any]) -> Moments:
     if node.op == "call_module":
         return _module(str(node.target), net.model.get_submodule(str(node.target)), given)
     rest, kwargs = fx.node.map_arg((node.args[1:], node.kwargs), values.__getitem__)
-    if node.target in _RELUS:
-        return relu(given)
+    if node.target in activations.CALLS:
+        return activation(activations.CALLS[node.target], given, str(node.target))
     if node.target not in _MOVES:
         raise no_rule(str(node.target), node.op)
     call: Any = getattr(Tensor, node.target) if isinstance(node.target, str) else node.target
@@ -61,8 +60,8 @@ def _module(name: str, module: Any, x: Moments) -> Moments:
         return dropped(x, *(theory.mask_moments if original else theory.bernoulli_moments)(module.p))
     if kind is nn.Linear:
         return linear(x, module.weight, module.bias)
-    if kind is nn.ReLU:
-        return relu(x)
+    if kind in activations.MODULES:
+        return activation(activations.MODULES[kind], x, name)
     if kind in _CONVOLUTIONS:
         variance = module._conv_forward(x.variance, module.weight**2, None)
         return Moments(module(x.mean), variance)
@@ -71,6 +70,6 @@ def _module(name: str, module: Any, x: Moments) -> Moments:
             1.0 if module.weight is None else module.weight**2
         )
         return Moments(module(x.mean), x.variance * scale.view(-1, *[1] * (x.mean.dim() - 2)))
-    if kind in (nn.Flatten, nn.Identity):
+    if kind is nn.Flatten:
         return Moments(module(x.mean), module(x.variance))
     raise no_rule(name, kind.__name__)

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from thinned import _array, masks
+from thinned.activations import RELU, Activation
 from thinned.kernels import survivors
 from thinned.key import Key
+from thinned.nn import activations
 from thinned.nn.keyed import keyed, named_drops
 from thinned.nn.modules import Drop, DropConnectLinear, Dropout, DropPath
 from thinned.nn.surgery import swap_dropout
@@ -27,7 +29,6 @@ from thinned.uncertainty.torch_graph import Cut, Values, shadow
 TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
 LAYERS = 4  # outputs of layers that are there at once, about
 PROBE = 2  # rows on which a graph is held against its model
-_RELU = (torch.relu, nn.functional.relu, "relu")
 # In evaluation these take a way that calls no dropout module.
 _FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
@@ -186,7 +187,7 @@ class Graph:
             module: Any = self.cut.modules.get(node)
             if not alone or node.all_input_nodes != [given]:
                 yield None
-            elif (plain := self._plain(module)) is nn.ReLU or (module is None and node.target in _RELU):
+            elif self._row(node, plain := self._plain(module)) is RELU:
                 yield perceptron.ReLU()
             elif module in picks:
                 yield picks[module]
@@ -200,6 +201,12 @@ class Graph:
             given, alone = node, len(node.users) == 1
         if given is not self.cut.output:
             yield None
+
+    def _row(self, node: fx.Node, plain: type[nn.Module] | None) -> Activation | None:
+        """The activation that a node computes."""
+        if node in self.cut.modules:
+            return activations.MODULES.get(plain) if plain else None
+        return activations.CALLS.get(node.target)
 
     def _plain(self, module: nn.Module | None) -> type[nn.Module] | None:
         """The class of a module that nobody sees but its readers; a dropout that rests is nn.Identity."""

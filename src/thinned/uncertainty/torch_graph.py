@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from thinned.nn import activations
 from thinned.nn.keyed import unwrap
 from thinned.nn.modules import Drop
 from thinned.nn.thin import thin
@@ -62,7 +63,7 @@ class Cut:
             module: Any = self.modules[node]
             given = node.args[0]
             alone = times[node.target] == 1 and given in calls and len(given.users) == 1
-            if alone and type(module) is nn.ReLU:
+            if alone and type(module) in activations.MODULES and hasattr(module, "inplace"):
                 module.inplace = type(self.modules[given]) in WEIGHTED
 
     def before(self, x: Tensor) -> Values:

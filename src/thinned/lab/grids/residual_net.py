@@ -17,7 +17,7 @@ from thinned import Key, _checks, cutout, schedules, scratch
 from thinned.kernels.survivors import Penalty
 from thinned.lab.grids.grid import Budget, Grid, GridConfig, GridTrainer, System
 from thinned.lab.training import torch_nets as engines
-from thinned.scratch.layers import Array, Part
+from thinned.scratch.layer import Array, CompactGradient
 
 DROPS = ("none", "element", "spatial", "block", "path")
 BLOCK = 5  # width of the squares that DropBlock drops
@@ -90,13 +90,13 @@ class ImageNet(engines.ByTorch):
         """(N, C·H·W) -> (N, C, H, W)."""
         return x.reshape(-1, *self.shape)
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | Part]]:
+    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
         """Every parameter and its gradient, flat; the penalty is for weights alone."""
         for name, param in self.module.named_parameters():
             own = param.detach().numpy().reshape(-1)
             grad = np.zeros_like(own) if param.grad is None else param.grad.numpy().reshape(-1)
             penalty = Penalty(l2=self.l2 if param.dim() > 1 else 0.0)
-            yield name, own, Part(grad, penalty=penalty)
+            yield name, own, CompactGradient(grad, penalty=penalty)
 
     def named_arrays(self) -> Iterator[tuple[str, Array]]:
         """Parameters and running statistics, flat."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinned import _checks
+from thinned.activations import COMPARED
 from thinned.lab.training import fabric as devices
 from thinned.lab.training import torch_nets as engines
 
@@ -122,7 +123,7 @@ class Config:
             check(name, rule)
             if getattr(self, name) >= 1.0:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name):g}")
-        check("activation", _checks.one_of, ["relu", "sigmoid", "maxout"])
+        check("activation", _checks.one_of, COMPARED)
         check("optimizer", _checks.one_of, ["sgd", "adam"])
         check("schedule", _checks.one_of, SCHEDULES)
         check("dtype", _checks.one_of, ["float32", "float64"])

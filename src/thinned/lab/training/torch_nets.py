@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from thinned import scratch
+from thinned.activations import ACTIVATIONS
 from thinned.key import Key
 from thinned.lab.training import fabric as devices
 from thinned.methods import METHODS, Method
+from thinned.scratch.activations import ROWS
 
 if TYPE_CHECKING:
     from thinned.lab.training.config import Config
@@ -60,7 +62,7 @@ def drops_weights(method: str) -> bool:
 
 def can(engine: str, method: str, activation: str) -> bool:
     """Whether the engine has the layers of a dense network with these."""
-    return method in applicable(engine) and (engine == "numpy" or activation != "maxout")
+    return method in applicable(engine) and (engine == "numpy" or ACTIVATIONS[activation].torch is not None)
 
 
 def computed(net: scratch.Sequential, config: Config) -> scratch.Network:
@@ -168,10 +170,9 @@ def _module(hand: scratch.Sequential, method: str) -> Any:
             linear.weight = torch.nn.Parameter(torch.from_numpy(layer.params["weight"]))
             linear.bias = torch.nn.Parameter(torch.from_numpy(layer.params["bias"]))
             return linear
-        if isinstance(layer, scratch.ReLU):
-            return torch.nn.ReLU()
-        if isinstance(layer, scratch.Sigmoid):
-            return torch.nn.Sigmoid()
+        if type(layer) in ROWS:
+            activation: torch.nn.Module = getattr(torch.nn, str(ROWS[type(layer)].torch))()
+            return activation
         row = METHODS[method]
         module: torch.nn.Module = getattr(nn, str(row.module))(vars(layer)["p"], **row.options)
         return module

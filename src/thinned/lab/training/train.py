@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from thinned import Key, choose, scratch
+from thinned.activations import ACTIVATIONS
 from thinned.key import permutation
 from thinned.lab.data.dataset import Dataset, holdout
 from thinned.lab.reporting.progress_bars import Progress
@@ -150,7 +151,7 @@ class Trainer:
         method = settings.get("method", "none")
         keep = 1 - settings.get("p", 0.5) if engines.is_thin(method) else 1.0
         passes = 3.0 * (MASKS if engines.drops_weights(method) else 1.0)
-        pieces = 5 if settings.get("activation") == "maxout" else 1
+        pieces = ACTIVATIONS[settings.get("activation", Config.activation)].pieces
         last = len(sizes) - 2
         weights = sum(
             a * b * (keep if i else 1.0) * (keep * pieces if i < last else 1.0)

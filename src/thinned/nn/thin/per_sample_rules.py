@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from thinned.nn import modules
+from thinned.nn import activations, modules
 from thinned.nn.residual import Residual
-from thinned.nn.thin.layer_kinds import BY_ELEMENT, CONVOLUTIONS, POOLS
+from thinned.nn.thin.layer_kinds import CONVOLUTIONS, POOLS
 
 
 class Mixes(Exception):  # noqa: N818 - not an error: the answer of a rule
@@ -231,8 +231,7 @@ def counted(*args: Any) -> Size:
 
 Rule = Callable[..., Any]
 _NAMES: dict[Rule, str] = {
-    by_element: "relu relu6 leaky_relu elu celu selu gelu silu mish hardswish hardtanh tanh softsign"
-    " tanhshrink softshrink hardshrink sigmoid logsigmoid hardsigmoid softplus exp log sqrt rsqrt square abs"
+    by_element: f"{activations.NAMES} exp log sqrt rsqrt square abs"
     " sin cos neg reciprocal pow add sub mul div truediv maximum minimum clamp iadd isub imul itruediv",
     maybe_itself: "dropout to type float half bfloat16 double contiguous clone type_as",
     along: "softmax log_softmax cumsum",
@@ -326,7 +325,7 @@ def attention(layer: Any, query: Rows, key: Any, value: Any, *args: Any, **kwarg
 
 
 LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
-    **dict.fromkeys((*BY_ELEMENT, nn.Dropout), elements),
+    **dict.fromkeys((*activations.MODULES, nn.Dropout), elements),
     **dict.fromkeys((nn.PReLU, nn.GroupNorm), channels_first),
     **{kind: spatial(int(kind.__name__[-2])) for kind in (*CONVOLUTIONS, *POOLS)},
     **{kind: spatial(d) for d, kind in enumerate((nn.Dropout1d, nn.Dropout2d, nn.Dropout3d), 1)},

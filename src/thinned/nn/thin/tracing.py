@@ -17,19 +17,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from thinned.nn.thin.layer_kinds import (
-    BY_ELEMENT,
-    DROPS,
-    HOMOGENEOUS,
-    HOMOGENEOUS_CALLS,
-    NORMS,
-    OTHER_CALLS,
-    POOL_CALLS,
-    POOLS,
-    WEIGHTED,
-    ZERO_CALLS,
-    ZERO_TO_ZERO,
-)
+from thinned.nn import activations
+from thinned.nn.thin.layer_kinds import DROPS, HOMOGENEOUS, NORMS, POOL_CALLS, POOLS, WEIGHTED, ZERO_CALLS
 
 
 @dataclass
@@ -234,10 +223,10 @@ class Reader:
                 found.producer = str(node.target)
             elif kind in NORMS:
                 self.norm(node, found)
-            elif kind in BY_ELEMENT:
+            elif kind in activations.MODULES:
                 self.check(node)
                 found.others.append(str(node.target))
-            elif not self.by_unit(node, found) and node.target not in OTHER_CALLS:
+            elif not self.by_unit(node, found) and not (kind is None and node.target in activations.CALLS):
                 raise Dense(
                     f"{self.describe(node)} stands between it and the layer whose units it would drop"
                 )
@@ -275,10 +264,10 @@ class Reader:
             if layer.num_parameters > 1:
                 found.between.append(str(node.target))
             return True
-        if kind in ZERO_TO_ZERO or kind in DROPS or (kind in POOLS and found.rank):
+        if activations.keeps_zero(layer) or kind in DROPS or (kind in POOLS and found.rank):
             self.check(node)
             found.others.append(str(node.target))
-            return not (kind is nn.Hardtanh and not layer.min_val <= 0 <= layer.max_val)
+            return True
         return False
 
     def go_down(self, node: fx.Node, found: Found, rank: int) -> None:
@@ -291,7 +280,7 @@ class Reader:
                     raise Dense(f"{self.full(user)}, which reads its units, is a convolution in groups")
                 found.readers.append(str(user.target))
             elif self.by_unit(user, found):
-                found.folded &= kind in HOMOGENEOUS or user.target in HOMOGENEOUS_CALLS
+                found.folded &= (kind or user.target) in HOMOGENEOUS
                 self.go_down(user, found, rank)
             elif rank and self.flattens(user):
                 self.go_down(user, found, 0)

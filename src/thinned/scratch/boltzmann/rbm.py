@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 from thinned import _array, _checks
 from thinned.key import Key, is_key
 from thinned.scratch.boltzmann.machine import Initialises, Machine, Upward, layer_sizes, sample, units
-from thinned.scratch.layers import Array
+from thinned.scratch.layer import Array
 from thinned.scratch.networks import Network
 
 

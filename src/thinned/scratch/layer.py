@@ -1,0 +1,137 @@
+"""Layers: what each computes, and the chain rule through it.
+
+A pass with a key is a training pass; one without is evaluation. ``backward`` takes the gradient of
+the loss by the output of the last ``forward``, and returns that by its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from thinned.kernels import survivors
+from thinned.kernels.survivors import Indices, Penalty
+from thinned.key import Key
+
+Array = NDArray[Any]  # of float32 or float64
+
+
+def floats(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
+    """``value`` as a floating-point array, in ``dtype`` where that is given."""
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, came {type(value).__name__}")
+    if value.dtype.kind != "f":
+        raise TypeError(
+            f"{name}: expected floating-point numbers, came dtype {value.dtype}; convert them first"
+        )
+    return value if dtype is None else value.astype(dtype, copy=False)
+
+
+def table(name: str, value: Any, columns: int, dtype: DTypeLike | None = None) -> Array:
+    """``value`` as an ``(N, columns)`` floating-point array."""
+    value = floats(name, value, dtype)
+    if value.ndim != 2 or value.shape[1] != columns:
+        raise ValueError(f"{name}: expected shape (N, {columns}), came {value.shape}")
+    return value
+
+
+def same_shape(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+    """``value`` as a floating-point array of that shape: the gradient by an array that went forward."""
+    value = floats(name, value)
+    if value.shape != shape:
+        raise ValueError(f"{name}: expected shape {shape}, as of the last forward pass, came {value.shape}")
+    return value
+
+
+@dataclass(frozen=True)
+class CompactGradient:
+    """The gradient of a parameter of which some rows and columns survive; elsewhere only the penalty has one.
+
+    ``values`` (rows, columns) is the gradient of the surviving ``rows`` and ``cols``; None means all. The
+    gradient of ``penalty`` is added everywhere. No array holds it.
+    """
+
+    values: Array
+    rows: Indices | None = None
+    cols: Indices | None = None
+    penalty: Penalty = survivors.NONE
+
+    def add_to(self, grad: Array) -> None:
+        """Add the values to ``grad``, which has the parameter's shape."""
+        survivors.add(grad, self.values, self.rows, self.cols)
+
+    def write_to(self, grad: Array) -> None:
+        """Fill ``grad``, which has the parameter's shape, with the values and with zeros elsewhere."""
+        survivors.place(self.values, self.rows, self.cols, grad.shape, grad)
+
+    def whole(self, param: Array) -> Array:
+        """The whole gradient, penalty included, in an array like ``param``."""
+        grad: Array = survivors.place(self.values, self.rows, self.cols, param.shape)
+        self.penalty.add_gradient(grad, param)
+        return grad
+
+
+def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64."""
+    result = np.dtype(dtype)
+    if result not in (np.float32, np.float64):
+        raise ValueError(f"dtype: expected float32 or float64, came {result}")
+    return result
+
+
+class Layer:
+    """One step of a network.
+
+    ``params`` and ``grads`` hold arrays under the same names, changed in place. ``buffers`` holds what
+    is saved with the parameters but not learned by descent, such as running means.
+    """
+
+    params: dict[str, Array]
+    grads: dict[str, Array]
+    buffers: dict[str, Array]
+
+    def __init__(self) -> None:
+        self.params, self.grads, self.buffers = {}, {}, {}
+        self._saved: Any = None  # what backward needs of the last forward pass
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """The output; ``x`` is left as it is."""
+        raise NotImplementedError
+
+    def backward(self, grad: Array) -> Array:
+        """The gradient by the input, from that by the output; fills ``grads``."""
+        raise NotImplementedError
+
+    def param_grads(self, grad: Array) -> None:
+        """Fill ``grads`` alone: `backward` where nobody wants the gradient by the input."""
+        self.backward(grad)
+
+    def penalty(self) -> float:
+        """What regularisation adds to the loss; its gradient is in ``grads`` already."""
+        return 0.0
+
+    def project(self) -> None:
+        """Put the parameters back into their constraint, after an update."""
+
+    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
+        """Name, parameter and gradient of each parameter; the gradient is compact where units are thinned."""
+        for name, param in self.params.items():
+            yield name, param, self.grads[name]
+
+    def named_arrays(self) -> Iterator[tuple[str, Array]]:
+        """Name and array of every parameter and buffer: all that is saved."""
+        yield from self.params.items()
+        yield from self.buffers.items()
+
+    def recall(self) -> Any:
+        """What the last forward pass left; RuntimeError where there was none."""
+        if self._saved is None:
+            raise RuntimeError(f"{type(self).__name__}.backward: call forward first")
+        return self._saved
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
