@@ -639,9 +639,8 @@ def test_averages_against_a_loop_over_masks():
 
 @pytest.mark.parametrize("together", [1, 1 << 24])
 def test_all_picks_against_a_loop(together, monkeypatch):
-    monkeypatch.setattr(
-        sys.modules["thinned.uncertainty.average"], "TOGETHER", together
-    )  # one network at a time, or all at once
+    # one network at a time, or all at once
+    monkeypatch.setattr("thinned.uncertainty.all_subnetworks.TOGETHER", together)
     net, x = small(p=0.3), rows(4, 4)
     every = thin_ensemble(net, x, 0.3)
     chances, found = map(np.concatenate, zip(*uncertainty.subnetworks(net, x, thin=True), strict=True))
