@@ -4,27 +4,20 @@ import dataclasses
 import io
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import thinned
 from thinned import Key, _files
-from thinned.key import normals, words
-from thinned.lab import compare, experiments
+from thinned.lab import compare
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.small import spiral
 from thinned.lab.errors import LabError
-from thinned.lab.experiments import cifar10_mlp as cifar
-from thinned.lab.experiments import spiral as arms
-from thinned.lab.grids.experiment import BUDGETS
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import html
 from thinned.lab.reporting.progress_bars import Bars, Lines, Progress
 from thinned.lab.storage.record import Record
-from thinned.lab.storage.run import Stored, run_name
 from thinned.lab.sweeping import sweep
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training import torch_nets as engines
@@ -184,163 +177,3 @@ def test_a_run_that_begins_again_is_counted_once(made, monkeypatch, kind):
     assert progress.left() == pytest.approx(20 / 2 * 1)
     if kind is Bars:
         assert len(progress.bars.tasks) == 2  # all runs, and the other
-
-
-# --- the spiral ---
-
-
-def test_unknown_experiments_are_named():
-    with pytest.raises(LabError, match="did you mean spiral"):
-        experiments.load("spirl")
-
-
-@pytest.mark.parametrize("name", experiments.names())
-def test_experiments_know_their_budgets(name):
-    experiment = experiments.load(name)
-    assert experiment.name == name
-    assert tuple(experiment.budgets) == tuple(experiment.seeds) == BUDGETS
-
-
-def test_the_papers_budget_is_the_sources_setting():
-    a, b = arms.jobs("paper", [0])
-    assert isinstance(a.config, arms.SpiralConfig)
-    assert isinstance(b.config, arms.SpiralConfig)
-    assert (a.config.wiring, b.config.wiring) == ("A", "B")
-    assert len(a.dataset.y_train) == len(a.dataset.y_test) == a.config.batch == 3000
-    assert (a.config.epochs, a.config.lr, a.config.decay, a.config.p) == (10_001, 0.05, 5e-5, 0.1)
-    net = arms.SpiralTrainer(a.config, a.dataset).net
-    params = net.get_params()
-    assert {name: array.shape for name, array in params.items()} == {
-        "0.weight": (512, 2), "0.bias": (512,), "3.weight": (3, 512), "3.bias": (3,),
-    }  # fmt: skip
-    std = float(params["3.weight"].std())  # of 1536 numbers: within 5 standard errors of 0.01
-    assert abs(std - 0.01) < 5 * 0.01 / math.sqrt(2 * 1536)
-    for layer in net.children.values():
-        for array in layer.params.values():
-            array[:] = 2.0
-    assert net.penalty() == pytest.approx(5e-4 * 4.0 * (512 * 2 + 512))  # of the first layer alone
-
-
-def test_points_are_all_there_and_differ_by_seed():
-    one, two = arms.points(50, 0), arms.points(50, 1)
-    assert sorted(np.bincount(np.concatenate([one.y_train, one.y_test]))) == [50, 50, 50]
-    assert one.fingerprint != two.fingerprint
-
-
-def test_wiring_a_drops_the_gradient_alone():
-    values = normals(Key(3), 400).reshape(20, 20)
-    layer, key = arms.BackwardOnly(0.1), Key(5)
-    assert layer.forward(values, key) is values
-    assert np.array_equal(layer.backward(values), thinned.dropout(values, 0.1, key=key))
-    layer.forward(values)
-    assert np.array_equal(layer.backward(values), values)
-
-
-def test_printed_runs_are_told_apart_by_the_figures_that_came():
-    first, second = arms.printed("first"), arms.printed("second")
-    assert first["loss"] == pytest.approx(first["data loss"] + first["regularisation loss"], abs=1.5e-3)
-    straight, crossed = arms.verdicts({"A": first, "B": second}), arms.verdicts({"A": second, "B": first})
-    assert "first printed run is nearest to wiring A" in straight[0]
-    assert "second printed run is nearest to wiring B" in straight[1]
-    assert "first printed run is nearest to wiring B" in crossed[0]
-    assert "nearest to wiring A" in crossed[1]
-
-
-def test_the_line_is_the_sources():
-    row = {"epoch": 10_001, "error": 0.086, "loss": 0.222, "penalty": 0.055, "lr": 0.0333333}
-    assert arms.line(row) == (
-        "epoch: 10000, acc: 0.914, loss: 0.277 (data_loss: 0.222, reg_loss: 0.055), lr: 0.033333"
-    )
-
-
-def test_spiral_smoke(tmp_path):
-    todo = arms.jobs("smoke", [0])
-    stored = sweep.run(todo, tmp_path)
-    record = Record("spiral", "thinned reproduce spiral", arms.settings("smoke", todo), budget="smoke")
-    page = arms.page(record, stored)
-    assert [row[0] for row in page.references[0].rows][:2] == ["source, first", "source, second"]
-    assert len(page.references[0].rows) == 4
-    assert "The first printed run is nearest to wiring" in page.lead
-    assert stored[0].history["epoch"] == [1, 101, 201]
-    html(page)
-
-
-def test_the_last_lines_stand_side_by_side():
-    epochs = [float(e) for e in range(1, 10_002, 100)]
-    history = {name: [0.25] * len(epochs) for name in ("error", "loss", "penalty")} | {"epoch": epochs}
-    run = Stored(Path("x"), {"seed": 0}, history, {})
-    (table,) = arms._lines({"A": [run], "B": [run]})
-    assert table.rows[-1] == ["10,000", "0.914, 0.277", "0.859, 0.468", "0.750, 0.500", "0.750, 0.500"]
-    assert table.rows[0][2] == ""
-
-
-# --- CIFAR-10 ---
-
-
-def photographs(n=40, features=12):
-    """Ten classes of nothing."""
-    key = Key(9)
-    pixels = (words(key, 2 * n * features) % 256 / 255).astype(np.float32).reshape(2 * n, features)
-    labels = np.arange(2 * n, dtype=np.int64) % 10
-    names = tuple(map(str, range(10)))
-    return Dataset("cifar10", pixels[:n], labels[:n], pixels[n:], labels[n:], names, (3, 2, 2), "Nothing.")
-
-
-def test_cifar_rows_differ_as_told(monkeypatch):
-    monkeypatch.setattr(cifar, "load", lambda *args, **more: photographs())
-    todo = cifar.jobs("paper", [0, 1])
-    assert [cifar.label(dataclasses.asdict(job.config)) for job in todo] == [*cifar.ROWS] * 2
-    assert len({run_name(job.config) for job in todo}) == 10
-    a, b, c, d = (job.config for job in todo[:4])
-    assert (a.epochs, a.lr, a.schedule, a.l2, a.batch, a.hidden) == (
-        300,
-        1e-3,
-        "halve",
-        1e-3,
-        256,
-        (2000, 800),
-    )
-    assert todo[4].config.method == "thin"
-    assert [job.p for job in (a, b, c, d)] == [0.0, 0.5, 0.5, 0.5]
-    assert [job.input_p for job in (a, b, c, d)] == [0.0, 0.0, 0.1, 0.0]
-    assert [job.trainer.__name__ for job in todo[:4]] == ["Trainer", "Trainer", "Trainer", "InPlace"]
-
-
-def test_inputs_dropped_in_place_are_lost_for_good():
-    data = photographs(400, 50)
-    ones = dataclasses.replace(data, x_train=np.ones_like(data.x_train))
-    config = cifar.CifarConfig(fingerprint="", in_place=0.1, hidden=(4,), method="dropout")
-    trainer = cifar.InPlace(config, ones)
-    alive = np.ones(ones.x_train.shape, bool)
-    for epoch in range(12):
-        trainer.epoch = epoch
-        x, keep = trainer.examples(), 0.9 ** (epoch + 1)
-        assert not (x != 0)[~alive].any()
-        alive = x != 0
-        assert x[alive] == pytest.approx(1 / keep, rel=1e-5)
-        bound = 5 * math.sqrt(keep * (1 - keep) / x.size)  # five standard deviations of a binomial share
-        assert abs(alive.mean() - keep) < bound
-    assert np.array_equal(ones.x_train, np.ones_like(ones.x_train))
-
-
-def test_cifar_smoke(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "load", lambda *args, **more: photographs())
-    todo = cifar.jobs("smoke", [0])
-    stored = sweep.run(todo, tmp_path)
-    record = Record("cifar10-mlp", "", cifar.settings("smoke", todo), budget="smoke")
-    page = cifar.page(record, stored)
-    assert page.references[0].rows[0][:2] == ["source, A, standard", "100.00"]
-    assert [row[0] for row in page.references[0].rows[2:]] == [*cifar.ROWS]
-    assert stored[0].result["parameters"] == 12 * 64 + 64 + 64 * 32 + 32 + 32 * 40 + 40
-    assert any("lowest" in note for note in page.notes)
-    html(page)
-
-
-def test_cifar_says_what_became_of_the_loss(made):
-    _, stored = made
-    falls = dataclasses.replace(stored[0], history=stored[0].history | {"loss": [2.0, 1.0]})
-    rises = dataclasses.replace(stored[0], history=stored[0].history | {"loss": [1.0, 2.0]})
-    assert "it converges" in cifar._convergence("C", [falls])
-    assert "no convergence" in cifar._convergence("C", [rises])
-    assert "diverged in epoch" in cifar._convergence("C", [stored[4]])
-    assert cifar._figures([stored[4]])[0] == "diverged"

@@ -115,6 +115,34 @@ def test_every_experiment_of_the_sources_is_there():
     assert set(experiments.names()) == TARGETS
 
 
+def test_unknown_experiments_are_named():
+    with pytest.raises(LabError, match="did you mean spiral"):
+        experiments.load("spirl")
+
+
+@pytest.mark.parametrize("name", experiments.names())
+def test_experiments_know_their_budgets(name):
+    experiment = experiments.load(name)
+    assert experiment.name == name
+    assert tuple(experiment.budgets) == tuple(experiment.seeds) == BUDGETS
+
+
+def test_an_experiment_is_found_by_its_file(tmp_path, monkeypatch):
+    (tmp_path / "my_own.py").write_text(
+        "from thinned.lab.experiments.norms import EXPERIMENT as other\nimport dataclasses\n"
+        "EXPERIMENT = dataclasses.replace(other, name='my-own', place=55)\n"
+    )
+    monkeypatch.setattr(experiments, "__path__", [*experiments.__path__, str(tmp_path)])
+    experiments.names.cache_clear()
+    try:
+        assert experiments.load("my-own").name == "my-own"
+        found = experiments.names()
+        assert found[found.index("mnist-gaussian") + 1] == "my-own"
+    finally:
+        monkeypatch.undo()
+        experiments.names.cache_clear()
+
+
 @pytest.mark.parametrize("name", experiments.names())
 def test_smoke(everything, name):
     _, record, stored = everything[name]

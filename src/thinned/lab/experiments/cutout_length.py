@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from thinned.lab.grids import residual_net as res
-from thinned.lab.grids.grid import Axis, Errors, System
+from thinned.lab.grids.grid import Axis, Group, System, errors
 from thinned.lab.reporting.summary import number
 
 LENGTHS = (0, 4, 8, 12, 16, 20, 24)
 
 
-def told(stats: Errors) -> str:
+def headline(groups: Group) -> str:
     """Where the error is lowest."""
+    stats = errors(groups)
+    if not stats:
+        return ""
     low = min(stats, key=lambda name: stats[name].mean)
     return f"The test error is lowest with {low}: {number(stats[low].mean)} %."
 
@@ -28,6 +31,6 @@ EXPERIMENT = res.ImageGrid(
     ],
     baseline="length 0",
     axis=Axis(name="length of the square"),
-    told=told,
+    headline=headline,
     curves=False,
 ).experiment()

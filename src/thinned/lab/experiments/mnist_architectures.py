@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids.grid import Budget, Errors, Grid, System, against
+from thinned.lab.grids.grid import Budget, Grid, Group, System, against, errors
 
 SHAPES = [(layers, units) for units in (1024, 2048) for layers in (2, 3, 4)]
 
 
-def told(stats: Errors) -> str:
+def headline(groups: Group) -> str:
     """By how much dropout lowers the error in each."""
+    stats = errors(groups)
     pairs = [(f"{n} × {u}", f"{n} × {u}, dropout", f"{n} × {u}, standard") for n, u in SHAPES]
-    return f"Points by which dropout lowers the test error: {against(stats, pairs)}."
+    points = against(stats, pairs)
+    return f"Points by which dropout lowers the test error: {points}." if points else ""
 
 
 EXPERIMENT = Grid(
@@ -41,5 +43,5 @@ EXPERIMENT = Grid(
         "here, too, and nothing is chosen by them. Adam, rate 0.001 falling linearly to 0.",
     ],
     baseline="",
-    told=told,
+    headline=headline,
 ).experiment()  # fmt: skip

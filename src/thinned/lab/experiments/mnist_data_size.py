@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids.grid import Axis, Budget, Errors, Grid, System, against
+from thinned.lab.grids.grid import Axis, Budget, Grid, Group, System, against, errors
 
 SIZES = (100, 500, 1_000, 5_000, 10_000, 50_000)
 NAMES = {"none": "standard", "dropout": "dropout"}
 
 
-def told(stats: Errors) -> str:
+def headline(groups: Group) -> str:
     """By how much dropout lowers the error at each size, in points and relative to it."""
+    stats = errors(groups)
     pairs = [(f"{n:,}", f"dropout, {n:,}", f"standard, {n:,}") for n in SIZES]
     both = [(stats[a].mean, stats[b].mean) for _, a, b in pairs if {a, b} <= stats.keys()]
+    if not both:
+        return ""
     shares = ", ".join(f"{100 * (1 - ours / theirs):.0f} %" for ours, theirs in both if theirs)
     return (
         f"Points by which dropout lowers the test error: {against(stats, pairs)} training examples; "
@@ -56,6 +59,6 @@ EXPERIMENT = Grid(
     ],
     baseline="",
     axis=Axis(name="training examples", log=True, log_y=True),
-    told=told,
+    headline=headline,
     curves=False,
 ).experiment()  # fmt: skip

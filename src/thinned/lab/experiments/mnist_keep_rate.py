@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids.grid import Axis, Budget, Errors, Grid, System
+from thinned.lab.grids.grid import Axis, Budget, Grid, Group, System, errors
 from thinned.lab.reporting.summary import number
 
 KEEP = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -10,8 +10,9 @@ SURVIVORS = (256, 256, 512)  # expected, in (b)
 FIXED, SAME = "n fixed", "p·n fixed"
 
 
-def told(stats: Errors) -> str:
+def headline(groups: Group) -> str:
     """Where each curve is lowest, and its height at 0.5."""
+    stats = errors(groups)
     found = []
     for line in (FIXED, SAME):
         curve = {k: stats[f"{line}, keep {k:g}"].mean for k in KEEP if f"{line}, keep {k:g}" in stats}
@@ -62,6 +63,6 @@ EXPERIMENT = Grid(
     "kept with 0.8."],
     baseline="",
     axis=Axis(name="probability of keeping a unit", log_y=True),
-    told=told,
+    headline=headline,
     curves=False,
 ).experiment()  # fmt: skip

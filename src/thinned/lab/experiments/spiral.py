@@ -1,12 +1,13 @@
 """`spiral`: dropout on three spiral arms, wired as in the source, which bypasses it, and as it is meant.
 
 The source's listing computes `dropout1.forward(activation1.output)` but feeds the second dense layer with
-`activation1.output`; on the way back, the gradient does go through `dropout1`. It prints two runs and does
-not say how they differ.
+`activation1.output`. On the way back, the gradient does go through `dropout1`. The source prints two runs and
+does not say how they differ.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,50 +17,35 @@ import numpy as np
 
 from thinned import Key, scratch
 from thinned.key import permutation
-from thinned.lab import compare
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.small import spiral
-from thinned.lab.grids.experiment import Experiment, Target
-from thinned.lab.reporting import from_runs
-from thinned.lab.reporting.page import Page, Reference
-from thinned.lab.reporting.summary import Stat, plural
-from thinned.lab.storage.record import Record
+from thinned.lab.grids.grid import Budget, Grid, Group, Source, System
+from thinned.lab.reporting.page import Reference
+from thinned.lab.reporting.summary import Stat
 from thinned.lab.storage.run import Stored
-from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config
 from thinned.lab.training.train import Trainer
 
-SAME = {"A": "first", "B": "second"}  # the printed runs that they should give; a report measures it
 WIRINGS = {"A": "bypassed forward", "B": "in the path"}  # A is the listing
+SAME = {"A": "first", "B": "second"}  # the printed run that each should reproduce; a report measures it
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpiralConfig(Config):
-    """The source's settings. Its penalty is 5e-4·‖w‖², which is l2/2·‖w‖² with l2 = 1e-3."""
+    """A run.
+
+    Args:
+        wiring: A or B.
+        samples: points on each arm.
+        init: standard deviation of the first weights.
+    """
 
     wiring: str
-    samples: int = 2000  # an arm
-    data: str = "spiral"
-    method: str = "dropout"
-    p: float = 0.1
-    hidden: tuple[int, ...] = (512,)
-    init: float = 0.01  # standard deviation of the first weights
-    l2: float = 1e-3  # of the first layer, weights and biases
-    epochs: int = 10_001
-    optimizer: str = "adam"
-    lr: float = 0.05
-    decay: float = 5e-5
-    schedule: str = "constant"
-    log: int = 100
+    samples: int
+    init: float = 0.01
 
 
-BUDGETS: dict[str, dict[str, Any]] = {
-    "smoke": {"samples": 100, "hidden": (32,), "epochs": 201},
-    "quick": {"epochs": 2_001},
-    "paper": {},
-}
-
-# Its last lines: epoch, accuracy, loss, data loss, regularisation loss; then validation accuracy, loss.
+# Its last lines: epoch, accuracy, loss, data loss, regularisation loss; then validation accuracy and loss.
 PRINTED: dict[str, tuple[list[tuple[int, float, float, float, float]], tuple[float, float]]] = {
     "first": (
         [
@@ -93,10 +79,10 @@ JUDGED = ("training accuracy", "data loss", "validation accuracy", "validation l
 
 
 class BackwardOnly(scratch.Dropout):
-    """The listing's wiring: the input goes through unchanged, its gradient is dropped."""
+    """The listing's wiring: the input passes unchanged, its gradient is dropped."""
 
     def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
-        """Any shape -> the same array."""
+        """Returns the same array."""
         self._saved = (key,)
         return x
 
@@ -121,7 +107,7 @@ class SpiralTrainer(Trainer):
 
 
 def points(samples: int, seed: int) -> Dataset:
-    """The shuffled points of one seed: half to train, half to validate."""
+    """The shuffled points of a seed: half of them to train, half to validate."""
     key = Key(seed).fold_in("data")
     x, y = spiral(samples, 3, key=key.fold_in("points"))
     train, test = np.split(permutation(key.fold_in("order"), len(y)), [len(y) // 2])
@@ -129,40 +115,18 @@ def points(samples: int, seed: int) -> Dataset:
     return Dataset("spiral", x[train], y[train], x[test], y[test], ("0", "1", "2"), (2,), note)
 
 
-def jobs(budget: str, seeds: Sequence[int], data_dir: Path | None = None) -> list[Job]:
-    """Both wirings on the points of each seed."""
-    found = []
-    for seed in seeds:
-        own = BUDGETS[budget]
-        dataset = points(own.get("samples", SpiralConfig.samples), seed)
-        for wiring in WIRINGS:
-            config = SpiralConfig(
-                fingerprint=dataset.fingerprint, seed=seed, batch=len(dataset.y_train), wiring=wiring, **own
-            )
-            found.append(Job(config, dataset, SpiralTrainer))
-    return found
+def own_points(data_dir: Path | None) -> Source:
+    """Each seed has points of its own; both wirings share them."""
+    of = functools.cache(points)
+    return lambda name, examples, seed: of(2 * examples // 3, seed)
 
 
-def settings(budget: str, todo: Sequence[Job]) -> dict[str, str]:
-    """The settings as a report prints them."""
-    config = todo[0].config
-    assert isinstance(config, SpiralConfig)
-    common = compare.settings(config, todo[0].dataset, sorted({job.config.seed for job in todo}))
-    return common | {
-        "budget": f"{budget}: {EXPERIMENT.budgets[budget]}",
-        "dropping": f"p = {config.p:g} for hidden units",
-        "regularisation": f"{config.l2 / 2:g}·‖w‖² on weights and biases of the first layer",
-        "training": f"{config.epochs:,} epochs with all examples in one batch, Adam",
-        "first weights": f"{config.init:g}·N(0, 1)",
-    }
-
-
-def line(row: Mapping[str, float]) -> str:
+def line(history: Mapping[str, float]) -> str:
     """A line of history as the source prints it; its epochs start at 0."""
     return (
-        f"epoch: {row['epoch'] - 1:.0f}, acc: {1 - row['error']:.3f}, loss: "
-        f"{row['loss'] + row['penalty']:.3f} (data_loss: {row['loss']:.3f}, reg_loss: "
-        f"{row['penalty']:.3f}), lr: {row['lr']:.6f}"
+        f"epoch: {history['epoch'] - 1:.0f}, acc: {1 - history['error']:.3f}, loss: "
+        f"{history['loss'] + history['penalty']:.3f} (data_loss: {history['loss']:.3f}, reg_loss: "
+        f"{history['penalty']:.3f}), lr: {history['lr']:.6f}"
     )
 
 
@@ -186,9 +150,14 @@ def printed(name: str) -> dict[str, float]:
     return dict(zip(FIGURES, (*lines[-1][1:], *validation), strict=True))
 
 
+def row(wiring: str) -> str:
+    """The label of a wiring's row."""
+    return f"{wiring}, {WIRINGS[wiring]}"
+
+
 def label(config: Mapping[str, Any]) -> str:
-    """The row of a run."""
-    return f"{config['wiring']}, {WIRINGS[config['wiring']]}"
+    """The label of a run's row."""
+    return row(config["wiring"])
 
 
 def verdicts(means: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -218,44 +187,38 @@ def unrest(done: Mapping[str, Sequence[Stored]], lines: int = 10) -> str:
     )
 
 
-def page(record: Record, stored: Sequence[Stored]) -> Page:
+def headline(groups: Group) -> str:
+    """Which wiring gave which printed run, once both are done."""
+    means = {w: {f: stat.mean for f, stat in stats(runs).items()} for w, runs in done(groups).items() if runs}
+    return " ".join(verdicts(means)) if len(means) == len(WIRINGS) else ""
+
+
+def notes(groups: Group) -> list[str]:
+    """How much single lines vary, once both wirings are done."""
+    found = done(groups)
+    return [unrest(found)] if all(found.values()) else []
+
+
+def tables(groups: Group) -> list[Reference]:
     """Both wirings beside both printed runs."""
-    done = {w: [r for r in stored if r.config["wiring"] == w and r.status == "done"] for w in WIRINGS}
-    ours = {w: [figures(run) for run in group] for w, group in done.items() if group}
-    stats = {w: {f: Stat.of([row[f] for row in group]) for f in FIGURES} for w, group in ours.items()}
-    notes = [
-        "Distance: the sum of the absolute differences in " + ", ".join(JUDGED) + ", means over seeds.",
-        "As in the source, training figures are of the training pass before the last update, with dropout as "
-        "wired; the training loss includes the regularisation loss, the validation loss does not.",
-        "The rate printed here is that of the step; the source prints that of the step before.",
-    ]
-    means = {w: {f: stat.mean for f, stat in row.items()} for w, row in stats.items()}
-    complete = len(means) == len(WIRINGS)
-    if complete:
-        notes.insert(0, unrest(done))
-    if record.budget != "paper":
-        notes.append(
-            f"The budget {record.budget} is smaller than the source's: only the direction can be compared."
-        )
+    found = done(groups)
     rows = [["source, " + name, *(f"{value:.3f}" for value in printed(name).values())] for name in PRINTED]
-    rows += [[f"{w}, {WIRINGS[w]}", *map(_text, row.values())] for w, row in stats.items()]
-    seeds = plural(len({run.config["seed"] for run in stored}), "seed")
-    lead = f"Both wirings, {seeds} each, beside the two runs that the source prints."
-    return Page(
-        title="Dropout on the spiral, in the path and bypassed",
-        lead=" ".join([lead, *(verdicts(means) if complete else [])]),
-        rows=from_runs.rows(stored, label),
-        series=from_runs.series(stored, label),
-        settings=dict(record.settings),
-        command=record.command,
-        machine=from_runs.machine(stored),
-        references=[
-            Reference(["run", *FIGURES], rows, "The source's two printed runs and ours."),
-            *_lines(done),
-        ],
-        notes=notes,
-        baseline=label({"wiring": "A"}),
-    )
+    rows += [[row(w), *map(_text, stats(runs).values())] for w, runs in found.items() if runs]
+    return [
+        Reference(["run", *FIGURES], rows, "The source's two printed runs and ours."),
+        *_lines(found),
+    ]
+
+
+def done(groups: Group) -> dict[str, list[Stored]]:
+    """The finished runs of each wiring."""
+    return {w: [run for run in groups[row(w)] if run.status == "done"] for w in WIRINGS}
+
+
+def stats(runs: Sequence[Stored]) -> dict[str, Stat]:
+    """Each of the source's figures over the seeds."""
+    every = [figures(run) for run in runs]
+    return {name: Stat.of([found[name] for found in every]) for name in FIGURES}
 
 
 def _lines(done: Mapping[str, Sequence[Stored]]) -> list[Reference]:
@@ -278,32 +241,60 @@ def _lines(done: Mapping[str, Sequence[Stored]]) -> list[Reference]:
     return [Reference(["epoch", *columns], rows, "The last lines: training accuracy and loss.")]
 
 
-def work(budget: str) -> float:
-    """Multiplications of one seed, about."""
-    config: dict[str, Any] = {"samples": 2000, "hidden": (512,), "epochs": 10_001} | BUDGETS[budget]
-    return len(WIRINGS) * Trainer.work(config, 3 * config["samples"] // 2, 2, 3)
-
-
 def _text(stat: Stat) -> str:
     return f"{stat.mean:.3f}" + (f" ± {stat.sd:.3f}" if stat.n > 1 else "")
 
 
-EXPERIMENT = Experiment(
+EXPERIMENT = Grid(
     name="spiral",
     place=110,
+    title="Dropout on the spiral, in the path and bypassed",
     summary="A small network on three spiral arms: dropout bypassed forward (the listing), and in the path.",
-    source="sources/003: Dense 2-512, ReLU, dropout 0.1, dense 512-3; 10,001 full-batch epochs of Adam",
-    budgets={
-        "smoke": "seconds: 300 points, 32 units, 201 epochs, 1 seed",
-        "quick": "a few minutes: 2,001 of the 10,001 epochs, 1 seed",
-        "paper": "everything: 6,000 points, 512 units, 10,001 epochs, 3 seeds",
+    source="a Chinese translation of the dropout chapter of Kinsley and Kukieła 2020, Neural Networks from "
+    "Scratch in Python: Dense 2-512, ReLU, dropout 0.1, dense 512-3; 10,001 full-batch epochs of Adam",
+    settings={
+        "samples": 2000, "hidden": (512,), "method": "dropout", "p": 0.1, "l2": 1e-3, "optimizer": "adam",
+        "lr": 0.05, "decay": 5e-5, "schedule": "constant", "epochs": 10_001, "batch": 3000, "log": 100,
     },
-    seeds={"smoke": 1, "quick": 1, "paper": 3},
-    jobs=jobs,
-    settings=settings,
-    page=page,
-    work=work,
+    systems=[
+        System(
+            label=row(wiring),
+            theirs=100 * (1 - PRINTED[same][1][0]),
+            settings={"wiring": wiring},
+            trainer=SpiralTrainer,
+        )
+        for wiring, same in SAME.items()
+    ],
+    budgets={
+        "smoke": Budget(
+            text="seconds: 300 points, 32 units, 201 epochs, 1 seed", data="spiral", limit=150, width=1 / 16,
+            settings={"samples": 100, "batch": 150, "epochs": 201},
+        ),
+        "quick": Budget(
+            text="a few minutes: 2,001 of the 10,001 epochs, 1 seed", data="spiral",
+            settings={"epochs": 2_001},
+        ),
+        "paper": Budget(
+            text="everything: 6,000 points, 512 units, 10,001 epochs, 3 seeds", data="spiral", seeds=3
+        ),
+    },
+    differs=[
+        f"Distance: the sum of the absolute differences in {', '.join(JUDGED)}, means over seeds.",
+        "As in the source, training figures are those of the training pass before the last update, with "
+        "dropout as wired. The training loss includes the regularisation loss; the validation loss does not.",
+        "The rate printed here is that of the step; the source prints that of the step before.",
+    ],
+    baseline=row("A"),
+    shown={  # the source's penalty is 5e-4·‖w‖², which is l2/2·‖w‖² with l2 = 1e-3
+        "dropping": "p = 0.1 for hidden units",
+        "regularisation": "0.0005·‖w‖² on weights and biases of the first layer",
+        "first weights": "0.01·N(0, 1)",
+    },
+    headline=headline,
+    notes=notes,
+    tables=tables,
+    config=SpiralConfig,
     label=label,
-    targets=[Target(label({"wiring": w}), 100 * (1 - PRINTED[run][1][0])) for w, run in SAME.items()],
+    source_of=own_points,
     line=line,
-)
+).experiment()  # fmt: skip

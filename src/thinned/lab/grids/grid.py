@@ -19,6 +19,7 @@ from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Figure, Page, Reference
+from thinned.lab.reporting.progress_bars import Line
 from thinned.lab.reporting.summary import Stat, number, stat_text
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
@@ -31,23 +32,24 @@ NO_TEST_CURVE = "Test data is looked at once, after the last epoch of a fixed sc
 
 Errors = Mapping[str, Stat]  # test error in %, by system, of those that finished
 Group = Mapping[str, Sequence[Stored]]  # runs by system
+Source = Callable[[str, int, int], Dataset]  # (name, training examples, seed) -> the data of a run
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig(Config):
-    """A run of a grid: `system` is its row; `test_curve`: the source draws test errors over epochs."""
+    """`system` is the label of the row; `test_curve`: the source draws test errors over epochs."""
 
     system: str
     test_curve: bool = False
 
 
 class GridTrainer(Trainer):
-    """Looks at the test data once, at the end, unless the source draws it over epochs."""
+    """Evaluates on the test data once, at the end, unless the source draws test errors over epochs."""
 
     config: GridConfig
 
     def tests(self) -> bool:
-        """Whether the test data is looked at after this epoch."""
+        """Whether to evaluate on the test data after this epoch."""
         return self.config.test_curve
 
 
@@ -58,14 +60,14 @@ class System:
     Args:
         label: its name in tables.
         theirs: the test error in % that the source prints.
-        settings: of `Config`, besides those of the grid and the budget.
-        data: the data set, instead of the budget's.
-        examples: so many training examples, instead of the budget's.
-        longer: so many times the epochs.
-        line, x: its line in the experiment's picture, and its place there.
-        budgets: in which it is trained.
-        trainer: who trains it.
-        config: of its runs, where it is not the grid's.
+        settings: settings of `Config`; they override those of the grid and the budget.
+        data: its data set, if it is not the budget's.
+        examples: its number of training examples, if it is not the budget's.
+        longer: factor on the number of epochs.
+        line, x: its line in the experiment's picture, and its place on the horizontal axis.
+        budgets: the budgets that include it.
+        trainer: the class that trains it.
+        config: the class of its configurations, if it is not the grid's.
     """
 
     label: str
@@ -78,7 +80,7 @@ class System:
     x: float | None = None
     budgets: Sequence[str] = BUDGETS
     trainer: type[Trainer] = GridTrainer
-    config: type[GridConfig] | None = None
+    config: type[Config] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +88,13 @@ class Budget:
     """How much is trained.
 
     Args:
-        text: in words.
-        data: of the built-in data sets.
-        limit: training examples at most, chosen with `Key(0)`; the test data stays whole.
-        width: every hidden layer times this.
-        seeds: so many.
-        steps: updates at least, for systems with few examples.
-        settings: of `Config`; they come before those of the systems.
+        text: the budget in words.
+        data: a built-in data set.
+        limit: the largest number of training examples.
+        width: factor on the width of every hidden layer.
+        seeds: the default number of seeds.
+        steps: the smallest number of updates; it matters for systems with few examples.
+        settings: settings of `Config`; those of the systems override them.
     """
 
     text: str
@@ -104,8 +106,8 @@ class Budget:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def examples(self, data: str) -> int:
-        """Training examples at most."""
-        return min(self.limit or BUILT_IN[data].examples, BUILT_IN[data].examples)
+        """The largest number of training examples."""
+        return min(self.limit or math.inf, BUILT_IN[data].examples)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,24 +119,53 @@ class Axis:
     log_y: bool = False
 
 
+def label(config: Mapping[str, Any]) -> str:
+    """The label of a run's row."""
+    return str(config["system"])
+
+
+def parts(data_dir: Path | None) -> Source:
+    """Built-in data sets cut to a number of training examples, the same ones for each seed."""
+    whole = functools.cache(functools.partial(load, data_dir=data_dir))
+    part = functools.cache(lambda name, examples: _part(whole(name), examples))
+    return lambda name, examples, seed: part(name, examples)
+
+
+def _part(whole: Dataset, examples: int) -> Dataset:
+    """The data with so many training examples; fewer are a part of more."""
+    if examples >= len(whole.x_train):
+        return whole
+    rows = permutation(Key(0), len(whole.x_train))[:examples]
+    return dataclasses.replace(
+        whole,
+        x_train=whole.x_train[rows],
+        y_train=whole.y_train[rows],
+        note=f"{whole.note} {examples:,} of the training examples, chosen with Key(0); all of the test data.",
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """An experiment of systems × seeds.
+    """An experiment: every system is trained with every seed.
 
     Args:
-        name, title, summary, source: on the command line, and in the report.
-        place: in lists of experiments, lowest first.
-        settings: of `Config`, common to all systems.
-        systems: the rows; a function of the budget where they differ.
-        budgets: smoke, quick, paper.
-        differs: where ours is not the source's protocol.
-        baseline: the row that others are compared with.
-        axis: of the picture of test errors over `System.x`, if there is one.
-        told: what the test errors show, in a sentence; the finding on the lowest if there is none.
-        tables, figures: more of both, from the runs of each system.
-        errors: whether rows have test errors; without them the tables tell all.
+        name, title, summary, source: its names on the command line and in the report, and what it shows.
+        place: its place in lists of experiments, lowest first.
+        settings: settings of `Config` that all systems share.
+        systems: the rows.
+        budgets: smoke, quick and paper.
+        differs: how our protocol differs from the source's.
+        baseline: the label of the row that others are compared with.
+        axis: the axis of a picture of test errors over `System.x`, if there is one.
+        shown: what a report says of settings, where the general text does not fit.
+        headline: what the runs show, in a sentence; without one, the report compares test errors.
+        notes, tables, figures: more notes, tables and pictures, made from the runs of each system.
+        errors: whether rows have test errors.
         curves: whether to draw errors over epochs.
-        config: of a run.
+        config: the class of configurations.
+        label: configuration of a run -> the label of its row.
+        source_of: (data folder) -> the data of each run; if not given, the whole data set or a part of it.
+        line: formats a line of history as the source prints it, or None.
     """
 
     name: str
@@ -148,16 +179,20 @@ class Grid:
     differs: Sequence[str] = ()
     baseline: str = "none"
     axis: Axis | None = None
-    told: Callable[[Errors], str] | None = None
+    shown: Mapping[str, str] = field(default_factory=dict)
     headline: Callable[[Group], str] | None = None
+    notes: Callable[[Group], list[str]] | None = None
     tables: Callable[[Group], list[Reference]] | None = None
     figures: Callable[[Group], list[Figure]] | None = None
     errors: bool = True
     curves: bool = True
-    config: type[GridConfig] = GridConfig
+    config: type[Config] = GridConfig
+    label: Callable[[Mapping[str, Any]], str] = label
+    source_of: Callable[[Path | None], Source] = parts
+    line: Line | None = None
 
     def experiment(self) -> Experiment:
-        """The grid as the command knows experiments."""
+        """The grid as the command line knows experiments."""
         return Experiment(
             name=self.name,
             summary=self.summary,
@@ -165,11 +200,12 @@ class Grid:
             budgets={name: budget.text for name, budget in self.budgets.items()},
             seeds={name: budget.seeds for name, budget in self.budgets.items()},
             jobs=self.jobs,
-            settings=self.shown,
+            settings=self.shown_settings,
             page=self.page,
             work=self.work,
-            label=label,
+            label=self.label,
             targets=tuple(Target(s.label, s.theirs) for s in self.systems),
+            line=self.line,
             place=self.place,
         )
 
@@ -191,33 +227,30 @@ class Grid:
 
     def jobs(self, budget: str, seeds: Sequence[int], data_dir: Path | None = None) -> list[Job]:
         """Every system with every seed, seed after seed, so that a sweep cut off early has all systems."""
-        whole = functools.cache(functools.partial(load, data_dir=data_dir))
-        part = functools.cache(lambda data, examples: _part(whole(data), examples))
-        plan = [(part(settings["data"], n), system, settings) for system, settings, n in self.plan(budget)]
+        data_of = self.source_of(data_dir)
         return [
-            Job(
-                (system.config or self.config)(
-                    fingerprint=data.fingerprint,
-                    seed=seed,
-                    system=system.label,
-                    **settings,
-                ),
-                data,
-                system.trainer,
-            )
+            Job(self._config(system, settings, data, seed), data, system.trainer)
             for seed in seeds
-            for data, system, settings in plan
+            for system, settings, examples in self.plan(budget)
+            for data in [data_of(settings["data"], examples, seed)]
         ]
 
+    def _config(self, system: System, settings: Mapping[str, Any], data: Dataset, seed: int) -> Config:
+        """The configuration of a run; only a `GridConfig` names its row."""
+        kind = system.config or self.config
+        row: dict[str, Any] = {"system": system.label} if issubclass(kind, GridConfig) else {}
+        return kind(fingerprint=data.fingerprint, seed=seed, **row, **settings)
+
     def work(self, budget: str) -> float:
-        """Multiplications of one seed, about."""
+        """Approximate number of multiplications for one seed."""
         total = 0.0
         for system, settings, examples in self.plan(budget):
-            known = BUILT_IN[settings["data"]]
-            total += system.trainer.work(settings, examples, known.inputs, known.classes)
+            data = BUILT_IN[settings["data"]]
+            outputs = settings.get("outputs") or data.classes
+            total += system.trainer.work(settings, examples, data.inputs, outputs)
         return total
 
-    def shown(self, budget: str, todo: Sequence[Job]) -> dict[str, str]:
+    def shown_settings(self, budget: str, todo: Sequence[Job]) -> dict[str, str]:
         """The settings as a report prints them."""
         networks = [job for job in todo if job.trainer.network]
         first = max(networks or todo, key=lambda job: len(job.dataset.x_train))
@@ -225,43 +258,41 @@ class Grid:
         if not networks:
             common = {name: common[name] for name in ("data", "seeds")}
         varied = _varied([job.config for job in todo])
-        common |= {key: "see the rows" for key in common if varied & _SHOWN.get(key, set())}
-        return {"budget": f"{budget}: {self.budgets[budget].text}", **common}
+        common |= {key: "see the rows" for key in common if varied & _FIELDS.get(key, set())}
+        return {"budget": f"{budget}: {self.budgets[budget].text}", **common, **self.shown}
 
     def page(self, record: Record, stored: Sequence[Stored]) -> Page:
-        """Theirs beside ours, the picture, and where they differ."""
-        groups = {s.label: [run for run in stored if label(run.config) == s.label] for s in self.systems}
-        stats = {name: error(runs) for name, runs in groups.items() if error(runs).n}
-        rows = from_runs.rows(stored, label)
-        notes = [*self.differs]
-        if self.errors and not any(run.config["test_curve"] for run in stored):
-            notes.append(NO_TEST_CURVE)
-        if record.budget != "paper":
-            text = self.budgets[record.budget].text
-            notes.append(
-                f"The budget {record.budget} is smaller than the source's ({text}): compare directions."
-            )
-        headline = ""
-        if self.headline and stored:
-            headline = self.headline(groups)
-        elif self.told and stats:
-            headline = self.told(stats)
+        """The report: the source's figures beside ours, the pictures, and how the protocols differ."""
+        groups = {
+            system.label: [run for run in stored if self.label(run.config) == system.label]
+            for system in self.systems
+        }
         tables = self.tables(groups) if self.tables else []
         figures = self.figures(groups) if self.figures else []
         return Page(
             title=self.title,
             lead=self.summary,
-            rows=rows if self.errors else [],
-            series=from_runs.series(stored, label) if self.curves and self.errors else [],
+            rows=from_runs.rows(stored, self.label) if self.errors else [],
+            series=from_runs.series(stored, self.label) if self.curves and self.errors else [],
             settings=dict(record.settings),
             command=record.command,
             machine=from_runs.machine(stored),
             references=[*([self.beside(groups)] if self.errors else []), *tables],
-            extras=[*self._picture(stats), *figures],
-            notes=notes,
+            extras=[*self._picture(errors(groups)), *figures],
+            notes=self._notes(record.budget, groups, stored),
             baseline=self.baseline,
-            headline=headline,
+            headline=self.headline(groups) if self.headline and stored else "",
         )
+
+    def _notes(self, budget: str, groups: Group, stored: Sequence[Stored]) -> list[str]:
+        """How the protocols differ, what the runs add to that, and what a small budget can show."""
+        found = [*self.differs, *(self.notes(groups) if self.notes and stored else [])]
+        if self.errors and not any(run.config.get("test_curve", True) for run in stored):
+            found.append(NO_TEST_CURVE)
+        if budget != "paper":
+            text = self.budgets[budget].text
+            found.append(f"The budget {budget} is smaller than the source's ({text}): compare directions.")
+        return found
 
     def beside(self, groups: Group) -> Reference:
         """Theirs and ours."""
@@ -299,9 +330,9 @@ class Grid:
         return [plots.lines(title, self.axis.name, "test error, %", lines, caption=caption, **log)]
 
 
-def label(config: Mapping[str, Any]) -> str:
-    """The row of a run."""
-    return str(config["system"])
+def errors(groups: Group) -> Errors:
+    """The test errors of every system that has a finished run."""
+    return {name: stat for name, runs in groups.items() if (stat := error(runs)).n}
 
 
 def error(runs: Sequence[Stored]) -> Stat:
@@ -325,20 +356,7 @@ def against(stats: Errors, pairs: Sequence[tuple[str, str, str]]) -> str:
     return ", ".join(found)
 
 
-def _part(whole: Dataset, examples: int) -> Dataset:
-    """The data with so many training examples; fewer are a part of more."""
-    if examples >= len(whole.x_train):
-        return whole
-    rows = permutation(Key(0), len(whole.x_train))[:examples]
-    return dataclasses.replace(
-        whole,
-        x_train=whole.x_train[rows],
-        y_train=whole.y_train[rows],
-        note=f"{whole.note} {examples:,} of the training examples, chosen with Key(0); all of the test data.",
-    )
-
-
-_SHOWN = {  # what a report calls a setting: its fields
+_FIELDS = {  # what a report calls a setting -> its fields in `Config`
     "data": {"data"},
     "network": {"hidden", "activation"},
     "dropping": {"method", "p", "input_p"},
