@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from helpers.commands import SWEEP, call, outcome, start, wait_for
+from helpers.commands import LIMIT, SWEEP, call, outcome, start, wait_for
 
 pytest.importorskip("ray")
 pytest.importorskip("sklearn")
@@ -110,13 +110,13 @@ def test_a_driver_that_is_stopped_and_killed_goes_on(tmp_path, cluster):
         with start(tmp_path, *SWEEP, "--ray", cluster.address) as process:
             wait_for(process, lambda more=len(done) + 2: len(list(out.glob("*/result.json"))) >= more)
             process.send_signal(sent)
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=LIMIT)
         assert process.returncode == code, err
         assert {path: path.stat().st_mtime_ns for path in done} == done
         done = {path: path.stat().st_mtime_ns for path in out.glob("*/result.json")}
         assert 2 <= len(done) < 12, "too fast to be cut off"
     with start(tmp_path, *SWEEP, "--ray", cluster.address) as process:
-        printed, err = process.communicate(timeout=200)
+        printed, err = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, err
     assert "standard" in printed
     ended = [line for line in err.splitlines() if line.startswith("[")]
@@ -199,7 +199,7 @@ def test_a_node_dies_and_its_runs_are_done_by_the_other(tmp_path, cluster):
         wait_for(process, lambda: len(list(out.glob("*/last.npz"))) == 2)
         assert not list(out.glob("*/result.json"))  # both are on their way, one on each node
         tell(cluster, "kill")
-        _, err = process.communicate(timeout=200)
+        _, err = process.communicate(timeout=LIMIT)
         tell(cluster, "add")
     assert process.returncode == 0, err
     assert (
