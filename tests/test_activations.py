@@ -13,7 +13,7 @@ import thinned
 from thinned import scratch
 from thinned.activations import ACTIVATIONS
 from thinned.scratch.activations import CLASSES, ROWS
-from thinned.uncertainty import moments_scratch as moment_rules
+from thinned.uncertainty import moment_rules
 
 X = np.linspace(-3.0, 3.0, 25)
 

@@ -550,7 +550,7 @@ def test_moments_of_one_hidden_layer_are_exact(p):
 
 
 def test_the_moments_of_relu_against_numerical_integration():
-    from thinned.uncertainty.moments_scratch import Moments, relu
+    from thinned.uncertainty.moment_rules import Moments, relu
 
     z = np.linspace(-12, 12, 200_001)
     weight = np.exp(-z * z / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])

@@ -17,7 +17,7 @@ from thinned.uncertainty.calibration import (
     reliability,
     scores,
 )
-from thinned.uncertainty.moments_scratch import moments
+from thinned.uncertainty.moments import moments
 from thinned.uncertainty.predict import predict, sample, weight_scaling
 from thinned.uncertainty.prediction import Prediction
 

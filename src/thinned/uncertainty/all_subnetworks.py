@@ -15,7 +15,7 @@ from thinned import _checks, theory
 from thinned.scratch import Dropout, ThinDropout
 from thinned.uncertainty.predict import sampler_of
 from thinned.uncertainty.prediction import TINY, Array, probabilities
-from thinned.uncertainty.sample_scratch import Hand
+from thinned.uncertainty.sample_scratch import ScratchSampler
 
 LIMIT = 1 << 16  # networks, by default
 TOGETHER = 1 << 24  # numbers that a batch of networks may take
@@ -124,16 +124,16 @@ def _masks(n: int, k: int | None) -> Array:
     return masks
 
 
-def _small(model: Any, x: Any, thin: bool) -> tuple[Hand, Array]:
+def _small(model: Any, x: Any, thin: bool) -> tuple[ScratchSampler, Array]:
     """What runs the networks, and x as it takes it."""
     sampler, x, outputs = sampler_of(model, x, None, thin)
-    if not isinstance(sampler, Hand) or outputs != "logits":
+    if not isinstance(sampler, ScratchSampler) or outputs != "logits":
         kind = type(model).__name__
         raise TypeError(f"model must be a classifier of thinned.scratch or thinned.estimators, got {kind}")
     return sampler, sampler.take(x, 0, x.shape[0])
 
 
-def _allowed(sampler: Hand, given: Array, limit: int) -> list[Dropping]:
+def _allowed(sampler: ScratchSampler, given: Array, limit: int) -> list[Dropping]:
     """The layers that drop, where they make no more networks than ``limit``."""
     layers, limit = list(_dropping(sampler, given)), _checks.positive_int("limit", limit)
     if math.prod(layer.networks for layer in layers) > limit:
@@ -142,7 +142,7 @@ def _allowed(sampler: Hand, given: Array, limit: int) -> list[Dropping]:
     return layers
 
 
-def _dropping(sampler: Hand, y: Array) -> Iterator[Dropping]:
+def _dropping(sampler: ScratchSampler, y: Array) -> Iterator[Dropping]:
     """Each layer that drops, one after the other."""
     exact = {stage.name for stage in sampler.stages}
     for step in sampler.tail:
@@ -162,7 +162,7 @@ def _of_units(drop: Any) -> bool:
     return type(drop) is Dropout or (type(drop) is ThinDropout and drop.groups == 1)
 
 
-def _blocks(sampler: Hand, given: Array, layers: list[Dropping]) -> Iterator[tuple[Array, Array]]:
+def _blocks(sampler: ScratchSampler, given: Array, layers: list[Dropping]) -> Iterator[tuple[Array, Array]]:
     """P(m) and probabilities of as many networks at once as memory allows."""
     step = max(1, TOGETHER // (max(1, len(given)) * sampler.width(given)))
     sizes = [layer.networks for layer in layers]
@@ -177,7 +177,7 @@ def _blocks(sampler: Hand, given: Array, layers: list[Dropping]) -> Iterator[tup
 
 
 def _probabilities(
-    sampler: Hand, given: Array, layers: list[Dropping], kept: list[Array], networks: int
+    sampler: ScratchSampler, given: Array, layers: list[Dropping], kept: list[Array], networks: int
 ) -> Array:
     """Of each network for each row, (networks, N, classes)."""
     y, masks = np.tile(given, (networks, *[1] * (given.ndim - 1))), zip(layers, kept, strict=True)

@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 from thinned import theory
 from thinned.nn import activations, modules
 from thinned.nn.thin.layer_kinds import NORMS
-from thinned.uncertainty.moments_scratch import Moments, activation, connected, dropped, linear, no_rule
-from thinned.uncertainty.sample_torch import Graph
+from thinned.uncertainty.moment_rules import Moments, activation, connected, dropped, linear, no_rule
+from thinned.uncertainty.sample_torch import TorchSampler
+from thinned.uncertainty.torch_graph import Whole
 
 _DROPS = (modules.Dropout, modules.Dropout1d, modules.Dropout2d, modules.Dropout3d, modules.GaussianDropout)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -19,10 +20,10 @@ _MOVES = {torch.flatten, "flatten", "view", "reshape", "contiguous", "unsqueeze"
 
 
 @torch.no_grad()
-def through(net: Graph, x: Tensor) -> Moments:
+def through(net: TorchSampler, x: Tensor) -> Moments:
     """The moments of a model's outputs. Raises ValueError where a node of the graph has no rule."""
     cut = net.cut
-    if cut.graph is None:
+    if isinstance(cut, Whole):
         raise ValueError("model must be one that torch.fx can trace, for moments: sample with predict")
     values: dict[fx.Node, Any] = dict(cut.before(x))
     for node in cut.tail:
@@ -31,7 +32,7 @@ def through(net: Graph, x: Tensor) -> Moments:
     return out if isinstance(out, Moments) else Moments(out, torch.zeros_like(out))
 
 
-def _node(net: Graph, node: fx.Node, values: dict[fx.Node, Any]) -> Moments:
+def _node(net: TorchSampler, node: fx.Node, values: dict[fx.Node, Any]) -> Moments:
     """The moments of what a node computes from random numbers."""
     given = values.get(node.args[0]) if node.args else None  # type: ignore[arg-type]
     others = [each for each in node.all_input_nodes if each is not node.args[0]]

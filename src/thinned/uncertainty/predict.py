@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -20,11 +20,19 @@ Told = Callable[[float], object]  # is given the share that is done
 
 
 class Sampler(Protocol):
-    """A model, taken apart at its first random layer."""
+    """A model, cut at its first random layer."""
 
-    random: dict[str, str]
-    fixed: dict[str, str]
-    outputs: str | None  # where the model itself says what its outputs are
+    @property
+    def random(self) -> Mapping[str, str]:
+        """How each thing that drops is sampled, by name."""
+
+    @property
+    def fixed(self) -> Mapping[str, str]:
+        """Why each thing that could drop does not, by name."""
+
+    @property
+    def outputs(self) -> str | None:
+        """What the model's outputs are, where it says so itself."""
 
     def take(self, x: Any, start: int, stop: int) -> Any:
         """Rows of x as the model takes them."""
@@ -32,7 +40,7 @@ class Sampler(Protocol):
     def evaluate(self, x: Any) -> Any:
         """The outputs in evaluation."""
 
-    def draw(self, x: Any, first: int, samples: int, key: Key, told: Told) -> Array:
+    def draw(self, x: Any, first: int, samples: int, key: Key, progress: Told) -> Array:
         """The samples' outputs (S, rows, *out); ``first`` is the index of the first row in all of x."""
 
     def row_bytes(self, x: Any, samples: int) -> int:
@@ -126,25 +134,25 @@ def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size
 def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sampler, Any, str]:
     """What samples a model, x as it takes it, and what its outputs are."""
     from thinned.scratch import Network
-    from thinned.uncertainty.sample_scratch import Hand
+    from thinned.uncertainty.sample_scratch import ScratchSampler
 
     sampler: Sampler
     torch = sys.modules.get("torch")
     if isinstance(model, Network):
-        sampler, x = Hand(model, bool(thin)), _array.floating("x", x)
+        sampler, x = ScratchSampler(model, bool(thin)), _array.floating("x", x)
     elif hasattr(model, "sampled"):
         net, x, own = model.sampled(x)
-        sampler = Hand(net, bool(thin), own)
+        sampler = ScratchSampler(net, bool(thin), own)
     elif torch is not None and isinstance(model, torch.nn.Module):
-        from thinned.uncertainty.sample_torch import Graph
+        from thinned.uncertainty.sample_torch import torch_sampler
 
-        sampler, x = Graph(model, _array.array("x", x), bool(thin)), x
+        sampler, x = torch_sampler(model, _array.array("x", x), bool(thin)), x
     else:
         raise TypeError(
             "model must be a torch module, a thinned.scratch.Network or a fitted estimator of "
             f"thinned.estimators, got {type(model).__name__}"
         )
-    if isinstance(sampler, Hand) and _array.is_torch(x):
+    if isinstance(sampler, ScratchSampler) and _array.is_torch(x):
         raise TypeError("x must be a NumPy array for a network of thinned.scratch, got a torch tensor")
     if len(x.shape) == 0:
         raise ValueError("x must have samples in its first dimension, got shape ()")

@@ -19,63 +19,68 @@ TERMS = 1 << 32  # of the sums of one call, about: a tenth of a second or so; as
 
 
 @dataclass(frozen=True)
-class Drop:
-    """A dropout of whole units; a sample picks the survivors with its key and that name."""
+class Survivors:
+    """A dropout of whole units: each sample picks its survivors, with its key and the name."""
 
     name: str
     p: float
 
 
 @dataclass(frozen=True)
-class Mask:
-    """A dropout of the units that come first, with a mask for each row; p < 1."""
+class InputMask:
+    """A dropout of the inputs, with a mask for each row; p < 1."""
 
     name: str
     p: float
 
 
 @dataclass(frozen=True)
-class Linear:
-    """y = W·x + b, of what a dropout leaves or of all units."""
+class Affine:
+    """y = W·x + b, of all units or of those that a dropout keeps."""
 
     weight: Array  # (out, in)
     bias: Array | None
-    drop: Drop | Mask | None = None
+    drop: Survivors | InputMask | None = None
     clip: bool = False  # max(0, y)
 
     @property
     def k(self) -> int | None:
-        """How many units it reads; None: all."""
+        """How many units survive; None: all."""
         n = self.weight.shape[1]
-        return theory.survivor_count(n, self.drop.p) if isinstance(self.drop, Drop) else None
+        return theory.survivor_count(n, self.drop.p) if isinstance(self.drop, Survivors) else None
 
     @property
     def dense(self) -> networks.Dense:
-        """It, for the kernel: the survivors' factor is the weights'."""
+        """The layer as the kernel takes it: the factor of the survivors is in the weights."""
         scale = self.weight.shape[1] / self.k if self.k else 1.0
-        if isinstance(self.drop, Mask):
+        if isinstance(self.drop, InputMask):
             scale = 1.0 / (1.0 - self.drop.p)
         return networks.Dense(self.weight, self.bias, self.clip, self.k, scale)
 
 
-class ReLU:
+class Clip:
     """max(0, y)."""
 
 
-Part = Drop | Mask | Linear | ReLU
+Operation = Survivors | InputMask | Affine | Clip
 
 
-def perceptron(parts: Iterable[Part | None]) -> Perceptron | None:
-    """What parts make, in the order of a pass: None where one is something else, or stands where none may."""
-    layers: list[Linear] = []
-    drop: Drop | Mask | None = None
-    for part in parts:
-        if isinstance(part, Linear):
-            layers.append(replace(part, drop=drop))
+def recognise(operations: Iterable[Operation | None]) -> Perceptron | None:
+    """The perceptron that operations make, in the order of a pass.
+
+    None where one of them is None or stands where a perceptron has no such operation.
+    """
+    layers: list[Affine] = []
+    drop: Survivors | InputMask | None = None
+    for operation in operations:
+        if isinstance(operation, Affine):
+            layers.append(replace(operation, drop=drop))
             drop = None
-        elif drop is None and (isinstance(part, Drop) or (isinstance(part, Mask) and not layers)):
-            drop = part
-        elif isinstance(part, ReLU) and layers:  # before or behind the dropout of its units
+        elif drop is None and (
+            isinstance(operation, Survivors) or (isinstance(operation, InputMask) and not layers)
+        ):
+            drop = operation
+        elif isinstance(operation, Clip) and layers:  # before or behind the dropout of its units
             layers[-1] = replace(layers[-1], clip=True)
         else:
             return None
@@ -84,25 +89,25 @@ def perceptron(parts: Iterable[Part | None]) -> Perceptron | None:
 
 @dataclass(frozen=True)
 class Perceptron:
-    """Linear layers, each of the units of the one before."""
+    """Affine layers one after the other."""
 
-    layers: list[Linear]
+    layers: list[Affine]
 
     def takes(self, x: Array) -> bool:
-        """Whether there is a kernel for these units, (rows, units)."""
+        """Whether there is a kernel for inputs like x, (rows, units)."""
         given = [array for layer in self.layers for array in (layer.weight, layer.bias) if array is not None]
         fits = x.ndim == 2 and x.shape[1] == self.layers[0].weight.shape[1]
         return fits and all(array.dtype == x.dtype for array in given) and networks.available(x)
 
     def draw(
-        self, x: Array, first: int, samples: int, key: Key, told: Callable[[float], object], threads: int
+        self, x: Array, first: int, samples: int, key: Key, progress: Callable[[float], object], threads: int
     ) -> Array:
         """The samples' outputs, (S, rows, out); sample s has its keys from ``key.fold_in(s)``.
 
         ``first`` is the index of the first row in all of x.
         """
         drop = self.layers[0].drop
-        mask = drop if isinstance(drop, Mask) else None
+        mask = drop if isinstance(drop, InputMask) else None
         masks = Masks(threshold(mask.p), first * x.shape[1]) if mask else None
         runs = networks.Networks(x, [layer.dense for layer in self.layers], threads, masks)
         step, out = math.ceil(max(1, TERMS // max(1, runs.terms)) / abs(threads)) * abs(threads), []
@@ -111,11 +116,13 @@ class Perceptron:
             keys = [key.fold_in(s) for s in range(begin, end)]
             picks = np.stack([self._pick(of_sample) for of_sample in keys])
             out.append(runs.run(picks, [each.fold_in(mask.name) for each in keys] if mask else None))
-            told(end / samples)
+            progress(end / samples)
         return np.concatenate(out)
 
     def _pick(self, key: Key) -> Array:
-        """The survivors of a sample: those of each dropout after those of the last."""
+        """The survivors of a sample, of one dropout after the other."""
         drops = [(layer.weight.shape[1], layer.drop) for layer in self.layers]
-        picks = (survivors(n, drop.p, key.fold_in(drop.name)) for n, drop in drops if isinstance(drop, Drop))
+        picks = (
+            survivors(n, drop.p, key.fold_in(drop.name)) for n, drop in drops if isinstance(drop, Survivors)
+        )
         return np.concatenate([np.zeros(0, np.int64), *(pick[0] for pick in picks)])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinned import functional, kernels, masks, theory
+from thinned.activations import RELU
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
 from thinned.key import Key
@@ -21,16 +22,16 @@ from thinned.scratch import (
     Linear,
     Maxout,
     Network,
-    ReLU,
     SpatialDropout,
     Thin,
     ThinDropout,
 )
+from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
 from thinned.scratch.thin import Narrow
 from thinned.uncertainty import sample_perceptron as perceptron
 from thinned.uncertainty.prediction import Array
-from thinned.uncertainty.sample_perceptron import Part
+from thinned.uncertainty.sample_perceptron import Operation
 
 TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
 _OPTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
@@ -41,7 +42,7 @@ _OPTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
 }
 
 
-class Hand:
+class ScratchSampler:
     """A chain of layers: those before the first that drops, and the rest, of which samples are drawn.
 
     A sample s whose units are thinned, or whose masks are for a whole batch, takes its keys from
@@ -65,7 +66,7 @@ class Hand:
         self.stages = list(_stages(layers, self.random)) if thin else []
         self.tail = [Step(name, layers[name], self.stages, cached=names[:cut]) for name in names[cut:]]
         self.random |= {stage.name: str(stage) for stage in self.stages}
-        self.perceptron = perceptron.perceptron(self._parts()) if self.stages else None
+        self.perceptron = perceptron.recognise(self._operations()) if self.stages else None
         self.one_by_one = bool(self.stages) or any(_for_all_rows(layers[name]) for name in self.random)
 
     def take(self, x: Any, start: int, stop: int) -> Array:
@@ -86,30 +87,32 @@ class Hand:
             x = step.layer.forward(x)
         return x
 
-    def draw(self, x: Array, first: int, samples: int, key: Key, told: Callable[[float], object]) -> Array:
+    def draw(
+        self, x: Array, first: int, samples: int, key: Key, progress: Callable[[float], object]
+    ) -> Array:
         """The samples' outputs, (S, rows, *out)."""
         given, out = self.before(x), []
         if not self.one_by_one:
-            return self._together(given, first, samples, key, told)
+            return self._together(given, first, samples, key, progress)
         if self.perceptron is not None and self.perceptron.takes(given):
-            return self.perceptron.draw(given, first, samples, key, told, kernels.threads())
+            return self.perceptron.draw(given, first, samples, key, progress, kernels.threads())
         for s in range(samples):
             out.append(self._sample(given, first, key.fold_in(s)))
-            told((s + 1) / samples)
+            progress((s + 1) / samples)
         return np.stack(out)
 
-    def _parts(self) -> Iterator[Part | None]:
+    def _operations(self) -> Iterator[Operation | None]:
         """What the layers of the tail are, one after the other, as far as they are a perceptron's."""
-        drops = {stage.name: perceptron.Drop(stage.name, stage.p) for stage in self.stages}
+        drops = {stage.name: perceptron.Survivors(stage.name, stage.p) for stage in self.stages}
         for step in self.tail:
             if step.name in drops:
                 yield drops[step.name]
             elif type(drop := step.layer) is Dropout and drop.rescale == "train" and 0.0 < drop.p < 1.0:
-                yield perceptron.Mask(step.name, drop.p)
+                yield perceptron.InputMask(step.name, drop.p)
             elif type(step.layer) is Linear:
-                yield perceptron.Linear(step.layer.params["weight"], step.layer.params["bias"])
+                yield perceptron.Affine(step.layer.params["weight"], step.layer.params["bias"])
             else:
-                yield perceptron.ReLU() if type(step.layer) is ReLU else None
+                yield perceptron.Clip() if ROWS.get(type(step.layer)) is RELU else None
 
     def _sample(self, y: Array, first: int, key: Key) -> Array:
         """One sample: each stage's survivors are picked, then the layers run on them."""
@@ -119,7 +122,7 @@ class Hand:
         return y
 
     def _together(
-        self, given: Array, first: int, samples: int, key: Key, told: Callable[[float], object]
+        self, given: Array, first: int, samples: int, key: Key, progress: Callable[[float], object]
     ) -> Array:
         """Rows i·S + s of the larger batch, as many at once as memory allows."""
         n, base, parts = len(given) * samples, key.fold_in(0), []
@@ -129,7 +132,7 @@ class Hand:
             for step in self.tail:
                 y = step.forward(y, {}, base, first * samples + start)
             parts.append(y)
-            told(min(1.0, (start + rows) / max(1, n)))
+            progress(min(1.0, (start + rows) / max(1, n)))
         y = np.concatenate(parts)
         return np.moveaxis(y.reshape(len(given), samples, *y.shape[1:]), 1, 0)
 

@@ -1,9 +1,15 @@
-"""Samples of a torch model: cut at its first random layer, of which the rest is run again and again."""
+"""Samples of a torch model: its graph is cut at the first random layer, and the rest runs again and again.
+
+A model goes through these steps, of which each returns what the next needs: `shadow` copies it, `_live_drops`
+finds what drops, `cut` cuts the graph, `_probe` compares the cut with the model, `_chains` finds the chains
+that are thinned, and `_operations` recognises a perceptron, for which there is a kernel.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,205 +29,249 @@ from thinned.nn.thin.tracing import Found, Reader, hooked
 from thinned.nn.thin.weights import Pool, Units
 from thinned.uncertainty import sample_perceptron as perceptron
 from thinned.uncertainty.prediction import Array
-from thinned.uncertainty.sample_perceptron import Part
-from thinned.uncertainty.torch_graph import Cut, Values, shadow
+from thinned.uncertainty.sample_perceptron import Operation, Perceptron
+from thinned.uncertainty.torch_graph import Cut, Values, Whole, cut, shadow
 
 TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
-LAYERS = 4  # outputs of layers that are there at once, about
-PROBE = 2  # rows on which a graph is held against its model
-# In evaluation these take a way that calls no dropout module.
+LAYERS = 4  # outputs of layers that are in memory at once, about
+PROBE = 2  # rows on which a graph is compared with its model
+Progress = Callable[[float], object]  # is called with the share that is done
+# In evaluation these run code that calls no dropout module.
 _FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
-class Graph:
-    """A copy of a model's modules, in evaluation but for what drops; it shares the parameters.
+def torch_sampler(model: nn.Module, x: Any, thin: bool) -> TorchSampler:
+    """What samples ``model`` for rows like those of x; ``thin``: chains run on picked units."""
+    model = shadow(model)
+    fixed = dict(swap_dropout(model).unreached)
+    rows = _rows(model, x, 0, PROBE)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a call of a drop module draws a seed
+        live, idle = _live_drops(model, rows)
+        probed = _probe(model, cut(model, list(live.values())), list(live.values()), rows)
+    chains = list(_chains(probed.cut, live)) if thin and isinstance(probed.cut, Cut) else []
+    network = None
+    if chains and isinstance(probed.cut, Cut):
+        network = perceptron.recognise(_operations(probed.cut, chains, live))
+    return TorchSampler(
+        model,
+        probed,
+        drops=list(live.values()),
+        chains=chains,
+        perceptron=network,
+        random={name: _one_line(drop) for name, drop in live.items()}
+        | {chain.name: str(chain) for chain in chains},
+        fixed=fixed | idle,
+    )
 
-    Keys and rows are as in `thinned.uncertainty.sample_scratch.Hand`: inside `thinned.nn.keyed` with
-    step s, or with step 0 where the samples of all rows are one batch.
+
+@dataclass(frozen=True)
+class Probed:
+    """A cut that gives what its model gives, and what a pass over some rows showed."""
+
+    cut: Cut | Whole
+    repeats: bool = False  # samples may be rows of one batch
+    model_bytes: int = 1  # the largest output of a module, for a row, in the model
+    tail_bytes: int = 1  # the same in the tail of the cut
+
+
+@dataclass(frozen=True)
+class TorchSampler:
+    """A copy of a model's modules, in evaluation except for what drops; it shares the parameters.
+
+    Keys and rows are those of `thinned.uncertainty.sample_scratch.ScratchSampler`: inside `thinned.nn.keyed`
+    with step s, or with step 0 where the samples of all rows are one batch.
     """
 
+    model: nn.Module
+    probed: Probed
+    drops: list[Drop]
+    chains: list[Picks]
+    perceptron: Perceptron | None
+    random: dict[str, str]
+    fixed: dict[str, str]
     outputs: str | None = None
 
-    def __init__(self, model: nn.Module, x: Any, thin: bool) -> None:
-        self.model = shadow(model)
-        self.fixed = dict(swap_dropout(self.model).unreached)
-        rows = self.take(x, 0, PROBE)
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a call of a drop module takes a number
-            live = self._live(rows)
-            self.random = {name: _line(drop) for name, drop in live.items()}
-            self.drops = list(live.values())
-            self.cut = Cut(self.model, self.drops)
-            self.repeats = len(rows) > 0 and self._probe(rows)
-        self.chains = list(self._chains(live)) if thin else []
-        self.random |= {chain.name: str(chain) for chain in self.chains}
-        self.perceptron = perceptron.perceptron(self._parts()) if self.chains else None
-        self.one_by_one = bool(self.chains) or not self.repeats or any(map(_for_all_rows, self.drops))
+    @property
+    def cut(self) -> Cut | Whole:
+        """The model's graph in two parts, or the whole model."""
+        return self.probed.cut
 
     def take(self, x: Any, start: int, stop: int) -> Tensor:
-        """Rows of x, as a tensor of its own where the model is."""
-        rows = x[start:stop]
-        if isinstance(rows, Tensor):
-            return rows.detach().clone()
-        home = next(self.model.parameters(), torch.empty(0)).device
-        return torch.tensor(rows, device=home)
+        """Rows of x, as a tensor on the model's device."""
+        return _rows(self.model, x, start, stop)
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
         """The outputs, nothing dropped."""
-        self._switch(False)
-        return _tensor(self.model(x))
+        _switch(self.drops, False)
+        return _output(self.model(x))
 
     @torch.no_grad()
-    def draw(self, x: Tensor, first: int, samples: int, key: Key, told: Callable[[float], object]) -> Array:
+    def draw(self, x: Tensor, first: int, samples: int, key: Key, progress: Progress) -> Array:
         """The samples' outputs, (S, rows, *out)."""
-        self._switch(True)
+        _switch(self.drops, True)
         given = self.cut.before(x)
-        if self.perceptron is not None:
+        if self.perceptron is not None and isinstance(self.cut, Cut):
             units = given[self.cut.frontier[0]]
             if _in_memory(units) and self.perceptron.takes(units.numpy()):
-                return self.perceptron.draw(
-                    units.numpy(), first, samples, key, told, -torch.get_num_threads()
-                )
+                threads = -torch.get_num_threads()
+                return self.perceptron.draw(units.numpy(), first, samples, key, progress, threads)
+        one_by_one = bool(self.chains) or not self.probed.repeats or any(map(_for_all_rows, self.drops))
         with torch.random.fork_rng(devices=[]):
-            if self.one_by_one:
-                return self._one_by_one(given, first, samples, key, told)
-            return self._together(given, len(x), first, samples, key, told)
+            if one_by_one:
+                return self._one_by_one(given, first, samples, key, progress)
+            return self._together(given, len(x), first, samples, key, progress)
 
-    def _one_by_one(
-        self, given: Values, first: int, samples: int, key: Key, told: Callable[[float], object]
-    ) -> Array:
-        """A sample: each chain's survivors are picked, then the rest of the graph runs on them."""
+    def _one_by_one(self, given: Values, first: int, samples: int, key: Key, progress: Progress) -> Array:
+        """For each sample, the survivors of each chain are picked and the tail runs on them."""
         out = []
         for s in range(samples):
             of_sample = key.fold_in(s)
             for chain in self.chains:
                 chain.pick(of_sample)
             if len(self.chains) == len(self.drops):
-                out.append(_tensor(self.cut.after(given)))
+                out.append(_output(self.cut.after(given)))
             else:
                 with keyed(self.model, key, s, first):
-                    out.append(_tensor(self.cut.after(given)))
-            told((s + 1) / samples)
+                    out.append(_output(self.cut.after(given)))
+            progress((s + 1) / samples)
         for chain in self.chains:
             chain.close()
         return _array.to_numpy(torch.stack(out))
 
     def _together(
-        self, given: Values, rows: int, first: int, samples: int, key: Key, told: Callable[[float], object]
+        self, given: Values, rows: int, first: int, samples: int, key: Key, progress: Progress
     ) -> Array:
         """Rows i·S + s of the larger batch, as many at once as memory allows."""
         n, out = rows * samples, []
-        step = max(1, TOGETHER // (LAYERS * self.tail_bytes))
+        step = max(1, TOGETHER // (LAYERS * self.probed.tail_bytes))
         for start in range(0, max(1, n), step):
             index = torch.arange(start, min(n, start + step)) // samples
             with keyed(self.model, key, 0, first * samples + start):
-                out.append(_tensor(self.cut.after(self.cut.repeated(given, index))))
-            told(min(1.0, (start + step) / max(1, n)))
+                out.append(_output(self.cut.after(self.cut.repeated(given, index))))
+            progress(min(1.0, (start + step) / max(1, n)))
         y = torch.cat(out)
         return _array.to_numpy(y.view(rows, samples, *y.shape[1:]).transpose(0, 1))
 
     def row_bytes(self, x: Tensor, samples: int) -> int:
-        """A few layers of a row, and its samples with what they are sorted in."""
+        """The bytes of a few layers of a row, and of its samples while they are sorted."""
         outputs = self.evaluate(x)
-        return LAYERS * self.model_bytes + 32 * samples * max(1, outputs[:1].numel())
+        return LAYERS * self.probed.model_bytes + 32 * samples * max(1, outputs[:1].numel())
 
-    def _switch(self, on: bool) -> None:
-        for drop in self.drops:
-            drop.training = on
 
-    def _live(self, rows: Tensor) -> dict[str, Drop]:
-        """The modules that drop in a pass, by name; ``fixed`` gets those that the pass does not call."""
-        drops = {name: drop for name, drop in named_drops(self.model) if drop.p > 0}
-        for module in self.model.modules():
-            module.training = module in drops.values() or isinstance(module, _FAST)
-        with keyed(self.model, Key(0), 0):
-            self.model(rows.clone())
-            called = {name for name, drop in drops.items() if drop.stream.named and drop.stream.named.calls}
-        self.fixed |= {name: "not called in evaluation" for name in drops if name not in called}
-        return {name: drop for name, drop in drops.items() if name in called}
+def _rows(model: nn.Module, x: Any, start: int, stop: int) -> Tensor:
+    """Rows of x: a copy of those of a tensor, a tensor on the model's device of those of an array."""
+    rows = x[start:stop]
+    if isinstance(rows, Tensor):
+        return rows.detach().clone()
+    home = next(model.parameters(), torch.empty(0)).device
+    return torch.tensor(rows, device=home)
 
-    def _probe(self, rows: Tensor) -> bool:
-        """Whether samples may be rows of a batch. Where the graph is not the model, it is taken whole.
 
-        Notes what a row takes, and whether the rest of the graph changes in place what it is given.
-        """
-        self._switch(False)
-        index = torch.arange(2 * len(rows)) // 2
-        self.model_bytes = self.tail_bytes = 1
-        with Widest(self.model) as seen:
-            expected = _tensor(self.model(rows.clone()))
-        self.model_bytes = max(1, *seen) // len(rows)
-        if not _agrees(lambda: self.cut.after(self.cut.before(rows.clone())), expected):
-            self.cut = Cut(self.model, self.drops, whole=True)
-        given = self.cut.before(rows.clone())
-        versions = _versions(given)
-        self._switch(True)
-        with Widest(self.model) as seen:
-            self.cut.after(given)
-        self._switch(False)
-        self.tail_bytes = max(1, *seen) // len(rows)
-        self.cut.copies = versions is None or versions != _versions(given)
-        given = self.cut.before(rows.clone())
-        there = index.to(expected.device)
-        return self.cut.tensors_alone and _agrees(
-            lambda: self.cut.after(self.cut.repeated(given, index)), expected.index_select(0, there)
-        )
+def _switch(drops: list[Drop], on: bool) -> None:
+    """Let modules drop, or not."""
+    for drop in drops:
+        drop.training = on
 
-    def _chains(self, live: dict[str, Drop]) -> Iterator[Picks]:
-        """Those of the graph whose dropout is random."""
-        if self.cut.graph is None:
-            return
-        found = dict(Reader(self.model, self.cut.graph, "").chains())
-        for name, what in found.items():
-            if name in live and isinstance(what, Found):
-                chain = Picks(self.model, what, cached=what.producer in self.cut.computed)
-                install(self.model, what, chain)
-                yield chain
 
-    def _parts(self) -> Iterator[Part | None]:
-        """What of a perceptron the layers behind the cut are, one after the other; None: something else."""
-        picks = {chain.drop: perceptron.Drop(chain.name, chain.drop.p) for chain in self.chains}
-        names = {drop: name for name, drop in named_drops(self.model)}
-        given, alone = self.cut.frontier[0], True
-        for node in self.cut.tail:
-            module: Any = self.cut.modules.get(node)
-            if not alone or node.all_input_nodes != [given]:
-                yield None
-            elif self._row(node, plain := self._plain(module)) is RELU:
-                yield perceptron.ReLU()
-            elif module in picks:
-                yield picks[module]
-            elif module in self.drops and plain is Dropout and module.rescale == "train" and module.p < 1.0:
-                yield perceptron.Mask(names[module], module.p)
-            elif plain in (nn.Linear, ThinLinear) and all(map(_in_memory, module.parameters())):
-                weight, bias = module.weight.detach(), module.bias
-                yield perceptron.Linear(weight.numpy(), None if bias is None else bias.detach().numpy())
-            elif plain is not nn.Identity:
-                yield None
-            given, alone = node, len(node.users) == 1
-        if given is not self.cut.output:
+def _live_drops(model: nn.Module, rows: Tensor) -> tuple[dict[str, Drop], dict[str, str]]:
+    """The modules that drop in a pass, by name, and the reason for each that does not.
+
+    Afterwards these alone, and what bypasses them in evaluation, are in training mode.
+    """
+    drops = {name: drop for name, drop in named_drops(model) if drop.p > 0}
+    for module in model.modules():
+        module.training = module in drops.values() or isinstance(module, _FAST)
+    with keyed(model, Key(0), 0):
+        model(rows.clone())
+        called = {name for name, drop in drops.items() if drop.stream.named and drop.stream.named.calls}
+    live = {name: drop for name, drop in drops.items() if name in called}
+    return live, {name: "not called in evaluation" for name in drops if name not in called}
+
+
+def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Tensor) -> Probed:
+    """Compare a cut with its model on a few rows; where they differ, the model is not cut."""
+    if not len(rows):
+        return Probed(part)
+    _switch(drops, False)
+    expected, model_bytes = _widest(model, lambda: _output(model(rows.clone())))
+    if not _agrees(lambda: part.after(part.before(rows.clone())), expected):
+        part = Whole(model)
+    given = part.before(rows.clone())
+    versions = _versions(given)
+    _switch(drops, True)
+    _, tail_bytes = _widest(model, lambda: part.after(given))
+    _switch(drops, False)
+    part = replace(part, copies=versions is None or versions != _versions(given))
+    given = part.before(rows.clone())
+    index = torch.arange(2 * len(rows)) // 2
+    twice = expected.index_select(0, index.to(expected.device))
+    repeats = part.repeatable(given) and _agrees(lambda: part.after(part.repeated(given, index)), twice)
+    return Probed(part, repeats, model_bytes // len(rows), tail_bytes // len(rows))
+
+
+def _chains(part: Cut, live: Mapping[str, Drop]) -> Iterator[Picks]:
+    """The chains of the graph whose dropout is random, installed in the model."""
+    found = dict(Reader(part.model, part.graph, "").chains())
+    for name, what in found.items():
+        if name in live and isinstance(what, Found):
+            chain = Picks(part.model, what, cached=what.producer in part.computed)
+            install(part.model, what, chain)
+            yield chain
+
+
+def _operations(part: Cut, chains: list[Picks], live: Mapping[str, Drop]) -> Iterator[Operation | None]:
+    """The layers of the tail as operations of a perceptron, in order; None: something else."""
+    picks = {chain.drop: perceptron.Survivors(chain.name, chain.drop.p) for chain in chains}
+    names = {drop: name for name, drop in live.items()}
+    given, alone = part.frontier[0], True
+    for node in part.tail:
+        module: Any = part.modules.get(node)
+        if not alone or node.all_input_nodes != [given]:
             yield None
+        elif _activation(node, plain := _plain(module, names)) is RELU:
+            yield perceptron.Clip()
+        elif module in picks:
+            yield picks[module]
+        elif module in names and plain is Dropout and module.rescale == "train" and module.p < 1.0:
+            yield perceptron.InputMask(names[module], module.p)
+        elif plain in (nn.Linear, ThinLinear) and all(map(_in_memory, module.parameters())):
+            weight, bias = module.weight.detach(), module.bias
+            yield perceptron.Affine(weight.numpy(), None if bias is None else bias.detach().numpy())
+        elif plain is not nn.Identity:
+            yield None
+        given, alone = node, len(node.users) == 1
+    if given is not part.output:
+        yield None
 
-    def _row(self, node: fx.Node, plain: type[nn.Module] | None) -> Activation | None:
-        """The activation that a node computes."""
-        if node in self.cut.modules:
-            return activations.MODULES.get(plain) if plain else None
-        return activations.CALLS.get(node.target)
 
-    def _plain(self, module: nn.Module | None) -> type[nn.Module] | None:
-        """The class of a module that nobody sees but its readers; a dropout that rests is nn.Identity."""
-        if module is None or hooked(module) or vars(module).get("forward"):
-            return None
-        return nn.Identity if isinstance(module, Drop) and module not in self.drops else type(module)
+def _activation(node: fx.Node, plain: type[nn.Module] | None) -> Activation | None:
+    """The row of the activation that a node computes, where it does."""
+    if node.op == "call_module":
+        return activations.MODULES.get(plain) if plain else None
+    return activations.CALLS.get(node.target)
+
+
+def _plain(module: nn.Module | None, live: Mapping[Drop, str]) -> type[nn.Module] | None:
+    """The class of a module without hooks and without a forward of its own.
+
+    It is nn.Identity for a module that could drop and does not.
+    """
+    if module is None or hooked(module) or vars(module).get("forward"):
+        return None
+    return nn.Identity if isinstance(module, Drop) and module not in live else type(module)
 
 
 class Picks(Chain):
-    """A chain whose survivors a sample picks. Where its units are ``cached``, its dropout takes them out."""
+    """A chain whose survivors are picked for each sample.
+
+    ``cached``: all its units are computed once, in the head; its dropout takes the survivors out of them.
+    """
 
     def __init__(self, owner: nn.Module, found: Found, cached: bool) -> None:
         super().__init__(owner, "", found, 1, region=None)
         self.name, self.cached, self.pool = found.drop, cached, Pool()
-        self.turned: tuple[Tensor, Tensor] | None = None  # all units, and the same with a row for each
+        self.turned: tuple[Tensor, Tensor] | None = None  # all units, and their transpose
 
     def __str__(self) -> str:
         return f"{super().__str__()}, picked once a sample"
@@ -240,7 +290,7 @@ class Picks(Chain):
         return self.units
 
     def dropped(self, x: Tensor) -> Tensor | None:
-        """The survivors, which are taken out of all units where these were computed before."""
+        """The survivors; out of all units where these are cached."""
         now, units = self.now, self.units
         if now is not None and units is not None and self.cached:
             x = self._taken(x, units[0], x.dim() + self.axis)
@@ -249,7 +299,7 @@ class Picks(Chain):
     def _taken(self, x: Tensor, units: Units, axis: int) -> Tensor:
         """The surviving units of x.
 
-        Rows are taken faster than columns: of a matrix, which all samples share, the units become rows once.
+        Rows are taken faster than columns. All samples share the matrix, so it is transposed once.
         """
         if axis != 1 or not x.is_contiguous() or x.device.type != "cpu":
             return x.index_select(axis, units.on(x.device))
@@ -266,65 +316,60 @@ class Picks(Chain):
 
 
 def _in_memory(x: Any) -> bool:
-    """Whether x is a tensor that is an array, too; not where autocast would have others made of it."""
+    """Whether NumPy can read a tensor where it lies, and autocast would not convert it."""
     plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.device.type == "cpu"
     return plain and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
 
 
 def _for_all_rows(drop: Drop) -> bool:
-    """Whether one mask is for a whole batch."""
+    """Whether a batch shares one mask."""
     if isinstance(drop, DropPath):
         return drop.mode == "batch"
     return isinstance(drop, DropConnectLinear) and not drop.per_sample
 
 
-class Widest:
-    """Within the block, a list that gets the bytes of what each module returns."""
+def _widest(model: nn.Module, call: Callable[[], Any]) -> tuple[Any, int]:
+    """What a call returns, and the bytes of the largest tensor that a module of ``model`` returns in it."""
+    sizes = [1]
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.seen = model, [0]
-
-    def __enter__(self) -> list[int]:
-        self.handles = [module.register_forward_hook(self.see) for module in self.model.modules()]
-        return self.seen
-
-    def see(self, module: nn.Module, args: Any, out: Any) -> None:
-        """Note it."""
-        """Note it."""
+    def see(module: nn.Module, args: Any, out: Any) -> None:
         if isinstance(out, Tensor):
-            self.seen.append(out.numel() * out.element_size())
+            sizes.append(out.numel() * out.element_size())
 
-    def __exit__(self, *_: Any) -> None:
-        for handle in self.handles:
+    handles = [module.register_forward_hook(see) for module in model.modules()]
+    try:
+        return call(), max(sizes)
+    finally:
+        for handle in handles:
             handle.remove()
 
 
 def _agrees(call: Callable[[], Any], expected: Tensor) -> bool:
-    """Whether a call gives that, to the rounding of products of other sizes."""
+    """Whether a call returns ``expected``, to the rounding of products of other sizes."""
     try:
-        came = call()
-    except Exception:  # a graph that is run in another way than the model may raise anything
+        y = call()
+    except Exception:  # a graph that runs in another way than its model may raise anything
         return False
-    if not isinstance(came, Tensor) or came.shape != expected.shape:
+    if not isinstance(y, Tensor) or y.shape != expected.shape:
         return False
     scale = float(expected.detach().abs().nan_to_num().max()) if expected.numel() else 0.0
     half = torch.finfo(expected.dtype).eps ** 0.5
-    return torch.allclose(came, expected, rtol=half, atol=half * scale, equal_nan=True)
+    return torch.allclose(y, expected, rtol=half, atol=half * scale, equal_nan=True)
 
 
 def _versions(given: Values) -> list[int] | None:
-    """How often each tensor was changed in place; None where torch does not count it."""
+    """How often each tensor was changed in place; None where torch does not count that."""
     tensors = [value for value in given.values() if isinstance(value, Tensor)]
     return None if any(each.is_inference() for each in tensors) else [each._version for each in tensors]
 
 
-def _tensor(y: Any) -> Tensor:
-    """What the model returns."""
+def _output(y: Any) -> Tensor:
+    """A model's output. Raises TypeError where it is no tensor of floating-point numbers."""
     if not isinstance(y, Tensor) or not y.is_floating_point():
         raise TypeError(f"model must return a tensor of floating-point numbers, got {type(y).__name__}")
     return y
 
 
-def _line(module: nn.Module) -> str:
-    """A module in a line: its children are told by themselves."""
+def _one_line(module: nn.Module) -> str:
+    """A module in one line, without its children."""
     return f"{type(module).__name__}({module.extra_repr()})"

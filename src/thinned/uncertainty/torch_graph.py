@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -16,90 +18,88 @@ from thinned.nn.thin import thin
 from thinned.nn.thin.layer_kinds import WEIGHTED
 from thinned.nn.thin.tracing import Explorer, trace
 
-Values = dict[fx.Node, Any]
+Values = dict[Any, Any]  # of the nodes of a graph
+LastUses = dict[fx.Node, list[fx.Node]]  # node -> the values that no later node needs
 
 
-class Cut:
-    """A model's graph in two: what no random layer comes before, and the rest; ``whole``: nothing, and all.
+@dataclass(frozen=True)
+class Whole:
+    """A model that is not cut: nothing is computed before it, and all of it is run for each sample."""
 
-    ``computed``: the names of the modules in the first part.
-    """
-
-    def __init__(self, model: nn.Module, drops: list[Drop], whole: bool = False) -> None:
-        self.model, self.copies = model, False
-        self.graph = None if whole else _graph(model)
-        self.computed: set[str] = set()
-        self.tensors_alone = True
-        self.modules: dict[fx.Node, nn.Module] = {}
-        if self.graph is None:
-            return
-        nodes = list(self.graph.nodes)
-        self.modules |= {
-            node: model.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"
-        }
-        self.x = next(node for node in nodes if node.op == "placeholder")
-        self.output = next(node for node in nodes if node.op == "output").args[0]
-        self.of_x = _descendants(nodes, {self.x})
-        random = _descendants(nodes, {node for node in nodes if self._drops(node, drops)})
-        self.tail = [node for node in nodes if node in random and node.op != "output"]
-        needed = {each for node in self.tail for each in node.all_input_nodes} | {self.output}
-        self.frontier = [node for node in nodes if node in needed and node not in random]
-        self.head = _ancestors(self.frontier)
-        self.computed = {str(node.target) for node in self.head if node.op == "call_module"}
-        self.gone_head = _last_uses(self.head, self.frontier)
-        self.gone_tail = _last_uses(self.tail, [self.output])
-        self._write_over()
-
-    def _drops(self, node: fx.Node, drops: list[Drop]) -> bool:
-        """Whether a node calls a module that drops, or has one inside."""
-        parts = self.modules[node].modules() if node in self.modules else ()
-        return any(part is drop for part in parts for drop in drops)
-
-    def _write_over(self) -> None:
-        """Activations write over what a layer gave to them alone."""
-        calls = [node for node in self.tail if node.op == "call_module"]
-        times = Counter(node.target for node in self.graph.nodes) if self.graph else {}
-        for node in calls:
-            module: Any = self.modules[node]
-            given = node.args[0]
-            alone = times[node.target] == 1 and given in calls and len(given.users) == 1
-            if alone and type(module) in activations.MODULES and hasattr(module, "inplace"):
-                module.inplace = type(self.modules[given]) in WEIGHTED
+    model: nn.Module
+    copies: bool = False  # whether it changes its input in place, and so gets a copy
 
     def before(self, x: Tensor) -> Values:
-        """What the rest is given."""
-        if self.graph is None:
-            return {None: x}  # type: ignore[dict-item]
-        values = {self.x: x}
-        self._run(self.head, values, self.gone_head)
-        given = {node: values[node] for node in self.frontier}
-        self.tensors_alone = all(isinstance(given[node], Tensor) for node in given if node in self.of_x)
-        return given
+        """The input alone."""
+        return {"x": x}
 
     def after(self, given: Values) -> Any:
-        """The output of the rest."""
-        if self.copies:
-            given = {n: value.clone() if isinstance(value, Tensor) else value for n, value in given.items()}
-        if self.graph is None:
-            return self.model(*given.values())
-        values = dict(given)
-        self._run(self.tail, values, self.gone_tail)
-        return values[self.output]
+        """The model's output."""
+        (x,) = _copied(given).values() if self.copies else given.values()
+        return self.model(x)
+
+    def repeatable(self, given: Values) -> bool:
+        """Whether all that depends on the input is tensors, whose rows can be repeated."""
+        return True
 
     def repeated(self, given: Values, index: Tensor) -> Values:
-        """The rows of that index, of everything that has a row for each of x."""
+        """The rows with that index."""
+        return {name: x.index_select(0, index.to(x.device)) for name, x in given.items()}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model's graph in two parts: the head, which no random layer precedes, and the tail.
+
+    The tail reads the values of the nodes of ``frontier``.
+    """
+
+    model: nn.Module
+    graph: fx.Graph
+    modules: dict[fx.Node, nn.Module]  # that the nodes call
+    x: fx.Node
+    output: Any  # a node, or a constant
+    of_x: set[fx.Node]  # nodes that depend on x
+    head: list[fx.Node]
+    tail: list[fx.Node]
+    frontier: list[fx.Node]
+    head_uses: LastUses
+    tail_uses: LastUses
+    copies: bool = False  # whether the tail changes in place what it is given, and so gets a copy
+
+    @property
+    def computed(self) -> set[str]:
+        """The names of the modules in the head."""
+        return {str(node.target) for node in self.head if node.op == "call_module"}
+
+    def before(self, x: Tensor) -> Values:
+        """The values that the tail is given."""
+        values = {self.x: x}
+        self._run(self.head, values, self.head_uses)
+        return {node: values[node] for node in self.frontier}
+
+    def after(self, given: Values) -> Any:
+        """The output of the tail."""
+        values = _copied(given) if self.copies else dict(given)
+        self._run(self.tail, values, self.tail_uses)
+        return values[self.output]
+
+    def repeatable(self, given: Values) -> bool:
+        """Whether all that depends on the input is tensors, whose rows can be repeated."""
+        return all(isinstance(value, Tensor) for node, value in given.items() if node in self.of_x)
+
+    def repeated(self, given: Values, index: Tensor) -> Values:
+        """The rows with that index, of everything that has a row for each of x."""
         return {
-            node: value.index_select(0, index.to(value.device))
-            if self.graph is None or node in self.of_x
-            else value
+            node: value.index_select(0, index.to(value.device)) if node in self.of_x else value
             for node, value in given.items()
         }
 
-    def _run(self, nodes: list[fx.Node], values: Values, gone: dict[fx.Node, list[fx.Node]]) -> None:
+    def _run(self, nodes: list[fx.Node], values: Values, last_uses: LastUses) -> None:
         for node in nodes:
             if node not in values:
                 values[node] = self._value(node, values)
-            for last in gone[node]:
+            for last in last_uses[node]:
                 values.pop(last, None)
 
     def _value(self, node: fx.Node, values: Values) -> Any:
@@ -119,8 +119,43 @@ class Cut:
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
+def cut(model: nn.Module, drops: Sequence[Drop]) -> Cut | Whole:
+    """The graph of ``model``, cut before ``drops``; the model as a whole where torch.fx cannot trace it.
+
+    Activations of the tail that alone read the output of a weighted layer are set to overwrite it.
+    """
+    graph = _graph(model)
+    if graph is None:
+        return Whole(model)
+    nodes = list(graph.nodes)
+    modules = {node: model.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"}
+    x = next(node for node in nodes if node.op == "placeholder")
+    output = next(node for node in nodes if node.op == "output").args[0]
+    random = _descendants(
+        nodes, {node for node, module in modules.items() if any(part in drops for part in module.modules())}
+    )
+    tail = [node for node in nodes if node in random and node.op != "output"]
+    needed = {each for node in tail for each in node.all_input_nodes} | {output}
+    frontier = [node for node in nodes if node in needed and node not in random]
+    head = _ancestors(frontier)
+    _overwrite(tail, modules)
+    return Cut(
+        model,
+        graph,
+        modules,
+        x,
+        output,
+        of_x=_descendants(nodes, {x}),
+        head=head,
+        tail=tail,
+        frontier=frontier,
+        head_uses=_last_uses(head, frontier),
+        tail_uses=_last_uses(tail, [output]),
+    )
+
+
 def shadow(model: nn.Module) -> nn.Module:
-    """A copy of a model's modules with its tensors: modes and classes may change, and nobody sees it."""
+    """A copy of a model's modules that shares its tensors: changes of its modes and classes stay in it."""
     model = unwrap(model)
     tensors = [*model.parameters(), *model.buffers()]
     tensors += [
@@ -134,16 +169,33 @@ def shadow(model: nn.Module) -> nn.Module:
 
 
 def _graph(model: nn.Module) -> fx.Graph | None:
-    """The graph of a pass in the modes that its parts are in, as far as torch.fx can trace it."""
-    with contextlib.suppress(Exception):  # whatever a forward raises on stand-ins for tensors
+    """The graph of a pass in the modes that the modules are in, as far as torch.fx can trace it."""
+    with contextlib.suppress(Exception):  # a forward may raise anything on stand-ins for tensors
         return trace(model, set(), training=False)
     with contextlib.suppress(Exception):
         return trace(model, Explorer(model).whole, training=False)
     return None
 
 
+def _overwrite(tail: list[fx.Node], modules: dict[fx.Node, nn.Module]) -> None:
+    """Let each activation that alone reads a weighted layer's output write over it."""
+    times = Counter(node.target for node in modules)
+    calls = {node for node in tail if node in modules}
+    for node in calls:
+        module: Any = modules[node]
+        given: Any = node.args[0] if node.args else None
+        alone = times[node.target] == 1 and given in calls and len(given.users) == 1
+        if alone and type(module) in activations.MODULES and hasattr(module, "inplace"):
+            module.inplace = type(modules[given]) in WEIGHTED
+
+
+def _copied(given: Values) -> Values:
+    """The same values, in tensors of their own."""
+    return {node: value.clone() if isinstance(value, Tensor) else value for node, value in given.items()}
+
+
 def _descendants(nodes: list[fx.Node], found: set[fx.Node]) -> set[fx.Node]:
-    """These and all that is computed from them."""
+    """These nodes and all that depend on them."""
     for node in nodes:
         if found.intersection(node.all_input_nodes):
             found.add(node)
@@ -151,7 +203,7 @@ def _descendants(nodes: list[fx.Node], found: set[fx.Node]) -> set[fx.Node]:
 
 
 def _ancestors(nodes: list[fx.Node]) -> list[fx.Node]:
-    """These and all that they are computed from, in order."""
+    """These nodes and all that they depend on, in order."""
     found, open_ = set(nodes), list(nodes)
     while open_:
         new = set(open_.pop().all_input_nodes) - found
@@ -160,8 +212,8 @@ def _ancestors(nodes: list[fx.Node]) -> list[fx.Node]:
     return [node for node in nodes[0].graph.nodes if node in found] if nodes else []
 
 
-def _last_uses(nodes: list[fx.Node], kept: list[Any]) -> dict[fx.Node, list[fx.Node]]:
-    """Node -> what is not used after it."""
+def _last_uses(nodes: list[fx.Node], kept: list[Any]) -> LastUses:
+    """Node -> the values that no node after it needs."""
     seen, gone = set(kept), {}
     for node in reversed(nodes):
         gone[node] = [each for each in node.all_input_nodes if each not in seen]

@@ -1,0 +1,86 @@
+"""Rules for moments: the mean and variance of a layer's inputs -> those of its outputs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from thinned import _array, theory
+from thinned.activations import Activation
+
+TINY = 1e-20  # added to a variance that divides
+
+
+class Moments(NamedTuple):
+    """Mean and variance of each number, NumPy's or torch's; the numbers count as independent."""
+
+    mean: Any
+    variance: Any
+
+
+def no_rule(name: str, kind: str) -> ValueError:
+    """What is raised where a layer's moments are not known."""
+    return ValueError(
+        f"model must have layers behind its first dropout that moments know (dropout, linear, convolution, "
+        f"ReLU, BatchNorm, flatten), got {kind} at {name}: sample with predict"
+    )
+
+
+def activation(row: Activation, x: Moments, name: str) -> Moments:
+    """The moments of f(x), by the rule of its row. Raises ValueError where the row has none."""
+    if row.moments is None:
+        raise no_rule(name, row.scratch or row.torch or row.name)
+    y: Moments = globals()[row.moments](x)
+    return y
+
+
+def identity(x: Moments) -> Moments:
+    """x itself."""
+    return x
+
+
+def dropped(x: Moments, a: float, b: float) -> Moments:
+    """r·x, for a factor r of mean a and variance b: a·μ and (a² + b)·σ² + b·μ²."""
+    return Moments(a * x.mean, (a * a + b) * x.variance + b * x.mean**2)
+
+
+def linear(x: Moments, weight: Any, bias: Any) -> Moments:
+    """x Wᵀ + b: μ Wᵀ + b and σ² (W²)ᵀ."""
+    mean = x.mean @ weight.T
+    return Moments(mean if bias is None else mean + bias, x.variance @ (weight**2).T)
+
+
+def connected(x: Moments, weight: Any, bias: Any, p: float) -> Moments:
+    """x (M∘W)ᵀ/(1 − p) + b: a weight's factor has mean a and variance b, each its own."""
+    a, b = theory.bernoulli_moments(p)
+    mean = a * (x.mean @ weight.T)
+    second = (a * a + b) * x.variance + b * x.mean**2
+    return Moments(mean if bias is None else mean + bias, second @ (weight**2).T)
+
+
+def relu(x: Moments) -> Moments:
+    """max(0, x) of a normal x: its mean is μΦ(α) + σφ(α), its mean square (μ² + σ²)Φ(α) + μσφ(α), α = μ/σ."""
+    sigma = (x.variance + TINY) ** 0.5
+    alpha = x.mean / sigma
+    density, below = normal(alpha)
+    density *= sigma
+    mean = x.mean * below + density
+    square = (x.mean**2 + x.variance) * below + x.mean * density
+    return Moments(mean, (square - mean**2).clip(0.0))
+
+
+def normal(alpha: Any) -> tuple[Any, Any]:
+    """φ(α) and Φ(α) of the standard normal distribution.
+
+    Of NumPy arrays, which have no erf, Φ is that of Abramowitz and Stegun 1964, 26.2.17, good to 8·10⁻⁸.
+    """
+    root = math.sqrt(2.0 * math.pi)
+    if _array.is_torch(alpha):
+        return (alpha * alpha * -0.5).exp() / root, 0.5 * (1.0 + (alpha * math.sqrt(0.5)).erf())
+    density = np.exp(-0.5 * alpha * alpha) / root
+    t = 1.0 / (1.0 + 0.2316419 * np.abs(alpha))
+    terms = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)
+    above = density * np.polyval((*terms[::-1], 0.0), t)
+    return density, np.where(alpha < 0, above, 1.0 - above)
