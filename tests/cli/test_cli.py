@@ -211,7 +211,7 @@ def test_a_diverging_method_is_told_and_the_others_finish(mine):
 
 
 def test_a_run_that_fails_is_marked_and_the_others_finish(mine, monkeypatch):
-    from thinned.lab.training.train import Trainer
+    from thinned.lab.training.trainer import Trainer
 
     build = Trainer.build
     with monkeypatch.context() as patch:

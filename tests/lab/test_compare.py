@@ -3,9 +3,8 @@
 import pytest
 from helpers.comparison import BASE, DATA
 
-from thinned.lab import compare
+from thinned.lab import choices, compare
 from thinned.lab.errors import LabError
-from thinned.lab.training import torch_nets as engines
 
 
 def test_unknown_methods_are_named_with_the_nearest():
@@ -18,8 +17,8 @@ def test_unknown_methods_are_named_with_the_nearest():
 
 
 def test_all_are_the_methods_that_fit():
-    assert compare.known_methods(["all"]) == engines.applicable("numpy")
-    assert compare.known_methods(["all"], "torch") == engines.applicable("torch")
+    assert compare.known_methods(["all"]) == choices.applicable("numpy")
+    assert compare.known_methods(["all"], "torch") == choices.applicable("torch")
     assert compare.known_methods(["none", "none", "dropout"]) == ["none", "dropout"]
 
 
@@ -28,7 +27,7 @@ def test_a_method_that_does_not_fit_says_why(monkeypatch):
         compare.known_methods(["spatial"])
     with pytest.raises(LabError, match="got alpha: it needs SELU units"):
         compare.known_methods(["alpha"])
-    monkeypatch.setattr(engines, "applicable", lambda engine: ["none"])
+    monkeypatch.setattr(choices, "applicable", lambda engine: ["none"])
     with pytest.raises(LabError, match="got dropout: the torch engine has no layer for it"):
         compare.known_methods(["dropout"], "torch")
 

@@ -72,6 +72,7 @@ def compare(
     """
     from thinned import _checks
     from thinned.lab import compare as lab
+    from thinned.lab.choices import ENGINES
     from thinned.lab.data.registry import load
     from thinned.lab.reporting import terminal as console
     from thinned.lab.storage.provenance import command
@@ -79,9 +80,8 @@ def compare(
     from thinned.lab.storage.remote import folder
     from thinned.lab.storage.run import run_name
     from thinned.lab.sweeping import sweep
-    from thinned.lab.training import fabric as devices
+    from thinned.lab.training import fabric
     from thinned.lab.training.config import Config
-    from thinned.lab.training.torch_nets import ENGINES
 
     names = lab.known_methods(split(methods), _checks.one_of("engine", engine, ENGINES))
     dataset = load(data, data_dir=data_dir, label=label)
@@ -102,7 +102,7 @@ def compare(
         "validation": validation,
     }
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
-    devices.check(base.device)
+    fabric.check(base.device)
     every = range(seeds)
     todo = lab.jobs(base, dataset, names, every)
     place = folder(out or Path("thinned-runs") / f"compare-{Path(data).stem}")

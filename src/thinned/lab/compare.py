@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thinned import methods
+from thinned.lab import choices
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.registry import load
 from thinned.lab.errors import LabError
@@ -19,9 +20,8 @@ from thinned.lab.reporting.summary import plural
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
-from thinned.lab.training import torch_nets as engines
 from thinned.lab.training.config import Config
-from thinned.lab.training.train import Trainer
+from thinned.lab.training.trainer import Trainer
 
 # Defaults, chosen on held-out training data of digits and MNIST.
 SMALL = 5_000  # training examples; data sets below get batches of 32 and sgd by default
@@ -51,7 +51,7 @@ def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
         LabError: a method is unknown, and the message names the nearest one; or it does not fit; or the
             list is empty.
     """
-    known = engines.applicable(engine)
+    known = choices.applicable(engine)
     names = list(dict.fromkeys(names))
     if "all" in names:
         return known
@@ -63,7 +63,7 @@ def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
             reason = f"it works on {row.dims}, and a dense network has none"
             if row.needs:
                 reason = f"it needs {row.needs}"
-            elif engines.fits_dense(row):
+            elif choices.fits_dense(row):
                 reason = f"the {engine} engine has no layer for it"
             raise LabError(f"methods must be among {', '.join(known)}, or all, got {name}: {reason}")
         near = difflib.get_close_matches(name, known, n=1)
@@ -127,7 +127,7 @@ def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, 
         "data": f"{dataset.name}: {n_train:,} training and {n_test:,} test examples. {dataset.note}",
         **judged,
         "network": f"{n_in}-{'-'.join(map(str, base.hidden))}-{outputs}, {base.activation}",
-        "engine": engines.text(dataclasses.asdict(base)),
+        "engine": choices.text(dataclasses.asdict(base)),
         "dropping": f"p = {base.p:g} for hidden units, {base.input_p:g} for inputs",
         "regularisation": f"L2 {base.l2:g}, {limit}",
         "training": f"{base.epochs} epochs, batches of {base.batch}, {base.optimizer}{momentum}",

@@ -51,7 +51,7 @@ from thinned.lab.sweeping import costs, sweep
 from thinned.lab.sweeping.job import Job
 from thinned.lab.sweeping.worker import train_one
 from thinned.lab.training import train
-from thinned.lab.training.train import Trainer
+from thinned.lab.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[3]
 TARGETS = {  # every experiment of the sources

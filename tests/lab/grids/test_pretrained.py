@@ -18,7 +18,7 @@ from thinned.lab.grids.grid import GridTrainer
 from thinned.lab.grids.pretrained import Pretrained, PretrainedConfig
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.storage.run import Stored
-from thinned.lab.training import train
+from thinned.lab.training import train, trainer
 
 KINDS = ["dbn", "dbm"]
 EPOCHS = {"pretraining": 0.5, "joint": 0.25, "epochs": 4}
@@ -152,7 +152,7 @@ def test_work_counts_pretraining():
         Pretrained.work({**settings, "machine": "dbm"}, 200, 64, 10),
     )
     weights, units, steps = 64 * 8 + 8 * 6, 64 + 8 + 6, 2
-    step = 3 * train.STEP * steps
+    step = 3 * trainer.STEP * steps
     assert dbn == dense + 2 * (200 * (6 * weights + 2 * pretrained.DRAW * units) + step)
     passes = 2 * pretrained.ITERATIONS + 2 * pretrained.GIBBS + 2
     assert dbm == dbn + 200 * (passes * weights + pretrained.GIBBS * pretrained.DRAW * units) + step

@@ -28,7 +28,8 @@ from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.small import spiral
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.training.config import Config
-from thinned.lab.training.train import Trainer, train
+from thinned.lab.training.train import train
+from thinned.lab.training.trainer import Trainer
 
 x, y = spiral(40, key=Key(0))
 DATA = Dataset("arms", x[::2], y[::2], x[1::2], y[1::2], ("0", "1", "2"), (2,), "Arms.")

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-fabric = pytest.importorskip("lightning_fabric")
+lightning = pytest.importorskip("lightning_fabric")
 pytest.importorskip("sklearn")
 from typer.testing import CliRunner  # noqa: E402
 
 from thinned import Key, nn  # noqa: E402
 from thinned.cli import app  # noqa: E402
 from thinned.key import normals  # noqa: E402
+from thinned.lab import choices  # noqa: E402
 from thinned.lab.data.registry import load  # noqa: E402
 from thinned.lab.errors import LabError  # noqa: E402
 from thinned.lab.grids import residual_net as residual  # noqa: E402
@@ -23,11 +24,10 @@ from thinned.lab.reporting.progress_bars import Progress  # noqa: E402
 from thinned.lab.reproduce import order as lab  # noqa: E402
 from thinned.lab.storage.run import run_name  # noqa: E402
 from thinned.lab.sweeping import sweep  # noqa: E402
-from thinned.lab.training import fabric as devices  # noqa: E402
-from thinned.lab.training import torch_nets as engines  # noqa: E402
-from thinned.lab.training import train  # noqa: E402
+from thinned.lab.training import fabric, train  # noqa: E402
 from thinned.lab.training.config import Config  # noqa: E402
 from thinned.lab.training.fabric import OnDevice  # noqa: E402
+from thinned.lab.training.trainer import Trainer  # noqa: E402
 
 ALL = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -103,11 +103,11 @@ def test_masks_are_the_same_through_fabric_on_every_device(device):
     on = OnDevice(torch.nn.Sequential(nn.Dropout(0.5)), device, "32")
     with nn.keyed(torch.nn.Sequential(plain), Key(3), 7):
         expected = plain(torch.from_numpy(one))
-    assert np.array_equal(devices.array(on.training_pass(one, Key(3), 7)), expected.numpy())
+    assert np.array_equal(fabric.array(on.training_pass(one, Key(3), 7)), expected.numpy())
 
 
 def test_keyed_sees_through_fabrics_wrapper():
-    model = fabric.Fabric(accelerator="cpu", devices=1).setup(net())
+    model = lightning.Fabric(accelerator="cpu", devices=1).setup(net())
     x = torch.from_numpy(X)
     with nn.keyed(model, Key(3), 7), nn.keyed(plain := net(), Key(3), 7):
         assert torch.equal(model(x), plain(x))
@@ -116,11 +116,11 @@ def test_keyed_sees_through_fabrics_wrapper():
 @pytest.mark.parametrize("kind", ["dense", "images"])
 def test_a_twin_elsewhere_trains_as_the_network_itself(images, monkeypatch, kind):
     config, trainer = {
-        "dense": (dense_config(images), train.Trainer),
+        "dense": (dense_config(images), Trainer),
         "images": (image_config(images), residual.ImageTrainer),
     }[kind]
     whole = trained(trainer(config, images))
-    monkeypatch.setattr(devices, "_apart", lambda device: True)
+    monkeypatch.setattr(fabric, "_apart", lambda device: True)
     twin = trainer(config, images)
     assert twin.net.on.model.module is not twin.net.module
     assert trained(twin) == whole
@@ -183,7 +183,7 @@ def test_the_engine_of_dense_networks_is_the_commands():
 @pytest.mark.parametrize("name", ["mnist-averaging", "mnist-features"])
 def test_what_is_measured_after_training_is_the_same_on_both_engines(tmp_path, name):
     found = []
-    for engine in engines.ENGINES:
+    for engine in choices.ENGINES:
         asked = lab.order(name, "smoke", None, engine=engine, only=("drop", "Drop"))
         found.append(sweep.run(asked.jobs(), tmp_path, Progress()))
     ours, theirs = ({run.config["system"]: run for run in runs} for runs in found)
@@ -198,9 +198,9 @@ def test_what_is_measured_after_training_is_the_same_on_both_engines(tmp_path, n
 @pytest.mark.parametrize(
     ("name", "more", "message"),
     [
-        ("spiral", {"engine": "torch"}, "engine: torch cannot compute A, bypassed forward; B, in the path"),
-        ("spatial-dropout", {"engine": "numpy"}, "engine: numpy cannot compute none; elements"),
-        ("linear-theory", {"precision": "bf16"}, "precision: for networks, and linear-theory trains none"),
+        ("spiral", {"engine": "torch"}, "engine must be able to compute A, bypassed forward; B, in the path"),
+        ("spatial-dropout", {"engine": "numpy"}, "engine must be able to compute none; elements"),
+        ("linear-theory", {"precision": "bf16"}, "precision must be left out for linear-theory"),
         ("mnist-gaussian", {"precision": "bf16"}, "precision bf16 needs the engine torch, got 'numpy'"),
         ("mnist-gaussian", {"engine": "jax"}, "engine must be one of 'numpy', 'torch', got 'jax'"),
         ("mnist-gaussian", {"device": "gpu"}, "device must be one of 'cpu', 'cuda', got 'gpu'"),

@@ -5,15 +5,15 @@ import pytest
 
 from thinned import Key, scratch
 from thinned.key import normals, words
+from thinned.lab import choices
 from thinned.lab.data.dataset import Dataset
-from thinned.lab.training import torch_nets as engines
-from thinned.lab.training import train
+from thinned.lab.training import networks, train
 from thinned.lab.training.config import Config
 from thinned.methods import METHODS
 
 pytest.importorskip("torch")
 
-BOTH = [name for name in engines.applicable("numpy") if name in engines.applicable("torch")]
+BOTH = [name for name in choices.applicable("numpy") if name in choices.applicable("torch")]
 
 
 def clouds() -> Dataset:
@@ -41,8 +41,8 @@ def config(method, engine, **more):
 
 def test_what_fits_a_dense_network():
     both = ["none", "dropout", "dropout-original", "gaussian", "drop-connect"]
-    assert engines.applicable("numpy") == [*both[:3], "thin", *both[3:]]
-    assert engines.applicable("torch") == both
+    assert choices.applicable("numpy") == [*both[:3], "thin", *both[3:]]
+    assert choices.applicable("torch") == both
     for name in BOTH[1:]:
         assert issubclass(getattr(scratch, str(METHODS[name].hand)), scratch.Layer)
 
@@ -52,7 +52,7 @@ def test_what_fits_a_dense_network():
 def test_the_engines_agree(method, activation, tmp_path):
     ours, theirs = (
         train.train(config(method, engine, activation=activation), clouds(), tmp_path)
-        for engine in engines.ENGINES
+        for engine in choices.ENGINES
     )
     for column in ("loss", "train_loss", "test_loss", "penalty"):
         # 12 steps in float64, each a few hundred roundings deep: 1e-9 is 1e4 times what they add up to
@@ -64,7 +64,7 @@ def test_the_engines_agree(method, activation, tmp_path):
 
 def test_the_torch_net_shares_its_memory():
     dataset = clouds()
-    net = train.build(config("dropout", "torch"), dataset)
+    net = networks.build(config("dropout", "torch"), dataset)
     before = net.predict(dataset.x_test.astype(np.float64))
     net.set_params({name: 0 * array for name, array in net.get_params().items()})
     assert before.any()
@@ -73,7 +73,7 @@ def test_the_torch_net_shares_its_memory():
 
 def test_the_torch_net_takes_other_dtypes_as_the_one_by_hand_does():
     x = clouds().x_test
-    hand, by_torch = (train.build(config("dropout", engine), clouds()) for engine in engines.ENGINES)
+    hand, by_torch = (networks.build(config("dropout", engine), clouds()) for engine in choices.ENGINES)
     assert x.dtype == np.float32
     # in float64, sums of 16 and fewer products, of numbers of at most 10
     assert np.allclose(by_torch.predict(x), hand.predict(x), rtol=0, atol=1e-12)

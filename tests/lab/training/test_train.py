@@ -9,12 +9,13 @@ import pytest
 
 from thinned import Key
 from thinned.key import normals, words
+from thinned.lab.choices import applicable
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.storage.run import Run
-from thinned.lab.training import config as configs
-from thinned.lab.training import train
-from thinned.lab.training.config import SCHEDULES, Config, rate
-from thinned.lab.training.torch_nets import applicable
+from thinned.lab.training import learning_rate, networks, train
+from thinned.lab.training.config import Config
+from thinned.lab.training.learning_rate import SCHEDULES, rate
+from thinned.lab.training.trainer import Trainer
 from thinned.scratch import Adam, Linear, load_params
 
 
@@ -51,15 +52,15 @@ def test_rates_stay_between_0_and_the_full_one(name):
 
 
 def test_linear_rises_then_falls_to_nothing():
-    values = [configs.linear(t) for t in np.linspace(configs.WARM_UP, 1.0, 50)]
+    values = [learning_rate.linear(t) for t in np.linspace(learning_rate.WARM_UP, 1.0, 50)]
     assert values[0] == 1.0
     assert values == sorted(values, reverse=True)
-    assert configs.linear(0.0) == configs.linear(1.0) == 0.0
-    assert configs.linear(configs.WARM_UP / 2) == pytest.approx(0.5)
+    assert learning_rate.linear(0.0) == learning_rate.linear(1.0) == 0.0
+    assert learning_rate.linear(learning_rate.WARM_UP / 2) == pytest.approx(0.5)
 
 
 def test_cycle_rises_then_falls_to_nothing():
-    values = [configs.cycle(t) for t in np.linspace(0.0, 1.0, 101)]
+    values = [learning_rate.cycle(t) for t in np.linspace(0.0, 1.0, 101)]
     assert np.argmax(values) == 30
     assert values[30] == 1.0
     assert values[:31] == sorted(values[:31])
@@ -138,7 +139,7 @@ def test_too_few_outputs_are_refused(tmp_path):
 
 def test_figures_are_those_of_the_final_parameters(tmp_path):
     run = train.train(config(hidden=(8, 8)), DATA, tmp_path)
-    trainer = train.Trainer(config(hidden=(8, 8)), DATA)
+    trainer = Trainer(config(hidden=(8, 8)), DATA)
     trainer.net.set_params(last(run).params)
     wrong = trainer.net.predict(DATA.x_train).argmax(1) != DATA.y_train
     wrong_test = trainer.net.predict(DATA.x_test).argmax(1) != DATA.y_test
@@ -152,7 +153,7 @@ def test_figures_are_those_of_the_final_parameters(tmp_path):
 
 def test_the_first_loss_is_that_of_the_first_parameters(tmp_path):
     whole = config(method="none", batch=1000, epochs=1, l2=0.1)
-    net = train.build(whole, DATA)
+    net = networks.build(whole, DATA)
     scores = net.predict(DATA.x_train).astype(float)
     log_likelihood = scores - np.log(np.exp(scores).sum(1, keepdims=True))
     penalty = 0.05 * sum(

@@ -25,7 +25,7 @@ from thinned.lab.reporting.page import Reference
 from thinned.lab.reporting.summary import Stat
 from thinned.lab.storage.run import Stored
 from thinned.lab.training.config import Config
-from thinned.lab.training.train import Trainer
+from thinned.lab.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ from thinned.lab.reporting.page import Reference
 from thinned.lab.reporting.summary import Stat
 from thinned.lab.storage.run import Stored
 from thinned.lab.training.config import Config
-from thinned.lab.training.train import Trainer
+from thinned.lab.training.trainer import Trainer
 
 WIRINGS = {"A": "bypassed forward", "B": "in the path"}  # A is the listing
 SAME = {"A": "first", "B": "second"}  # the printed run that each should reproduce; a report measures it

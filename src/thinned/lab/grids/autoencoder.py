@@ -13,7 +13,7 @@ from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System, fig
 from thinned.lab.reporting.page import Reference
 from thinned.lab.reporting.summary import stat_text
 from thinned.lab.storage.run import Stored
-from thinned.lab.training import torch_nets as engines
+from thinned.lab.training import networks
 
 ACTIVE = 1e-6  # an activation above counts as one
 BINS = 30
@@ -32,11 +32,11 @@ class Autoencoder(GridTrainer):
     def build(self) -> scratch.Network:
         """The network before training."""
         n, c = self.data.x_train.shape[1], self.config
-        arguments = engines.drop_arguments(c.method)
+        arguments = networks.drop_arguments(c.method)
         sizes, key = (n, *c.hidden, n), Key(c.seed).fold_in("init")
         self.variance = float(np.sum(np.var(self.data.x_train, axis=0, dtype=np.float64)))
         net = scratch.mlp(sizes, key=key, p=c.p, input_p=0.0, l2=c.l2, dtype=np.dtype(c.dtype), **arguments)
-        return engines.computed(net, c)
+        return networks.computed(net, c)
 
     def loss(self) -> scratch.Loss:
         """½‖y − x‖²."""

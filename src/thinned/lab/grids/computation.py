@@ -14,7 +14,7 @@ from thinned.lab.data.dataset import Dataset, holdout
 from thinned.lab.grids.grid import GridConfig
 from thinned.lab.storage.provenance import about
 from thinned.lab.storage.run import COLUMNS, Checkpoint, Run
-from thinned.lab.training.train import Trainer
+from thinned.lab.training.trainer import Trainer
 
 
 class Computation(Trainer):

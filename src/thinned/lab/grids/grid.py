@@ -25,7 +25,7 @@ from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config
-from thinned.lab.training.train import Trainer
+from thinned.lab.training.trainer import Trainer
 
 LINES = 100  # of history, about, for runs of many short epochs
 NO_TEST_CURVE = "Test data is looked at once, after the last epoch of a fixed schedule."

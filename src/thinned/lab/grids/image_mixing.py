@@ -14,8 +14,7 @@ from thinned.key import words
 from thinned.lab.grids.residual_net import ImageConfig, ImageNet, ImageTrainer, image_shape
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.storage.run import Run
-from thinned.lab.training import fabric as devices
-from thinned.lab.training import train
+from thinned.lab.training import fabric, train, trainer
 
 MIXES = ("none", "cutmix", "attentive", "cells")
 SECONDS, ERROR = "seconds of training the network that attends", "its test error, %"
@@ -138,7 +137,7 @@ def looks(net: ImageNet, x: np.ndarray, grid: int) -> np.ndarray:
     """Where the network looks in each image: (N, features) -> (N, grid, grid)."""
     from thinned.nn import attention_map, last_features
 
-    blocks = (net.on.tensor(net.inputs(x[i : i + train.BLOCK])) for i in range(0, len(x), train.BLOCK))
+    blocks = (net.on.tensor(net.inputs(x[i : i + trainer.BLOCK])) for i in range(0, len(x), trainer.BLOCK))
     return np.concatenate(
-        [devices.array(attention_map(last_features(net.on.model, block), grid)) for block in blocks]
+        [fabric.array(attention_map(last_features(net.on.model, block), grid)) for block in blocks]
     )

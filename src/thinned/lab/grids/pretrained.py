@@ -17,7 +17,7 @@ import numpy as np
 from thinned import Key, _checks, _files, scratch
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.storage.remote import Folder
-from thinned.lab.training.train import STEP
+from thinned.lab.training.trainer import STEP
 
 BATCH = 100  # of pretraining, and its chains
 ITERATIONS, GIBBS = 5, 1  # of mean-field inference, and steps of the chains, in joint training

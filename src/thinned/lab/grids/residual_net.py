@@ -16,7 +16,7 @@ import numpy as np
 from thinned import Key, _checks, cutout, schedules, scratch
 from thinned.kernels.survivors import Penalty
 from thinned.lab.grids.grid import Budget, Grid, GridConfig, GridTrainer, System
-from thinned.lab.training import torch_nets as engines
+from thinned.lab.training import torch_nets
 from thinned.scratch.layer import Array, CompactGradient
 
 DROPS = ("none", "element", "spatial", "block", "path")
@@ -79,7 +79,7 @@ class ImageTrainer(GridTrainer):
         return super()._step(x, y, step)
 
 
-class ImageNet(engines.ByTorch):
+class ImageNet(torch_nets.ByTorch):
     """The torch network as the trainer knows networks: NumPy arrays on the same memory."""
 
     def __init__(self, config: ImageConfig, shape: Sequence[int], classes: int) -> None:

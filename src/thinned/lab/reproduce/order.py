@@ -11,7 +11,7 @@ from typing import Any
 
 from thinned import _checks
 from thinned.kernels import cores
-from thinned.lab import experiments
+from thinned.lab import choices, experiments
 from thinned.lab.errors import LabError
 from thinned.lab.grids.experiment import Experiment
 from thinned.lab.reporting.from_runs import sentences
@@ -22,8 +22,7 @@ from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored, run_name
 from thinned.lab.sweeping import costs, sweep
 from thinned.lab.sweeping.job import Job
-from thinned.lab.training import fabric as devices
-from thinned.lab.training import torch_nets as engines
+from thinned.lab.training import fabric
 
 ROOT = Path("thinned-runs")
 
@@ -51,7 +50,7 @@ class Order:
     @property
     def computed(self) -> dict[str, str]:
         """Engine, device and precision, without those that have their usual values."""
-        usual: Mapping[str, str | None] = {"engine": None, **devices.USUAL}
+        usual: Mapping[str, str | None] = {"engine": None, **choices.USUAL}
         return {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
 
     def jobs(self) -> list[Job]:
@@ -93,7 +92,7 @@ class Order:
             c, engine = job.config, self.engine or job.config.engine
             if not job.trainer.network:
                 todo.append(job)
-            elif engine in job.trainer.computed_by and engines.can(engine, c.method, c.activation):
+            elif engine in job.trainer.computed_by and choices.can(engine, c.method, c.activation):
                 todo.append(_set(job, engine=engine, device=self.device, precision=self.precision))
             else:
                 lost[name] = None
@@ -108,10 +107,10 @@ def order(name: str, budget: str, seeds: int | None, **more: Any) -> Order:
     """The order of a command, checked; `more` are fields of `Order`."""
     asked = Order(name, budget, tuple(range(seeds or experiments.load(name).seeds[budget])), **more)
     if asked.engine is not None:
-        _checks.one_of("engine", asked.engine, engines.ENGINES)
-    _checks.one_of("device", asked.device, devices.DEVICES)
-    _checks.one_of("precision", asked.precision, devices.PRECISIONS)
-    devices.check(asked.device)
+        _checks.one_of("engine", asked.engine, choices.ENGINES)
+    _checks.one_of("device", asked.device, choices.DEVICES)
+    _checks.one_of("precision", asked.precision, choices.PRECISIONS)
+    fabric.check(asked.device)
     return asked
 
 

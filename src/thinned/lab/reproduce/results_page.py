@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from thinned import _files
-from thinned.lab import experiments
+from thinned.lab import choices, experiments
 from thinned.lab.errors import LabError
 from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
 from thinned.lab.reporting import page as report
@@ -21,7 +21,6 @@ from thinned.lab.reporting.summary import Stat, number, plural, stat_text
 from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
-from thinned.lab.training import torch_nets as engines
 
 NOTES = "results-notes.md"  # beside the page: what was written by hand, put at its end
 Rows = list[dict[str, Any]]
@@ -47,7 +46,7 @@ def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Ro
                 "lost": {run.config["seed"]: run.status for run in members if run.status != "done"},
                 "seconds": _stat([run.seconds for run in done]),
                 "device": _same(_machine(run.result["about"]) for run in done),
-                "engine": _same(engines.text(run.config) for run in done),
+                "engine": _same(choices.text(run.config) for run in done),
                 "commit": _same(str(run.result["about"]["commit"]) for run in done),
                 "command": record.command,
             }

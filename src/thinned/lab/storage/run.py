@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from thinned import _files
+from thinned.lab import choices
 from thinned.lab.errors import LabError
 from thinned.lab.storage.remote import Folder, Remote
-from thinned.lab.training import fabric as devices
 
 COLUMNS = (
     "epoch",  # number of epochs done
@@ -96,7 +96,7 @@ def canonical(config: Any) -> str:
     Device and precision are left out where they have their usual values, so that runs made before these
     settings existed keep their names.
     """
-    usual = devices.USUAL.items()
+    usual = choices.USUAL.items()
     settings = {name: value for name, value in asdict(config).items() if (name, value) not in usual}
     return json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -220,7 +220,7 @@ def read(folder: Folder) -> Stored:
         LabError: a file is missing or damaged.
     """
     try:
-        config = devices.USUAL | json.loads((folder / "config.json").read_text("utf-8"))
+        config = choices.USUAL | json.loads((folder / "config.json").read_text("utf-8"))
         history: History = {column: [] for column in COLUMNS}
         for row in csv.DictReader(io.StringIO(_text(folder / "history.csv") or "")):
             for column in COLUMNS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.training.config import Config
-from thinned.lab.training.train import Trainer
+from thinned.lab.training.trainer import Trainer
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,52 +1,17 @@
-"""The configuration of a run: everything that decides its result; and the rates over training."""
+"""The configuration of a run: everything that decides its result."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from thinned import _checks
 from thinned.activations import COMPARED
-from thinned.lab.training import fabric as devices
-from thinned.lab.training import torch_nets as engines
+from thinned.lab import choices
+from thinned.lab.training.learning_rate import SCHEDULES
 
 VERSION = 2  # of the training code: raised when the same configuration would give another result
-WARM_UP = 0.03  # share of the training in which the "linear" rate rises
-
-
-def constant(done: float) -> float:
-    """The full rate throughout."""
-    return 1.0
-
-
-def linear(done: float) -> float:
-    """Up over the first 3 % of the training, then down to 0 in a straight line."""
-    return min(done / WARM_UP, (1.0 - done) / (1.0 - WARM_UP))
-
-
-def cycle(done: float) -> float:
-    """Up over the first 30 % of the training and down to 0, both as a cosine.
-
-    The long rise lets large rates start well, which masks that a whole batch shares need. Smith and Topin
-    2018, arXiv:1708.07120.
-    """
-    turned = done / 0.3 if done < 0.3 else (1.0 - done) / 0.7
-    return 0.5 - 0.5 * math.cos(math.pi * turned)
-
-
-def halve(done: float) -> float:
-    """Halved after 1/6, 2/6, 3/6 and 4/6 of the training: after epochs 50, 100, 150 and 200 of 300."""
-    return 0.5 ** min(4, math.floor(6.0 * done))
-
-
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": constant,
-    "linear": linear,
-    "cycle": cycle,
-    "halve": halve,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +67,8 @@ class Config:
         def check(name: str, rule: Callable[..., Any], *arguments: Any) -> None:
             object.__setattr__(self, name, rule(name, getattr(self, name), *arguments))
 
-        check("engine", _checks.one_of, engines.ENGINES)
-        check("method", _checks.one_of, engines.applicable(self.engine))
+        check("engine", _checks.one_of, choices.ENGINES)
+        check("method", _checks.one_of, choices.applicable(self.engine))
         check("hidden", _sizes)
         for name in ("epochs", "batch", "log"):
             check(name, _checks.positive_int)
@@ -127,11 +92,11 @@ class Config:
         check("optimizer", _checks.one_of, ["sgd", "adam"])
         check("schedule", _checks.one_of, SCHEDULES)
         check("dtype", _checks.one_of, ["float32", "float64"])
-        if not engines.can(self.engine, self.method, self.activation):
+        if not choices.can(self.engine, self.method, self.activation):
             raise ValueError(f"activation {self.activation} needs the engine numpy, got {self.engine!r}")
-        check("device", _checks.one_of, devices.DEVICES)
-        check("precision", _checks.one_of, devices.PRECISIONS)
-        for name, usual in devices.USUAL.items():
+        check("device", _checks.one_of, choices.DEVICES)
+        check("precision", _checks.one_of, choices.PRECISIONS)
+        for name, usual in choices.USUAL.items():
             if self.engine != "torch" and getattr(self, name) != usual:
                 raise ValueError(f"{name} {getattr(self, name)} needs the engine torch, got {self.engine!r}")
         if self.precision != "32" and self.dtype != "float32":
@@ -147,12 +112,6 @@ class Config:
             object.__setattr__(self, "momentum", 0.0)
         if self.momentum == 0.0:
             object.__setattr__(self, "nesterov", False)
-
-
-def rate(config: Config, step: int, steps: int) -> float:
-    """The learning rate of step 0 … steps − 1, taken in the middle of the step."""
-    schedule = SCHEDULES[config.schedule]((step + 0.5) / steps)
-    return config.lr * schedule / (1.0 + config.decay * step)
 
 
 def _sizes(name: str, value: Any) -> tuple[int, ...]:

@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 
     from thinned.lab.training.config import Config
 
-DEVICES = ("cpu", "cuda")
-# 32: as torch does by default, on a GPU perhaps convolutions in TF32; bf16: products by autocast, of float32
-# parameters. float16 would need a scaled loss.
-PRECISIONS = ("32", "bf16")
-USUAL = {"device": "cpu", "precision": "32"}  # by default, and where NumPy computes
-
 
 def check(device: str) -> None:
     """Whether torch reaches the device; LabError where it does not."""

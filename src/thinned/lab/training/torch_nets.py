@@ -1,89 +1,25 @@
-"""Engines: who computes a dense network forward and backward. The masks, and so the training, are the same.
+"""Networks that torch computes: the layers of `thinned.scratch` as torch modules, on the same memory.
 
-`"numpy"` is `thinned.scratch`. `"torch"` runs the same layers, under the same names and on the same memory,
-as `thinned.nn` modules with torch's autograd, on the device and in the precision of the configuration;
-penalties, constraints and the optimizer stay those of `thinned.scratch`.
+The modules have the names and the masks of the layers, so both engines train the same network. Torch does the
+passes, on the device and in the precision of the configuration; penalties, constraints and the optimizer stay
+those of `thinned.scratch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from thinned import scratch
-from thinned.activations import ACTIVATIONS
 from thinned.key import Key
-from thinned.lab.training import fabric as devices
-from thinned.methods import METHODS, Method
+from thinned.lab.training import fabric
+from thinned.methods import METHODS
 from thinned.scratch.activations import ROWS
 
 if TYPE_CHECKING:
     from thinned.lab.training.config import Config
-
-ENGINES = ("numpy", "torch")
-
-
-def applicable(engine: str) -> list[str]:
-    """The methods that fit a dense network and that the engine has, by name; ``"none"`` first."""
-    part = "hand" if engine == "numpy" else "module"
-    return ["none", *(row.name for row in METHODS.values() if fits_dense(row) and getattr(row, part))]
-
-
-def fits_dense(row: Method) -> bool:
-    """Whether a method works on (N, features) inside a network of ReLU or logistic units."""
-    dims = ("any", "(N, in)", "(N, features) or (N, C, *spatial)")
-    return row.kind == "drop" and row.dims in dims and not row.needs
-
-
-def drop_arguments(method: str) -> dict[str, Any]:
-    """The arguments of `scratch.mlp` that put a method in."""
-    if method == "none":
-        return {"drop": None}
-    row = METHODS[method]
-    if drops_weights(method):
-        return {"drop": None, "connect": scratch.DropConnect}
-    if is_thin(method):
-        return {"drop": scratch.Dropout}
-    layer: Callable[..., scratch.Layer] = getattr(scratch, str(row.hand))
-    return {"drop": lambda p: layer(p, **row.options)}
-
-
-def is_thin(method: str) -> bool:
-    """Whether a method is one that computes the survivors alone; it then drops inputs as dropout does."""
-    return method != "none" and METHODS[method].unit == "feature"
-
-
-def drops_weights(method: str) -> bool:
-    """Whether a method drops weights, a sample at a time."""
-    return method != "none" and METHODS[method].unit == "weight"
-
-
-def can(engine: str, method: str, activation: str) -> bool:
-    """Whether the engine has the layers of a dense network with these."""
-    return method in applicable(engine) and (engine == "numpy" or ACTIVATIONS[activation].torch is not None)
-
-
-def computed(net: scratch.Sequential, config: Config) -> scratch.Network:
-    """The network as the configuration computes it: by torch, on the survivors alone, or as it is."""
-    if config.engine == "torch":
-        return TorchNet(net, config)
-    return scratch.Thin(net) if is_thin(config.method) else net
-
-
-def text(config: Mapping[str, Any]) -> str:
-    """Engine, device, and numbers of a configuration, as a report tells them."""
-    if config["engine"] != "torch":
-        return f"{config['engine']}, {config['dtype']}"
-    return f"torch on {config['device']}, {config['dtype']} parameters, precision {config['precision']}"
-
-
-def training_pass(net: scratch.Network, x: np.ndarray, key: Key, step: int) -> np.ndarray:
-    """Logits in training: layer ``name`` gets the key ``key.fold_in(step).fold_in(name)`` on each engine."""
-    if isinstance(net, ByTorch):
-        return net.training_pass(x, key, step)
-    return net.forward(x, key.fold_in(step))
 
 
 class ByTorch(scratch.Network):
@@ -92,7 +28,7 @@ class ByTorch(scratch.Network):
     def __init__(self, children: Mapping[str, scratch.Layer], module: Any, config: Config) -> None:
         super().__init__(children)
         self.module = module
-        self.on = devices.OnDevice(module, config.device, config.precision)
+        self.on = fabric.OnDevice(module, config.device, config.precision)
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
         """A batch as the module takes it."""
@@ -101,7 +37,7 @@ class ByTorch(scratch.Network):
     def training_pass(self, x: np.ndarray, key: Key, step: int) -> np.ndarray:
         """Logits (N, n_out) with the masks of `thinned.nn.keyed` at that step."""
         self._saved = self.on.training_pass(self.inputs(x), key, step)
-        return devices.array(self._saved)
+        return fabric.array(self._saved)
 
     def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
         """Logits (N, n_out) in evaluation; training is `training_pass`."""

@@ -1,0 +1,50 @@
+"""Engines, devices and precisions: their names, and what applies where. Imports no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from thinned.activations import ACTIVATIONS
+from thinned.methods import METHODS, Method
+
+ENGINES = ("numpy", "torch")
+DEVICES = ("cpu", "cuda")
+# 32: torch's default; on a GPU, convolutions may use TF32. bf16: products by autocast, parameters in float32.
+# float16 is missing because it needs a scaled loss.
+PRECISIONS = ("32", "bf16")
+USUAL = {"device": "cpu", "precision": "32"}  # the defaults, and the only values where NumPy computes
+
+
+def applicable(engine: str) -> list[str]:
+    """The methods that fit a dense network and that the engine has, by name; ``"none"`` first."""
+    part = "hand" if engine == "numpy" else "module"
+    return ["none", *(row.name for row in METHODS.values() if fits_dense(row) and getattr(row, part))]
+
+
+def fits_dense(row: Method) -> bool:
+    """Whether a method works on (N, features) inside a network of ReLU or logistic units."""
+    dims = ("any", "(N, in)", "(N, features) or (N, C, *spatial)")
+    return row.kind == "drop" and row.dims in dims and not row.needs
+
+
+def is_thin(method: str) -> bool:
+    """Whether a method is one that computes the survivors alone; it then drops inputs as dropout does."""
+    return method != "none" and METHODS[method].unit == "feature"
+
+
+def drops_weights(method: str) -> bool:
+    """Whether a method drops weights, a sample at a time."""
+    return method != "none" and METHODS[method].unit == "weight"
+
+
+def can(engine: str, method: str, activation: str) -> bool:
+    """Whether the engine has the layers of a dense network with these."""
+    return method in applicable(engine) and (engine == "numpy" or ACTIVATIONS[activation].torch is not None)
+
+
+def text(config: Mapping[str, Any]) -> str:
+    """Engine, device, and numbers of a configuration, as a report tells them."""
+    if config["engine"] != "torch":
+        return f"{config['engine']}, {config['dtype']}"
+    return f"torch on {config['device']}, {config['dtype']} parameters, precision {config['precision']}"
