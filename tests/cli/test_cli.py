@@ -241,7 +241,7 @@ def test_a_full_disk_is_told(mine, monkeypatch):
 
 
 def test_a_report_that_cannot_be_written_is_told(mine, monkeypatch):
-    from thinned.lab.reporting import page as report
+    from thinned.lab.reporting import html as report
 
     def full(out, page):
         raise OSError(28, os.strerror(28), str(out / "report.html"))

@@ -18,9 +18,8 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
     """Write the report; print the table, what was learned, and where the report lies."""
     from thinned.lab import compare as lab
     from thinned.lab import experiments
-    from thinned.lab.reporting import from_runs
     from thinned.lab.reporting import terminal as console
-    from thinned.lab.reporting.page import render
+    from thinned.lab.reporting.html import render
 
     page = (lab.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
     try:
@@ -32,7 +31,7 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
             1,
         )
     if json:
-        console.print_json(from_runs.as_json(page, stored, path))
+        console.print_json(console.as_json(page, stored, path))
     else:
         console.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
         print(f"report: {path.resolve()}")

@@ -16,7 +16,7 @@ from thinned.lab.data.registry import load
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.from_runs import machine, rows, series
 from thinned.lab.reporting.page import Page
-from thinned.lab.reporting.summary import plural
+from thinned.lab.reporting.wording import plural
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job

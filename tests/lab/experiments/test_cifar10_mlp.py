@@ -11,7 +11,7 @@ from thinned import Key
 from thinned.key import words
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.experiments import cifar10_mlp as cifar
-from thinned.lab.reporting.page import html
+from thinned.lab.reporting.html import html
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored, run_name
 from thinned.lab.sweeping import sweep

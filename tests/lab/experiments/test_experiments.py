@@ -1,7 +1,6 @@
 """Every experiment at its smallest budget, and what all of them share: sweeps, results, pages."""
 
 import dataclasses
-import io
 import json
 import math
 import os
@@ -36,10 +35,9 @@ from thinned.lab.grids import computation as computations
 from thinned.lab.grids import residual_net as residual
 from thinned.lab.grids.experiment import BUDGETS
 from thinned.lab.grids.grid import GridConfig, GridTrainer
-from thinned.lab.reporting import figures as plots
-from thinned.lab.reporting.from_runs import sentences
-from thinned.lab.reporting.page import html
-from thinned.lab.reporting.progress_bars import Progress, time_text
+from thinned.lab.reporting.html import html
+from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.reporting.wording import time_text
 from thinned.lab.reproduce import order as lab
 from thinned.lab.reproduce import results_page as results
 from thinned.lab.reproduce.order import Order
@@ -165,7 +163,7 @@ def test_smoke(everything, name):
 def test_a_part_of_the_runs_tells_something(everything, name):
     _, record, stored = everything[name]
     for n in range(1, len(stored)):  # a sweep tells what it learned so far
-        assert all(map(str.strip, sentences(experiments.load(name).page(record, stored[:n]))))
+        assert all(map(str.strip, experiments.load(name).page(record, stored[:n]).sentences()))
 
 
 @pytest.mark.parametrize("name", experiments.names())
@@ -637,36 +635,6 @@ def test_what_budgets_have_in_common_is_told_once():
 def test_the_committed_page_is_what_the_command_writes():
     committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert committed == results.page(ROOT / "docs" / "results"), "run: thinned reproduce --page"
-
-
-def test_time_is_told_in_words():
-    assert [time_text(s) for s in (0.2, 40, 700, 3600 * 5)] == ["1 s", "40 s", "12 min", "5.0 h"]
-
-
-# --- pictures ---
-
-
-def test_lines_are_svg_with_a_bar_for_each_deviation():
-    curves = {"a & b": [plots.Point(1, 2.0, 0.5), plots.Point(10, 1.0)], "c": [plots.Point(1, math.nan)]}
-    figure = plots.lines("t", "x", "y", curves, log=True)
-    tree = ET.fromstring(figure.svg)
-    names = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text") if text.get("class")]
-    assert names == ["a & b"]
-    assert len(list(tree.iter("{http://www.w3.org/2000/svg}circle"))) == 2
-    assert len(list(tree.iter("{http://www.w3.org/2000/svg}path"))) == 2  # the curve, and one bar
-    assert figure.themed
-    with pytest.raises(ValueError, match="finite"):
-        plots.lines("t", "x", "y", {"a": []})
-
-
-def test_tiles_are_a_png_with_a_square_a_unit():
-    from matplotlib import image
-
-    weights = np.arange(5 * 12, dtype=float).reshape(5, 12) - 30
-    figure = plots.tiles("features", weights, (3, 4), "", columns=4)
-    sheet = image.imread(io.BytesIO(figure.png))
-    times = 640 // (4 * 5 + 1)  # each pixel of a feature is a square of so many
-    assert sheet.shape[:2] == (times * (2 * 4 + 1), times * (4 * 5 + 1))
 
 
 def test_a_job_fails_in_its_own_words(tmp_path):

@@ -10,7 +10,7 @@ import thinned
 from thinned import Key
 from thinned.key import normals
 from thinned.lab.experiments import spiral as arms
-from thinned.lab.reporting.page import html
+from thinned.lab.reporting.html import html
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping import sweep

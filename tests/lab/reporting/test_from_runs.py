@@ -9,8 +9,8 @@ from helpers.comparison import BASE, DATA
 
 from thinned import _files
 from thinned.lab import compare
-from thinned.lab.reporting import from_runs
-from thinned.lab.reporting.page import html
+from thinned.lab.reporting import from_runs, terminal
+from thinned.lab.reporting.html import html
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.storage.record import Record
 from thinned.lab.sweeping import sweep
@@ -46,7 +46,7 @@ def test_a_page_and_its_json(made):
     out, stored = made
     record = Record("compare", "thinned compare", compare.settings(BASE, DATA, [0, 1]))
     page = compare.page(record, stored[:4])
-    found = from_runs.as_json(page, stored[:4], out / "report.html")
+    found = terminal.as_json(page, stored[:4], out / "report.html")
     _files.write_json(out / "page-as.json", found)
     again = json.loads((out / "page-as.json").read_text())
     assert again["rows"][0]["test_error"]["mean"] == pytest.approx(np.mean(page.rows[0].test_error))

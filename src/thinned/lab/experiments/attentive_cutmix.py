@@ -9,7 +9,7 @@ from thinned.lab.grids import image_mixing as mixing
 from thinned.lab.grids import residual_net as res
 from thinned.lab.grids.grid import Grid, Group, System, figure
 from thinned.lab.reporting.page import Reference
-from thinned.lab.reporting.summary import stat_text
+from thinned.lab.reporting.wording import stat_text
 
 ATTENTIVE = "Attentive CutMix"
 

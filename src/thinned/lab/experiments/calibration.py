@@ -12,7 +12,8 @@ from thinned import Key, uncertainty
 from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.page import Figure, Reference
-from thinned.lab.reporting.summary import Stat, number, stat_text
+from thinned.lab.reporting.summary import Stat
+from thinned.lab.reporting.wording import number, stat_text
 from thinned.lab.storage.run import Stored
 
 SAMPLES, BINS = 100, 10  # bins of the pictures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinned.lab.grids import residual_net as res
 from thinned.lab.grids.grid import Axis, Group, System, errors
-from thinned.lab.reporting.summary import number
+from thinned.lab.reporting.wording import number
 
 LENGTHS = (0, 4, 8, 12, 16, 20, 24)
 

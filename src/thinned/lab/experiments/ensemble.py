@@ -9,7 +9,7 @@ import numpy as np
 from thinned import Key, choose, uncertainty
 from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System, figure
 from thinned.lab.reporting.page import Reference
-from thinned.lab.reporting.summary import number, stat_text
+from thinned.lab.reporting.wording import number, stat_text
 
 UNITS = 10
 MONTE_CARLO = (10, 50)

@@ -10,7 +10,7 @@ from thinned import Key, uncertainty
 from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System, figure
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.page import Figure, Reference
-from thinned.lab.reporting.summary import number
+from thinned.lab.reporting.wording import number
 
 DRAWS = 120
 COUNTS = (1, 2, 5, 10, 20, 30, 50, 80, 120)

@@ -6,7 +6,7 @@ from thinned.lab.grids import autoencoder as ae
 from thinned.lab.grids.grid import Group, figure
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.page import Figure, Reference
-from thinned.lab.reporting.summary import stat_text
+from thinned.lab.reporting.wording import stat_text
 
 FIGURES = ("mean absolute correlation", "smoothness of features", "units that never fire", ae.UNEXPLAINED)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinned.lab.grids.grid import Axis, Budget, Grid, Group, System, errors
-from thinned.lab.reporting.summary import number
+from thinned.lab.reporting.wording import number
 
 KEEP = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 SURVIVORS = (256, 256, 512)  # expected, in (b)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from thinned.lab.grids import residual_net as res
 from thinned.lab.grids.grid import Group, error
-from thinned.lab.reporting.summary import Stat, stat_text
+from thinned.lab.reporting.summary import Stat
+from thinned.lab.reporting.wording import stat_text
 from thinned.lab.storage.run import Stored
 
 

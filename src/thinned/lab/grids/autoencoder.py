@@ -11,7 +11,7 @@ import numpy as np
 from thinned import Key, _files, scratch
 from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System, figure
 from thinned.lab.reporting.page import Reference
-from thinned.lab.reporting.summary import stat_text
+from thinned.lab.reporting.wording import stat_text
 from thinned.lab.storage.run import Stored
 from thinned.lab.training import networks
 

@@ -20,7 +20,8 @@ from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting import from_runs
 from thinned.lab.reporting.page import Figure, Page, Reference
 from thinned.lab.reporting.progress_bars import Line
-from thinned.lab.reporting.summary import Stat, number, stat_text
+from thinned.lab.reporting.summary import Stat
+from thinned.lab.reporting.wording import number, stat_text
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from thinned.lab.reporting.summary import Summary, number
+from thinned.lab.reporting.summary import Summary
+from thinned.lab.reporting.wording import number
 
 Floats = NDArray[np.float64]
 Run = tuple[Sequence[int], Sequence[float]]  # epochs and one column of one seed

@@ -1,16 +1,71 @@
-"""What a report shows of stored runs: rows, curves, the machine, and the same for programs."""
+"""What a report takes from stored runs: rows of a table, curves, and the machine."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from thinned.lab.reporting import summary
-from thinned.lab.reporting.page import Page, Row, Series
-from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
+
+STATES = ("done", "diverged", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's runs, one entry a seed.
+
+    Args:
+        label: the method's name.
+        test_error: shares 0…1; NaN where a run has none.
+        train_error: the same, as many.
+        seconds_per_epoch: seconds, any number of entries.
+        parameters: trainable numbers in the network.
+        status: "done", "diverged", "failed" or "stopped" for each seed; empty if all are done.
+
+    Raises:
+        ValueError: lengths differ, or an unknown status.
+    """
+
+    label: str
+    test_error: Sequence[float]
+    train_error: Sequence[float]
+    seconds_per_epoch: Sequence[float]
+    parameters: int
+    status: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        n = len(self.test_error)
+        if len(self.train_error) != n or len(self.status) not in (0, n):
+            came = f"{n}, {len(self.train_error)} and {len(self.status)}"
+            raise ValueError(
+                f"row {self.label!r}: expected as many test errors, training errors and states, got {came}"
+            )
+        for state in self.status:
+            if state not in STATES:
+                raise ValueError(f"status: expected one of {', '.join(STATES)}, got {state!r}")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One run's history: the method's label, the seed, the epochs and the columns of `history.csv`.
+
+    Raises:
+        ValueError: a column is not as long as `epoch`.
+    """
+
+    label: str
+    seed: int
+    epoch: Sequence[int]
+    columns: Mapping[str, Sequence[float]]
+
+    def __post_init__(self) -> None:
+        for name, values in self.columns.items():
+            if len(values) != len(self.epoch):
+                raise ValueError(
+                    f"columns: expected {len(self.epoch)} values in {name!r} as in epoch, got {len(values)}"
+                )
 
 
 def rows(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | None = None) -> list[Row]:
@@ -82,45 +137,6 @@ def machine(stored: Sequence[Stored]) -> dict[str, str]:
             if name != "command" and value is not None and str(value) not in found.setdefault(name, []):
                 found[name].append(str(value))
     return {name: ", ".join(values) for name, values in found.items() if values}
-
-
-def as_json(page: Page, stored: Sequence[Stored], report: Folder) -> dict[str, Any]:
-    """A page for programs: shares 0…1, a row a method, and the runs behind it."""
-    found = []
-    for row in page.rows:
-        s = summary.summarise(row)
-        stats = {"test_error": s.test, "train_error": s.train, "gap": s.gap}
-        found.append(
-            {
-                "label": row.label,
-                **{
-                    name: {"mean": stat.mean / 100, "sd": stat.sd / 100, "n": stat.n}
-                    for name, stat in stats.items()
-                },
-                "seconds_per_epoch": s.seconds.mean,
-                "parameters": row.parameters,
-                "status": list(row.status),
-            }
-        )
-    return {
-        "title": page.title,
-        "finding": " ".join(sentences(page)),
-        "rows": found,
-        "runs": [{"folder": str(run.folder), "config": run.config, "result": run.result} for run in stored],
-        "references": [dataclasses.asdict(reference) for reference in page.references],
-        "notes": list(page.notes),
-        "settings": dict(page.settings),
-        "command": page.command,
-        "report": str(report),
-    }
-
-
-def sentences(page: Page) -> list[str]:
-    """What was learned: on the test error, on the gap."""
-    if page.headline:
-        return [page.headline]
-    found = [summary.finding(page.rows, page.baseline), summary.gap_finding(page.rows, page.baseline)]
-    return [text for text in found if text]
 
 
 def _number(value: float | None) -> float:

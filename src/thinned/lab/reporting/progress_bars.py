@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from thinned.lab.reporting.wording import time_text
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -61,13 +63,6 @@ def summary(run: Stored) -> str:
     if result["train_error"] is not None:
         errors += f"training error {100 * result['train_error']:.2f} %, "
     return f"{name}: {errors}{run.seconds:.1f} s"
-
-
-def time_text(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class Lines(Progress):

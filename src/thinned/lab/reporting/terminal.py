@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from thinned.lab.reporting import from_runs
-from thinned.lab.reporting.page import Page, table_text
+from thinned.lab.reporting.from_runs import Row
+from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.progress_bars import Bars, Line, Lines, Progress
+from thinned.lab.reporting.summary import best, summarise
+from thinned.lab.reporting.wording import number, seconds_text, seeds_text, stat_text
+from thinned.lab.storage.remote import Folder
+from thinned.lab.storage.run import Stored
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
@@ -35,8 +41,39 @@ def show(page: Page, remarks: Sequence[str]) -> None:
         table(reference.columns, reference.rows, reference.caption)
     if page.rows:
         console.print(table_text(page.rows))
-    for text in [*remarks, *from_runs.sentences(page)]:
+    for text in [*remarks, *page.sentences()]:
         console.print(text, markup=False, highlight=False)
+
+
+def table_text(rows: Sequence[Row]) -> Table:
+    """The report's table for the terminal: best figures bold, runs that did not finish named."""
+    every = [summarise(row) for row in rows]
+    caption = f"errors in %, {seeds_text(every)}; gap in points"
+    table = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("\nmethod", overflow="fold")
+    for head in ("test\nerror", "training\nerror", "\ngap", "seconds\nan epoch", "\nparameters"):
+        table.add_column(head, justify="right", no_wrap=True)
+    columns = [
+        [stat_text(s.test) for s in every],
+        [stat_text(s.train) for s in every],
+        [number(s.gap.mean) for s in every],
+        [seconds_text(s.seconds.mean) for s in every],
+    ]
+    bold = [
+        best([s.test.mean for s in every], [number(s.test.mean) for s in every]),
+        [False] * len(every),
+        best([abs(s.gap.mean) for s in every], columns[2]),
+        best([s.seconds.mean for s in every], columns[3]),
+    ]
+    for i, s in enumerate(every):
+        cells = [
+            Text(column[i], style="bold" if b[i] else "") for column, b in zip(columns, bold, strict=True)
+        ]
+        name = Text(s.label)
+        if s.note:
+            name.append(f"\n{s.note}", style="red")
+        table.add_row(name, *cells, Text(f"{s.parameters:,}"))
+    return table
 
 
 def progress(line: Line | None, quiet: bool) -> Progress:
@@ -49,3 +86,34 @@ def print_json(found: Any) -> None:
     """JSON on stdout; NaN becomes null."""
     found = json.loads(json.dumps(found), parse_constant=lambda name: None)
     print(json.dumps(found, indent=2, ensure_ascii=False))
+
+
+def as_json(page: Page, stored: Sequence[Stored], report: Folder) -> dict[str, Any]:
+    """A page for programs: shares 0…1, a row a method, and the runs behind it."""
+    found = []
+    for row in page.rows:
+        s = summarise(row)
+        stats = {"test_error": s.test, "train_error": s.train, "gap": s.gap}
+        found.append(
+            {
+                "label": row.label,
+                **{
+                    name: {"mean": stat.mean / 100, "sd": stat.sd / 100, "n": stat.n}
+                    for name, stat in stats.items()
+                },
+                "seconds_per_epoch": s.seconds.mean,
+                "parameters": row.parameters,
+                "status": list(row.status),
+            }
+        )
+    return {
+        "title": page.title,
+        "finding": " ".join(page.sentences()),
+        "rows": found,
+        "runs": [{"folder": str(run.folder), "config": run.config, "result": run.result} for run in stored],
+        "references": [dataclasses.asdict(reference) for reference in page.references],
+        "notes": list(page.notes),
+        "settings": dict(page.settings),
+        "command": page.command,
+        "report": str(report),
+    }

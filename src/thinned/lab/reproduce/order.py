@@ -14,7 +14,6 @@ from thinned.kernels import cores
 from thinned.lab import choices, experiments
 from thinned.lab.errors import LabError
 from thinned.lab.grids.experiment import Experiment
-from thinned.lab.reporting.from_runs import sentences
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reproduce import results_page as results
 from thinned.lab.storage.record import Record
@@ -165,7 +164,7 @@ def train(
     known = Record.load(out)
 
     def learned(done: Sequence[Stored]) -> str:
-        return " ".join(sentences(experiment.page(known, done))[:1])
+        return " ".join(experiment.page(known, done).sentences()[:1])
 
     if "left out" in known.settings:
         progress.note(f"left out: {known.settings['left out']}")

@@ -10,8 +10,7 @@ from typing import Any
 
 from thinned.lab import experiments
 from thinned.lab.grids.experiment import BUDGETS
-from thinned.lab.reporting.progress_bars import time_text
-from thinned.lab.reporting.summary import plural
+from thinned.lab.reporting.wording import plural, time_text
 from thinned.lab.reproduce.order import ROOT, Order, estimate
 from thinned.lab.storage.record import RECORD
 from thinned.lab.storage.remote import Folder

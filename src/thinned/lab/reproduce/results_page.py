@@ -13,11 +13,10 @@ from thinned import _files
 from thinned.lab import choices, experiments
 from thinned.lab.errors import LabError
 from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
-from thinned.lab.reporting import page as report
-from thinned.lab.reporting.from_runs import sentences
+from thinned.lab.reporting import html
 from thinned.lab.reporting.page import Page
-from thinned.lab.reporting.progress_bars import time_text
-from thinned.lab.reporting.summary import Stat, number, plural, stat_text
+from thinned.lab.reporting.summary import Stat
+from thinned.lab.reporting.wording import number, plural, stat_text, time_text
 from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
@@ -93,7 +92,7 @@ def _told(folder: Folder, name: str, page: Page) -> dict[str, Any]:
             file.write(figure.svg.encode() if figure.svg else figure.png)
         pictures.append({"file": file_name, "title": figure.title, "caption": figure.caption})
     return {
-        "finding": " ".join(sentences(page)[:1]),
+        "finding": " ".join(page.sentences()[:1]),
         "notes": list(page.notes),
         "pictures": pictures,
         "tables": [asdict(table) for table in page.references if table.columns[0] != "system"],
@@ -139,24 +138,24 @@ def write_index(root: Folder) -> Folder | None:
     found = []
     for folder in sorted(path.parent for path in root.glob(f"*/{RECORD}")):
         record = Record.load(folder)
-        if record.kind not in experiments.names() or not (folder / report.NAME).exists():
+        if record.kind not in experiments.names() or not (folder / html.NAME).exists():
             continue
         experiment, stored = experiments.load(record.kind), record.stored(folder)
         found.append(
             {
-                "link": f"{folder.name}/{report.NAME}",
+                "link": f"{folder.name}/{html.NAME}",
                 "name": record.kind,
                 "budget": record.budget,
                 "done": sum(run.status == "done" for run in stored),
                 "runs": len(record.runs),
-                "told": " ".join(sentences(experiment.page(record, stored))),
+                "told": " ".join(experiment.page(record, stored).sentences()),
                 "summary": experiment.summary,
             }
         )
     if not found:
         return None
     path = root / "index.html"
-    _files.write_text(path, report.templates().get_template("index.html.j2").render(experiments=found))
+    _files.write_text(path, html.templates().get_template("index.html.j2").render(experiments=found))
     return path
 
 

@@ -1,0 +1,124 @@
+"""`report.html`: a page as one self-contained document."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from thinned import _files
+from thinned.lab.reporting import curves as charts
+from thinned.lab.reporting.from_runs import Series
+from thinned.lab.reporting.page import Page
+from thinned.lab.reporting.summary import Summary, best, summarise
+from thinned.lab.reporting.wording import finding, gap_finding, number, plural, seconds_text, seeds_text
+from thinned.lab.storage.remote import Folder
+
+NAME = "report.html"
+
+
+def render(out_dir: Folder, page: Page) -> Folder:
+    """Write `page` as `out_dir/report.html`, whole or not at all; the same page, the same bytes."""
+    path = out_dir / NAME
+    _files.write_text(path, html(page, out_dir.as_posix()))
+    return path
+
+
+def html(page: Page, folder: str = ".") -> str:
+    """The page as one HTML document that requests nothing from anywhere."""
+    every = [summarise(row) for row in page.rows]
+    styles = _styles([row.label for row in page.rows], page.baseline)
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            page=page,
+            summaries=every,
+            styles=styles,
+            bold=_bold(every),
+            seeds=seeds_text(every),
+            finding=page.headline or finding(page.rows, page.baseline),
+            gap_finding="" if page.headline else gap_finding(page.rows, page.baseline),
+            gaps=charts.gaps(every, styles, page.baseline),
+            pictures=_pictures(page, styles),
+            rebuild=f"thinned report {shlex.quote(page.rebuild or folder)}",
+            charts=charts,
+        )
+    )
+
+
+def _styles(labels: Sequence[str], baseline: str) -> dict[str, int]:
+    """A style number a method, the same in every picture: 0 for the baseline, 1, 2, … for the others."""
+    others = [label for label in labels if label != baseline]
+    return {label: 0 if label == baseline else 1 + others.index(label) for label in labels}
+
+
+def _bold(every: Sequence[Summary]) -> dict[str, list[bool]]:
+    """Which rows have the best test error, gap and time."""
+    return {
+        "test": best([s.test.mean for s in every], [number(s.test.mean) for s in every]),
+        "gap": best([abs(s.gap.mean) for s in every], [number(s.gap.mean) for s in every]),
+        "seconds": best([s.seconds.mean for s in every], [seconds_text(s.seconds.mean) for s in every]),
+    }
+
+
+def _pictures(page: Page, styles: Mapping[str, int]) -> list[tuple[str, str, charts.CurvePicture]]:
+    """The curves: (name, unit, picture), error first."""
+    loss = "train_loss" if any("train_loss" in s.columns for s in page.series) else "loss"
+    found = []
+    for name, unit, columns, factor in (
+        ("Error", "%", ("train_error", "test_error"), 100.0),
+        ("Loss", "", (loss, "test_loss"), 1.0),
+    ):
+        train, test = (
+            {label: _runs(page.series, label, column, factor) for label in styles} for column in columns
+        )
+        picture = charts.curves(train, test, styles)
+        if picture is not None:
+            found.append((name, unit, picture))
+    return found
+
+
+def _runs(series: Sequence[Series], label: str, column: str, factor: float) -> dict[int, charts.Run]:
+    """{seed: (epochs, values)} of one method's column."""
+    return {
+        s.seed: (s.epoch, [factor * v for v in s.columns[column]])
+        for s in series
+        if s.label == label and column in s.columns
+    }
+
+
+def templates() -> jinja2.Environment:
+    """The pages' templates, with the filters that they use."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters.update(number=number, seconds=seconds_text, tied=_tied, shorten=_shorten, pc=_pc, px=_px)
+    env.globals.update(plural=plural)
+    return env
+
+
+def _tied(text: str) -> str:
+    """Numbers stay on one line with their % and ±."""
+    return re.sub(r" (?=%|±|points\b)|(?<=±) ", "\N{NO-BREAK SPACE}", text)
+
+
+def _shorten(text: str, most: int = 20) -> str:
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def _pc(share: float) -> Markup:
+    """A place 0…1 as a percentage for SVG."""
+    return Markup(f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%")
+
+
+def _px(value: float) -> Markup:
+    return Markup(f"{value:.1f}".rstrip("0").rstrip("."))

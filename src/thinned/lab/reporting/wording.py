@@ -1,0 +1,147 @@
+"""Figures, times and counts as text, and what a comparison found, in sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from thinned.lab.reporting.from_runs import Row
+from thinned.lab.reporting.summary import BASELINE, Stat, Summary, summarise
+
+
+def plural(n: int, word: str) -> str:
+    """`1 seed`, `5 seeds`."""
+    return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
+
+
+def seconds_text(value: float) -> str:
+    """Seconds with three digits: 0.0123, 1.23, 123; "–" for none."""
+    if not math.isfinite(value):
+        return "–"
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:#.3g}" if value >= 1e-4 else f"{value:.1e}"
+
+
+def number(value: float) -> str:
+    """A figure in % or points with two decimals, a true minus, "–" for none."""
+    return f"{value + 0.0:.2f}".replace("-", "−") if math.isfinite(value) else "–"
+
+
+def stat_text(stat: Stat) -> str:
+    """`1.42 ± 0.05`, without ± for one seed."""
+    return number(stat.mean) + (f" ± {number(stat.sd)}" if math.isfinite(stat.sd) else "")
+
+
+def time_text(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def seeds_text(summaries: Sequence[Summary]) -> str:
+    """`mean ± s.d., 5 seeds`, `1 seed`, or with the smallest and largest number where rows differ."""
+    counts = sorted({s.seeds for s in summaries}) or [0]
+    seeds = plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return f"mean ± s.d., {seeds}" if any(s.test.n > 1 for s in summaries) else seeds
+
+
+def finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
+    """One sentence: which row has the lowest test error, against `baseline`, and whether it beats the spread.
+
+    The spread is the larger of the two rows' standard deviations over seeds. Runs that did not finish do
+    not count, and are named.
+    """
+    every = [summarise(row) for row in rows]
+    ended = [s for s in every if s.finished]
+    lost = [s for s in every if s.note]
+    if not every:
+        return "There are no runs to compare."
+    if not ended:
+        return "No run finished: " + ", ".join(f"{s.label} {s.note}" for s in lost) + "."
+    base = next((s for s in ended if s.label == baseline), None)
+    others = [s for s in ended if s is not base]
+    if not others or len(ended) == 1:
+        only = ended[0]
+        text = f"{only.label} has a test error of {stat_text(only.test)} %, with nothing to compare it with"
+    else:
+        first = min(others, key=lambda s: s.test.mean)
+        if base is None:
+            second = min((s for s in others if s is not first), key=lambda s: s.test.mean)
+            text = _lower(first, second, ", the next best")
+        elif first.test.mean < base.test.mean:
+            text = _lower(first, base)
+        else:
+            text = _not_lower(first, base)
+    tail = "; not counted: " + ", ".join(f"{s.label} ({s.note})" for s in lost) if lost else ""
+    return text + tail + "."
+
+
+def _lower(a: Summary, b: Summary, which: str = "") -> str:
+    """`a` has the lowest error, against `b`."""
+    difference = b.test.mean - a.test.mean
+    if difference == 0:
+        return f"{a.label} and {b.label} share the lowest test error, {number(a.test.mean)} %"
+    share = 100 * difference / b.test.mean
+    relative = f"{share:.0f} %" if share >= 1 else "less than 1 %"
+    return (
+        f"{a.label} has the lowest test error: {number(a.test.mean)} % against {number(b.test.mean)} % for "
+        f"{b.label}{which}, which is {_points(_shown(b.test, a.test))} or, in relative terms, {relative} "
+        f"lower; {_against_spread(a, b, difference)}"
+    )
+
+
+def _not_lower(a: Summary, base: Summary) -> str:
+    """Nothing is better than the baseline; `a` comes closest."""
+    difference = a.test.mean - base.test.mean
+    start = f"No method has a lower test error than {base.label}, {number(base.test.mean)} %"
+    if difference == 0:
+        return f"{start}: {a.label} has the same"
+    share = 100 * difference / base.test.mean if base.test.mean > 0 else math.inf
+    relative = f" or, in relative terms, {share:.0f} %" if 1 <= share < math.inf else ""
+    return (
+        f"{start}: {a.label} comes closest with {number(a.test.mean)} %, {_points(_shown(a.test, base.test))}"
+        f"{relative} higher; {_against_spread(a, base, difference)}"
+    )
+
+
+def _against_spread(a: Summary, b: Summary, difference: float) -> str:
+    sds = [s.test.sd for s in (a, b) if math.isfinite(s.test.sd)]
+    if not sds:
+        return "with one seed each, whether this is chance cannot be told"
+    most = f"up to {number(max(sds))}" if max(sds) >= 0.005 else "under 0.01"
+    spread = f"the spread over seeds (standard deviation {most} points)"
+    if difference > max(sds):
+        return f"the difference is larger than {spread}"
+    return f"the difference is not larger than {spread}, so it may be chance"
+
+
+def gap_finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
+    """One sentence on the gap between training and test error: the smallest, and the baseline's; or ""."""
+    ended = [s for s in map(summarise, rows) if s.finished and math.isfinite(s.gap.mean)]
+    if len(ended) < 2:
+        return ""
+    low, high = (f(ended, key=lambda s: abs(s.gap.mean)) for f in (min, max))
+    other = next((s for s in ended if s.label == baseline and s is not low), high)
+    if number(low.gap.mean) == number(other.gap.mean):
+        return ""
+    sds = [s.gap.sd for s in (low, other) if math.isfinite(s.gap.sd)]
+    within = (
+        ", within the spread over seeds"
+        if sds and abs(other.gap.mean) - abs(low.gap.mean) <= max(sds)
+        else ""
+    )
+    return (
+        f"The gap between training and test error is smallest for {low.label}: {number(low.gap.mean)} points "
+        f"against {number(other.gap.mean)} for {other.label}{within}."
+    )
+
+
+def _shown(a: Stat, b: Stat) -> float:
+    """`a` less `b` as a reader of the rounded figures would reckon it."""
+    return round(round(a.mean, 2) - round(b.mean, 2), 2)
+
+
+def _points(value: float) -> str:
+    return f"{number(value)} points" if value >= 0.005 else "less than 0.01 points"
