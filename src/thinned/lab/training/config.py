@@ -9,7 +9,7 @@ from typing import Any
 from thinned import _checks
 from thinned.activations import COMPARED
 from thinned.lab import choices
-from thinned.lab.training.learning_rate import SCHEDULES
+from thinned.lab.training.learning_rate import SCHEDULES, rate
 
 VERSION = 2  # of the training code: raised when the same configuration would give another result
 
@@ -102,6 +102,10 @@ class Config:
         if self.precision != "32" and self.dtype != "float32":
             raise ValueError(f"precision {self.precision} needs the dtype float32, got {self.dtype!r}")
         self._forget_what_has_no_effect()
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of step 0 … steps − 1 of this run."""
+        return rate(step, steps, lr=self.lr, schedule=self.schedule, decay=self.decay)
 
     def _forget_what_has_no_effect(self) -> None:
         """Settings without effect get one value, so that equal runs have equal names."""

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from thinned.lab.training.config import Config
 
 WARM_UP = 0.03  # share of the training in which the "linear" rate rises
 
@@ -45,7 +41,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 
 
-def rate(config: Config, step: int, steps: int) -> float:
+def rate(step: int, steps: int, *, lr: float, schedule: str, decay: float) -> float:
     """The learning rate of step 0 … steps − 1, taken in the middle of the step."""
-    schedule = SCHEDULES[config.schedule]((step + 0.5) / steps)
-    return config.lr * schedule / (1.0 + config.decay * step)
+    return lr * SCHEDULES[schedule]((step + 0.5) / steps) / (1.0 + decay * step)

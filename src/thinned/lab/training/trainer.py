@@ -20,7 +20,6 @@ from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import COLUMNS, Arrays, Checkpoint, History, Run
 from thinned.lab.training import fabric, networks
 from thinned.lab.training.config import Config
-from thinned.lab.training.learning_rate import rate
 
 EVALUATED = 10_000  # training examples, at most, behind train_error and train_loss of each epoch
 BLOCK = 1_000  # examples in one evaluation pass
@@ -150,7 +149,7 @@ class Trainer:
 
     def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
         """One update; returns the mean loss of the batch and the number of errors in it, both before."""
-        self.optimizer.lr = rate(self.config, step, self.config.epochs * self.steps)
+        self.optimizer.lr = self.config.rate(step, self.config.epochs * self.steps)
         with np.errstate(over="ignore", invalid="ignore"):  # judged by the loss
             scores = networks.training_pass(self.net, x, self.mask_key, step)
             targets = self.targets(x, y)
