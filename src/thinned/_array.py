@@ -1,34 +1,253 @@
-"""The one "NumPy or torch?" switch. torch is looked up only where the caller brought a tensor."""
+"""NumPy or torch? A class a library, a method an operation; the functions below find it by an array's type.
+
+Nothing is imported here but NumPy: a type of torch exists only once the caller has imported torch. A third
+library takes one more class in `BACKENDS`. Without the methods about memory no compiled kernel takes its
+arrays: masks come from NumPy, and everything else from its own operations.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 
+class Backend:
+    """A library's arrays. A subclass has a method for each function of this module that asks `of`."""
+
+    package: ClassVar[str]  # whose import brings its types
+    name: ClassVar[str]  # an array, in messages
+
+    def owns(self, kind: type) -> bool:
+        raise NotImplementedError
+
+    def home(self, x: Any) -> str:
+        return self.name
+
+    def is_floating(self, x: Any) -> bool:
+        return "float" in str(x.dtype)
+
+    # Memory that our kernels read and write: none, unless a subclass says otherwise.
+
+    def on_cpu(self, x: Any) -> bool:
+        return False
+
+    def is_flat(self, x: Any) -> bool:
+        return False
+
+    def threads(self) -> int | None:
+        return None
+
+    def strided(self, y: Any, like: Any) -> Any:
+        return y
+
+
+class NumPy(Backend):
+    package, name = "numpy", "a NumPy array"
+
+    def owns(self, kind: type) -> bool:
+        return issubclass(kind, np.ndarray)
+
+    def is_floating(self, x: Any) -> bool:
+        return bool(x.dtype.kind == "f")
+
+    def from_numpy(self, array: np.ndarray, like: Any) -> Any:
+        return array
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(x)
+
+    def on_cpu(self, x: Any) -> bool:
+        return True
+
+    def is_flat(self, x: Any) -> bool:
+        return bool(x.flags.c_contiguous)
+
+    def address(self, x: Any) -> int:
+        return int(x.ctypes.data)
+
+    def view(self, x: Any) -> np.ndarray:
+        return np.asarray(x)
+
+    def memory(self, x: Any) -> np.ndarray:
+        return np.require(x, requirements=("C_CONTIGUOUS", "ALIGNED"))
+
+    def from_memory(self, y: np.ndarray, like: Any) -> Any:
+        return y
+
+    def empty(self, shape: tuple[int, ...], like: Any) -> Any:
+        return np.empty(shape, like.dtype)
+
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        return np.zeros(shape, like.dtype)
+
+    def widen(self, x: Any) -> Any:
+        return x.astype(np.promote_types(x.dtype, np.float32), copy=False)
+
+    def cast(self, y: Any, like: Any) -> Any:
+        with np.errstate(over="ignore"):
+            return np.asarray(y, like.dtype)
+
+    def scalar(self, value: float, like: Any) -> Any:
+        return like.dtype.type(value)
+
+    def where(self, kept: np.ndarray, x: Any, other: Any) -> Any:
+        return np.where(kept, x, x.dtype.type(other) if np.isscalar(other) else other)
+
+    def exp(self, x: Any) -> Any:
+        return np.exp(x)
+
+    def log(self, x: Any) -> Any:
+        return np.log(x)
+
+    def sqrt(self, x: Any) -> Any:
+        return np.sqrt(x)
+
+    def sigmoid(self, x: Any) -> Any:
+        y = np.exp(np.minimum(x, 0))  # e^min(x, 0)/(1 + e^−|x|): exponents are ≤ 0
+        below = np.abs(x)
+        np.negative(below, out=below)
+        np.exp(below, out=below)
+        below += 1
+        y /= below
+        return y
+
+    def softplus(self, x: Any) -> Any:
+        return np.logaddexp(x, x.dtype.type(0))
+
+    def normal_cdf(self, x: Any) -> Any:
+        density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)  # Abramowitz and Stegun 1964, 26.2.17
+        t = 1.0 / (1.0 + 0.2316419 * np.abs(x))
+        terms = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)
+        above = density * np.polyval((*terms[::-1], 0.0), t)
+        return np.where(x < 0, above, 1.0 - above)
+
+    def linear(self, x: Any, weight: Any, bias: Any) -> Any:
+        y = self.widen(x) @ self.widen(weight).T
+        return self.cast(y if bias is None else y + self.widen(bias), x)
+
+
+class Torch(Backend):
+    package, name = "torch", "a torch tensor"
+
+    def __init__(self) -> None:
+        import torch
+
+        self.torch = torch
+
+    def owns(self, kind: type) -> bool:
+        return issubclass(kind, self.torch.Tensor)
+
+    def home(self, x: Any) -> str:
+        return f"{self.name} on {x.device}"
+
+    def is_floating(self, x: Any) -> bool:
+        return bool(x.is_floating_point())
+
+    def from_numpy(self, array: np.ndarray, like: Any) -> Any:
+        return self.torch.from_numpy(array).to(like.device)
+
+    def to_numpy(self, x: Any) -> np.ndarray:
+        return np.asarray(self.widen(x.detach()).cpu().numpy())
+
+    def on_cpu(self, x: Any) -> bool:
+        return bool(x.device.type == "cpu")
+
+    def is_flat(self, x: Any) -> bool:
+        return bool(x.device.type == "cpu" and x.is_contiguous())
+
+    def address(self, x: Any) -> int:
+        return int(x.data_ptr())
+
+    def view(self, x: Any) -> np.ndarray:
+        return np.asarray(x.detach().numpy())
+
+    def memory(self, x: Any) -> np.ndarray:
+        x = x.detach().resolve_neg()
+        x = (x.view(self.torch.int16) if x.dtype == self.torch.bfloat16 else x).numpy()
+        return np.require(x, requirements=("C_CONTIGUOUS", "ALIGNED"))
+
+    def from_memory(self, y: np.ndarray, like: Any) -> Any:
+        return self.torch.from_numpy(y).view(like.dtype)
+
+    def strided(self, y: Any, like: Any) -> Any:
+        if y.is_contiguous() and like.is_contiguous():
+            return y
+        return self.torch.empty_like(like).copy_(y)
+
+    def threads(self) -> int | None:
+        return -self.torch.get_num_threads()
+
+    def empty(self, shape: tuple[int, ...], like: Any) -> Any:
+        return like.new_empty(shape)
+
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        return like.new_zeros(shape)
+
+    def widen(self, x: Any) -> Any:
+        return x.to(self.torch.promote_types(x.dtype, self.torch.float32))
+
+    def cast(self, y: Any, like: Any) -> Any:
+        return y.to(like.dtype)
+
+    def scalar(self, value: float, like: Any) -> Any:
+        return value
+
+    def where(self, kept: np.ndarray, x: Any, other: Any) -> Any:
+        return self.torch.where(to_like(kept, x), x, other)
+
+    def exp(self, x: Any) -> Any:
+        return x.exp()
+
+    def log(self, x: Any) -> Any:
+        return x.log()
+
+    def sqrt(self, x: Any) -> Any:
+        return x.masked_fill(x == 0, 1.0).sqrt().masked_fill(x == 0, 0.0)
+
+    def sigmoid(self, x: Any) -> Any:
+        return x.sigmoid()
+
+    def softplus(self, x: Any) -> Any:
+        return self.torch.logaddexp(x, x.new_zeros(()))
+
+    def normal_cdf(self, x: Any) -> Any:
+        return 0.5 * (1.0 + (x * math.sqrt(0.5)).erf())
+
+    def linear(self, x: Any, weight: Any, bias: Any) -> Any:
+        return self.torch.nn.functional.linear(x, weight, bias)
+
+
+BACKENDS: list[type[Backend]] = [NumPy, Torch]
+_NUMPY = NumPy()
+_found: dict[type, Backend] = {}  # by the types of arrays met so far
+
+
+def of(x: Any) -> Any:
+    """The back end of an array; NumPy's for anything else, such as a number."""
+    return _found.get(type(x)) or _find(type(x)) or _NUMPY
+
+
+def _find(kind: type) -> Backend | None:
+    """The back end that owns a type, if there is one."""
+    for backend in BACKENDS:
+        if backend.package in sys.modules and (one := backend()).owns(kind):
+            return _found.setdefault(kind, one)
+    return None
+
+
 def is_torch(x: Any) -> bool:
-    """Whether ``x`` is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
+    """Whether ``x`` is a torch tensor."""
+    return type(of(x)) is Torch
 
 
 def array(name: str, x: Any) -> Any:
     """``x`` itself: a NumPy array or torch tensor, of any dtype."""
-    if not is_torch(x) and not isinstance(x, np.ndarray):
+    if type(x) not in _found and _find(type(x)) is None:
         raise TypeError(f"{name} must be a NumPy array or a torch tensor, got {type(x).__name__}")
     return x
-
-
-def is_floating(x: Any) -> bool:
-    """Whether ``x`` holds floating-point numbers."""
-    return bool(x.is_floating_point()) if is_torch(x) else x.dtype.kind == "f"
-
-
-def is_integer(x: Any) -> bool:
-    """Whether ``x`` holds integers; bool is none."""
-    return not str(x.dtype).endswith("bool") and "int" in str(x.dtype)
 
 
 def floating(name: str, x: Any) -> Any:
@@ -40,18 +259,52 @@ def floating(name: str, x: Any) -> Any:
 
 def same_kind(name: str, value: Any, other: str, x: Any) -> Any:
     """``value`` itself: NumPy where ``x`` is, or a tensor on the device of ``x``; ``other`` names ``x``."""
-    array(name, value)
-    ours, theirs = _home(value), _home(x)
+    ours, theirs = of(array(name, value)).home(value), of(x).home(x)
     if ours != theirs:
         raise TypeError(f"{name} must be {theirs}, as {other} is, got {ours}")
     return value
 
 
+def is_floating(x: Any) -> bool:
+    """Whether ``x`` holds floating-point numbers."""
+    return bool(of(x).is_floating(x))
+
+
+def is_integer(x: Any) -> bool:
+    """Whether ``x`` holds integers; bool is none."""
+    return not str(x.dtype).endswith("bool") and "int" in str(x.dtype)
+
+
 def to_like(array: np.ndarray, like: Any) -> Any:
-    """``array`` as a torch tensor on the device of ``like`` where that is a tensor, else itself."""
-    if not is_torch(like):
-        return array
-    return sys.modules["torch"].from_numpy(array).to(like.device)
+    """``array`` as an array of the library of ``like``, on its device."""
+    return of(like).from_numpy(array, like)
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    """``x`` as a NumPy array, without its gradient; a tensor's half becomes single."""
+    found: np.ndarray = of(x).to_numpy(x)
+    return found
+
+
+def on_cpu(x: Any) -> bool:
+    """Whether our kernels can reach the memory of ``x``."""
+    return bool(of(x).on_cpu(x))
+
+
+def is_flat(x: Any) -> bool:
+    """Whether ``x`` lies in the CPU's memory, in C order without gaps."""
+    return bool(of(x).is_flat(x))
+
+
+def address(x: Any) -> int:
+    """Where the first element of ``x`` lies, which is on the CPU."""
+    return int(of(x).address(x))
+
+
+def view(x: Any) -> np.ndarray:
+    """The memory of ``x``, which is on the CPU, as a NumPy array without gradient. No copy."""
+    found: np.ndarray = of(x).view(x)
+    return found
 
 
 def memory(x: Any) -> np.ndarray:
@@ -59,117 +312,94 @@ def memory(x: Any) -> np.ndarray:
 
     A copy only where x is strided.
     """
-    if is_torch(x):
-        torch = sys.modules["torch"]
-        x = x.detach().resolve_neg()
-        x = (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
-    return np.require(x, requirements=("C_CONTIGUOUS", "ALIGNED"))
+    found: np.ndarray = of(x).memory(x)
+    return found
 
 
 def from_memory(y: np.ndarray, like: Any) -> Any:
-    """What `memory` gives, as a tensor in the dtype of ``like`` where that is one."""
-    return sys.modules["torch"].from_numpy(y).view(like.dtype) if is_torch(like) else y
+    """The inverse of `memory`: a tensor in the dtype of ``like`` where that is one."""
+    return of(like).from_memory(y, like)
 
 
 def strided(y: Any, like: Any) -> Any:
-    """``y``, in the strides of ``like`` where that is a tensor, as torch's own functions keep them."""
-    if not is_torch(like) or (y.is_contiguous() and like.is_contiguous()):
-        return y
-    return sys.modules["torch"].empty_like(like).copy_(y)
+    """``y``, in the strides of ``like`` where that is a tensor: torch's own functions keep them."""
+    return of(like).strided(y, like)
 
 
 def threads(x: Any) -> int | None:
-    """The threads that torch's user wants, where ``x`` is a tensor; negative: they are torch's own."""
-    return -sys.modules["torch"].get_num_threads() if is_torch(x) else None
+    """Minus torch's number of threads for a tensor, as the kernels take torch's own team; else None."""
+    count: int | None = of(x).threads()
+    return count
 
 
-def widen(x: Any) -> Any:
-    """``x`` in single precision where it is in half, else itself."""
-    if is_torch(x):
-        torch = sys.modules["torch"]
-        return x.to(torch.promote_types(x.dtype, torch.float32))
-    return x.astype(np.promote_types(x.dtype, np.float32), copy=False)
-
-
-def cast(y: Any, like: Any) -> Any:
-    """``y`` in the dtype of ``like``."""
-    if is_torch(y):
-        return y.to(like.dtype)
-    with np.errstate(over="ignore"):
-        return np.asarray(y, like.dtype)
-
-
-def times(x: Any, factor: np.ndarray | float, shift: float = 0.0) -> Any:
-    """``x·factor``, plus ``shift``, in the dtype of ``x``; half is computed in single and rounded once."""
-    wide = widen(x)
-    if isinstance(factor, np.ndarray):
-        factor = cast(to_like(factor, x), wide)
-    elif not is_torch(x):
-        factor = wide.dtype.type(factor)
-    with np.errstate(over="ignore", invalid="ignore"):  # in units that are dropped, too
-        y = wide * factor
-        return cast(y if shift == 0.0 else y + shift, x)
-
-
-def where(kept: np.ndarray, x: Any, other: Any) -> Any:
-    """``x`` where kept, else ``other``: a number, or an array like ``x``. It selects: no NaN passes."""
-    if is_torch(x):
-        return sys.modules["torch"].where(to_like(kept, x), x, other)
-    return np.where(kept, x, x.dtype.type(other) if np.isscalar(other) else other)
-
-
-def sqrt(x: Any) -> Any:
-    """√x, with gradient 0 at 0."""
-    if not is_torch(x):
-        return np.sqrt(x)
-    return x.masked_fill(x == 0, 1.0).sqrt().masked_fill(x == 0, 0.0)
-
-
-def log(x: Any) -> Any:
-    """ln x."""
-    return x.log() if is_torch(x) else np.log(x)
-
-
-def sigmoid(x: Any) -> Any:
-    """1/(1 + e⁻ˣ), the logistic function; never overflows."""
-    if is_torch(x):
-        return x.sigmoid()
-    y = np.exp(np.minimum(x, 0))  # e^min(x, 0)/(1 + e^−|x|): exponents are ≤ 0
-    below = np.abs(x)
-    np.negative(below, out=below)
-    np.exp(below, out=below)
-    below += 1
-    y /= below
-    return y
-
-
-def softplus(x: Any) -> Any:
-    """ln(1 + eˣ); never overflows."""
-    return (
-        sys.modules["torch"].logaddexp(x, x.new_zeros(()))
-        if is_torch(x)
-        else np.logaddexp(x, x.dtype.type(0))
-    )
+def empty(shape: tuple[int, ...], like: Any) -> Any:
+    """An array of that shape without values, in the dtype and on the device of ``like``."""
+    return of(like).empty(shape, like)
 
 
 def zeros(shape: tuple[int, ...], like: Any) -> Any:
     """Zeros of that shape, in the dtype and on the device of ``like``."""
-    return like.new_zeros(shape) if is_torch(like) else np.zeros(shape, like.dtype)
+    return of(like).zeros(shape, like)
+
+
+def widen(x: Any) -> Any:
+    """``x`` in single precision where it is in half, else itself."""
+    return of(x).widen(x)
+
+
+def cast(y: Any, like: Any) -> Any:
+    """``y`` in the dtype of ``like``."""
+    return of(y).cast(y, like)
+
+
+def times(x: Any, factor: np.ndarray | float, shift: float = 0.0) -> Any:
+    """``x·factor``, plus ``shift``, in the dtype of ``x``; half is computed in single and rounded once."""
+    backend = of(x)
+    wide = backend.widen(x)
+    if isinstance(factor, np.ndarray):
+        factor = backend.cast(backend.from_numpy(factor, x), wide)
+    else:
+        factor = backend.scalar(factor, wide)
+    with np.errstate(over="ignore", invalid="ignore"):  # in units that are dropped, too
+        y = wide * factor
+        return backend.cast(y if shift == 0.0 else y + shift, x)
+
+
+def where(kept: np.ndarray, x: Any, other: Any) -> Any:
+    """``x`` where kept, else ``other``: a number, or an array like ``x``. It selects: no NaN passes."""
+    return of(x).where(kept, x, other)
+
+
+def exp(x: Any) -> Any:
+    """eˣ."""
+    return of(x).exp(x)
+
+
+def log(x: Any) -> Any:
+    """ln x."""
+    return of(x).log(x)
+
+
+def sqrt(x: Any) -> Any:
+    """√x; a tensor's gradient is 0 at 0."""
+    return of(x).sqrt(x)
+
+
+def sigmoid(x: Any) -> Any:
+    """1/(1 + e⁻ˣ), the logistic function; never overflows."""
+    return of(x).sigmoid(x)
+
+
+def softplus(x: Any) -> Any:
+    """ln(1 + eˣ); never overflows."""
+    return of(x).softplus(x)
+
+
+def normal_cdf(x: Any) -> Any:
+    """Φ(x) of the standard normal distribution; of NumPy arrays, which have no erf, good to 8·10⁻⁸."""
+    return of(x).normal_cdf(x)
 
 
 def linear(x: Any, weight: Any, bias: Any = None) -> Any:
-    """X Wᵀ + b, in the dtype of ``x``; half is summed in single."""
-    if is_torch(x):
-        return sys.modules["torch"].nn.functional.linear(x, weight, bias)
-    y = widen(x) @ widen(weight).T
-    return cast(y if bias is None else y + widen(bias), x)
-
-
-def to_numpy(x: Any) -> np.ndarray:
-    """``x`` as a NumPy array, without its gradient; half becomes single."""
-    return np.asarray(widen(x.detach()).cpu().numpy() if is_torch(x) else x)
-
-
-def _home(x: Any) -> str:
-    """Where ``x`` lives, in words."""
-    return f"a torch tensor on {x.device}" if is_torch(x) else "a NumPy array"
+    """X Wᵀ + b, in the dtype of ``x``; NumPy's half is summed in single."""
+    return of(x).linear(x, weight, bias)

@@ -216,8 +216,7 @@ def workers(n: int) -> int:
 
 def native(x: Any) -> bool:
     """Whether the extension takes x: memory of this machine, in a dtype that it knows."""
-    here = not _array.is_torch(x) or x.device.type == "cpu"
-    return here and str(x.dtype).removeprefix("torch.") in DTYPES and extension() is not None
+    return _array.on_cpu(x) and str(x.dtype).removeprefix("torch.") in DTYPES and extension() is not None
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:

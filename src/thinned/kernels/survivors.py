@@ -67,12 +67,12 @@ def compact_shape(shape: tuple[int, ...], rows: Indices | None, cols: Indices | 
 def take(w: Any, rows: Indices | None = None, cols: Indices | None = None, out: Any = None) -> Any:
     """The survivors of w, in ``out`` where that is given."""
     if out is None:
-        out = _empty(compact_shape(tuple(w.shape), rows, cols), w)
+        out = _array.empty(compact_shape(tuple(w.shape), rows, cols), w)
     cpu = _native((w, out), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = w[_index(rows, cols, w)]
     elif out.shape[0]:
-        cpu.take(_at(w), _at(out), _part(w, rows, cols), w.dtype.itemsize, _workers(w))
+        cpu.take(_array.address(w), _array.address(out), _part(w, rows, cols), w.dtype.itemsize, _workers(w))
     return out
 
 
@@ -85,13 +85,19 @@ def place(
 ) -> Any:
     """An array of that shape: the survivors in their places, zeros elsewhere."""
     if out is None:
-        out = _empty(shape, compact)
+        out = _array.empty(shape, compact)
     cpu = _native((compact, out), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = 0.0
         out[_index(rows, cols, out)] = compact
     else:
-        cpu.place(_at(compact), _at(out), _part(out, rows, cols), out.dtype.itemsize, _workers(out))
+        cpu.place(
+            _array.address(compact),
+            _array.address(out),
+            _part(out, rows, cols),
+            out.dtype.itemsize,
+            _workers(out),
+        )
     return out
 
 
@@ -123,10 +129,21 @@ def sgd(
     cpu = _native((w, g) if v is None else (w, v, g))
     if cpu is not None:
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
-        moments = 0 if v is None else _at(v)
-        cpu.sgd(_at(w), moments, _at(g), part, w.dtype.itemsize, lr, momentum, nesterov, *rates, _workers(w))
+        moments = 0 if v is None else _array.address(v)
+        cpu.sgd(
+            _array.address(w),
+            moments,
+            _array.address(g),
+            part,
+            w.dtype.itemsize,
+            lr,
+            momentum,
+            nesterov,
+            *rates,
+            _workers(w),
+        )
         return
-    w, v, g = _plain(w), None if v is None else _plain(v), _plain(g)
+    w, v, g = _array.view(w), None if v is None else _array.view(v), _array.view(g)
     if v is None and not penalty:
         w[_index(rows, cols, w)] -= g * lr
         return
@@ -164,10 +181,10 @@ def adam(
     if cpu is not None:
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
         rests = (1 - betas[0], 1 - betas[1])
-        arrays = (_at(w), _at(m), _at(v), _at(g))
+        arrays = (_array.address(w), _array.address(m), _array.address(v), _array.address(g))
         cpu.adam(*arrays, part, w.dtype.itemsize, *betas, *rests, rate, small, *rates, _workers(w))
         return
-    w, m, v, g = map(_plain, (w, m, v, g))
+    w, m, v, g = map(_array.view, (w, m, v, g))
     for block, grad in _blocks(w, g, rows, cols, penalty):
         m[block] *= betas[0]
         m[block] += grad * (1 - betas[0])
@@ -180,9 +197,9 @@ def clip(w: Any, rows: Indices | None, bound: float) -> None:
     """w ← w·min(1, c/‖w‖) in place, for each row w that survives; norms in double precision."""
     cpu = _native((w,))
     if cpu is not None:
-        cpu.clip(_at(w), _part(w, rows, None), w.dtype.itemsize, bound, _workers(w))
+        cpu.clip(_array.address(w), _part(w, rows, None), w.dtype.itemsize, bound, _workers(w))
         return
-    w = _plain(w)
+    w = _array.view(w)
     flat = w.reshape(len(w), math.prod(w.shape[1:]))
     for block in row_blocks(flat):
         chosen = block if rows is None else rows[(block.start <= rows) & (rows < block.stop)]
@@ -195,14 +212,9 @@ def clip(w: Any, rows: Indices | None, bound: float) -> None:
 def _native(arrays: tuple[Any, ...], sizes: tuple[int, ...] = (4, 8)) -> ModuleType | None:
     """The extension, where it can take these arrays: of one dtype, contiguous, in the CPU's memory."""
     dtype = arrays[0].dtype
-    if not all(x.dtype == dtype and _is_flat(x) for x in arrays) or dtype.itemsize not in sizes:
+    if not all(x.dtype == dtype and _array.is_flat(x) for x in arrays) or dtype.itemsize not in sizes:
         return None
     return kernels.extension()
-
-
-def _at(x: Any) -> int:
-    """The address of an array's first element."""
-    return int(x.data_ptr() if _array.is_torch(x) else x.ctypes.data)
 
 
 def _part(w: Any, rows: Indices | None, cols: Indices | None) -> tuple[int, int, int, int, int, int, int]:
@@ -223,23 +235,6 @@ def _part(w: Any, rows: Indices | None, cols: Indices | None) -> tuple[int, int,
 def _workers(x: Any) -> int:
     """Threads: torch's for a tensor, ours for an array."""
     return _array.threads(x) or kernels.threads()
-
-
-def _empty(shape: tuple[int, ...], like: Any) -> Any:
-    """Room of that shape, in the dtype and on the device of ``like``."""
-    return like.new_empty(shape) if _array.is_torch(like) else np.empty(shape, like.dtype)
-
-
-def _is_flat(x: Any) -> bool:
-    """Whether ``x`` lies in the CPU's memory, in C order without gaps."""
-    if _array.is_torch(x):
-        return bool(x.device.type == "cpu" and x.is_contiguous())
-    return bool(x.flags.c_contiguous)
-
-
-def _plain(x: Any) -> Any:
-    """A tensor's memory as an array."""
-    return x.detach().numpy() if _array.is_torch(x) else x
 
 
 def _index(rows: Indices | None, cols: Indices | None, like: Any) -> Any:
