@@ -74,14 +74,14 @@ def test_halve_is_the_sources_rule_at_300_epochs():
     ours = config(lr=lr, schedule="halve", epochs=300)
     for epoch in range(300):  # the source halves after epochs 50, 100, 150 and 200
         for step in (epoch * steps, (epoch + 1) * steps - 1):
-            assert ours.rate(step, 300 * steps) == pytest.approx(lr, rel=1e-12), epoch
+            assert ours.learning_rate(step, 300 * steps) == pytest.approx(lr, rel=1e-12), epoch
         if epoch % 50 == 49 and epoch < 200:
             lr /= 2
 
 
 def test_decay_is_adams():
     ours = config(lr=0.05, decay=5e-5, schedule="constant", optimizer="adam")
-    assert ours.rate(9_999, 10_001) == pytest.approx(
+    assert ours.learning_rate(9_999, 10_001) == pytest.approx(
         0.03333444448148271, rel=1e-12
     )  # as the source prints it
     net, theirs = Linear(1, 1, key=Key(0), dtype=np.float64), Adam(0.05, decay=5e-5)
@@ -89,7 +89,7 @@ def test_decay_is_adams():
     net.grads["weight"][:] = 1.0
     theirs.t = 0
     theirs.step(net)
-    assert before - net.params["weight"] == pytest.approx(ours.rate(0, 10_001), rel=1e-6)
+    assert before - net.params["weight"] == pytest.approx(ours.learning_rate(0, 10_001), rel=1e-6)
 
 
 @pytest.mark.parametrize(

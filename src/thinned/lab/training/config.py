@@ -103,7 +103,7 @@ class Config:
             raise ValueError(f"precision {self.precision} needs the dtype float32, got {self.dtype!r}")
         self._forget_what_has_no_effect()
 
-    def rate(self, step: int, steps: int) -> float:
+    def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of step 0 … steps − 1 of this run."""
         return rate(step, steps, lr=self.lr, schedule=self.schedule, decay=self.decay)
 

@@ -149,7 +149,7 @@ class Trainer:
 
     def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
         """One update; returns the mean loss of the batch and the number of errors in it, both before."""
-        self.optimizer.lr = self.config.rate(step, self.config.epochs * self.steps)
+        self.optimizer.lr = self.config.learning_rate(step, self.config.epochs * self.steps)
         with np.errstate(over="ignore", invalid="ignore"):  # judged by the loss
             scores = networks.training_pass(self.net, x, self.mask_key, step)
             targets = self.targets(x, y)
