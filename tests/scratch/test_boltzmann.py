@@ -464,9 +464,9 @@ def test_a_network_begins_as_the_bottom_up_pass(kind):
     same = mlp((5, 4, 3, 10), key=Key(1), drop=None, activation="sigmoid", **F64)
     last = list(same.children)[-1]
     assert np.array_equal(net.get_params()[f"{last}.weight"], same.get_params()[f"{last}.weight"])
-    with pytest.raises(ValueError, match=r"5-4-3.* came 5-4-2-10"):
+    with pytest.raises(ValueError, match=r"5-4-3.* got 5-4-2-10"):
         machine.initialise(mlp((5, 4, 2, 10), key=Key(1), drop=None))
-    with pytest.raises(ValueError, match="came none"):
+    with pytest.raises(ValueError, match="got none"):
         machine.initialise(Sequential(Dropout(0.5)))
     with pytest.raises(TypeError, match="net must be"):
         machine.initialise(Linear(5, 4, key=Key(0)))
@@ -504,25 +504,25 @@ def test_torch_tensors_take_the_same_path(torch, dtype):
 def test_errors_say_what_came():
     machine, x = rbm(), bars()
     cases: list[tuple[type[Exception], str, Any]] = [
-        (ValueError, r"x: expected values in \[0, 1\].*came 0 … 255.*rescale", lambda: fit(255 * x)),
-        (ValueError, "came nan", lambda: fit(np.full((3, 9), math.nan))),
-        (ValueError, r"x: expected shape \(N, 9\).*came \(14, 3, 3\)", lambda: fit(x.reshape(14, 3, 3))),
+        (ValueError, r"x must be in \[0, 1\].*got 0 … 255.*rescale", lambda: fit(255 * x)),
+        (ValueError, "got nan", lambda: fit(np.full((3, 9), math.nan))),
+        (ValueError, r"x must have shape \(N, 9\).*got \(14, 3, 3\)", lambda: fit(x.reshape(14, 3, 3))),
         (ValueError, "at least one example", lambda: fit(x[:0])),
         (TypeError, "x must hold floating-point numbers, got dtype int64", lambda: fit(x.astype(int))),
         (TypeError, "x must be a NumPy array or a torch tensor, got list", lambda: fit(x.tolist())),
         (TypeError, "key must be a thinned.Key", lambda: RBM(9, 4, key=Key(0)).fit(x, key=1)),
         (ValueError, "lr must be finite and greater than 0", lambda: fit(x, lr=0)),
         (ValueError, "k must be at least 1", lambda: fit(x, k=0)),
-        (ValueError, r"h: expected shape \(N, 3\)", lambda: machine.down(np.zeros((2, 4)))),
-        (ValueError, r"v: expected shape \(N, 4\)", lambda: machine.free_energy(np.zeros((2, 3)))),
+        (ValueError, r"h must have shape \(N, 3\)", lambda: machine.down(np.zeros((2, 4)))),
+        (ValueError, r"v must have shape \(N, 4\)", lambda: machine.free_energy(np.zeros((2, 3)))),
         (ValueError, "n_hidden must be at least 1", lambda: RBM(9, 0, key=Key(0))),
-        (ValueError, r"sizes: expected \(n_visible, \*hidden\), came \(9,\)", lambda: DBN((9,), key=Key(0))),
+        (ValueError, r"sizes must be \(n_visible, \*hidden\), got \(9,\)", lambda: DBN((9,), key=Key(0))),
         (ValueError, "copies", lambda: RBM(9, 4, key=Key(0), copies=(1,))),
         (TypeError, "key must be a thinned.Key", lambda: DBM((9, 4), key=0)),
         (TypeError, "key must be a thinned.Key", lambda: machine.gibbs(np.zeros((2, 4)), 3)),
-        (ValueError, "state: expected a list of 4 arrays.*came ndarray", lambda: dbm().gibbs(x, Key(0))),
-        (ValueError, "came 2 of them", lambda: dbm().bound(dbm(3, 2).mean_field(np.zeros((2, 3))))),
-        (ValueError, r"state\[1\]: expected shape \(N, 2\)", lambda: dbm().energy([x[:, :3]] * 4)),
+        (ValueError, "state must be a list of 4 arrays.*got ndarray", lambda: dbm().gibbs(x, Key(0))),
+        (ValueError, "got 2 of them", lambda: dbm().bound(dbm(3, 2).mean_field(np.zeros((2, 3))))),
+        (ValueError, r"state\[1\] must have shape \(N, 2\)", lambda: dbm().energy([x[:, :3]] * 4)),
         (NotImplementedError, "to_mlp", lambda: machine.backward(np.zeros((2, 3)))),
         (FloatingPointError, r"after epoch \d; lower lr", lambda: fit(x, lr=1e30)),
     ]  # fmt: skip

@@ -175,7 +175,7 @@ def test_backward_checks_that_forward_was_and_the_shape(name: str) -> None:
         fresh.backward(random("x", N, 4))
     if not isinstance(layer, SpatialDropout):  # linear: any gradient will do
         layer.forward(x, Key(1))
-        with pytest.raises(ValueError, match=r"grad: expected shape .* as of the last forward pass, came"):
+        with pytest.raises(ValueError, match=r"grad must have shape .* as in the last forward pass, got"):
             layer.backward(random("x", 7, 7))
 
 
@@ -560,7 +560,7 @@ def test_set_params_checks_buffers() -> None:
     held = net.children["1"].buffers["running_mean"]
     with pytest.raises(ValueError, match=r"missing 1\.running_var, unknown none"):
         net.set_params({name: array for name, array in params.items() if name != "1.running_var"})
-    with pytest.raises(ValueError, match=r"1.running_mean'\]: expected shape \(16,\), came \(3,\)"):
+    with pytest.raises(ValueError, match=r"1.running_mean'\] must have shape \(16,\), got \(3,\)"):
         net.set_params({**params, "1.running_mean": np.zeros(3)})
     net.set_params({**params, "1.running_mean": np.ones(16)})
     assert net.children["1"].buffers["running_mean"] is held
@@ -626,10 +626,10 @@ def test_mlp_of_each_kind() -> None:
         (lambda: BatchNorm(0), ValueError, "channels must be at least 1, got 0"),
         (lambda: BatchNorm(6, eps=0), ValueError, "eps must be finite and greater than 0"),
         (lambda: BatchNorm(6, momentum=1.5), ValueError, r"momentum must be in \[0, 1\]"),
-        (lambda: BatchNorm(6, dtype=np.float16), ValueError, "dtype: expected float32 or float64"),
+        (lambda: BatchNorm(6, dtype=np.float16), ValueError, "dtype must be float32 or float64"),
         (lambda: GroupNorm(4, 6), ValueError, "channels must be a multiple of groups = 4, got 6"),
         (lambda: GroupNorm(0, 6), ValueError, "groups must be at least 1, got 0"),
-        (lambda: LayerNorm(()), ValueError, r"shape: expected at least one axis, came \(\)"),
+        (lambda: LayerNorm(()), ValueError, r"shape must have at least one axis, got \(\)"),
         (lambda: LayerNorm((6, 0)), ValueError, r"shape\[1\] must be at least 1, got 0"),
         (lambda: LayerNorm(6.5), TypeError, "shape must be a tuple of sizes"),  # type: ignore[arg-type]
         (
@@ -650,9 +650,9 @@ def test_bad_arguments(call: Callable[[], Any], error: type[Exception], message:
 
 
 FLAT_6, SPATIAL_6, BATCH_32 = (
-    r"x: expected shape \(N, 6\), came",
-    r"x: expected shape \(N, 6, \*spatial\), came",
-    r"x: expected shape \(\*batch, 3, 2\), came",
+    r"x must have shape \(N, 6\), got",
+    r"x must have shape \(N, 6, \*spatial\), got",
+    r"x must have shape \(\*batch, 3, 2\), got",
 )
 
 
@@ -666,8 +666,8 @@ FLAT_6, SPATIAL_6, BATCH_32 = (
         (GroupNorm(2, 6), np.zeros((2, 5, 3)), ValueError, SPATIAL_6 + r" \(2, 5, 3\)"),
         (LayerNorm((3, 2)), np.zeros((3, 3)), ValueError, BATCH_32 + r" \(3, 3\)"),
         (LayerNorm((3, 2)), np.zeros(2), ValueError, BATCH_32 + r" \(2,\)"),
-        (BatchNorm(6), np.zeros((2, 6), int), TypeError, "x: expected floating-point numbers"),
-        (LayerNorm(6), [[0.0] * 6], TypeError, "x: expected a NumPy array, came list"),
+        (BatchNorm(6), np.zeros((2, 6), int), TypeError, "x must hold floating-point numbers"),
+        (LayerNorm(6), [[0.0] * 6], TypeError, "x must be a NumPy array, got list"),
         (SpatialDropout(), np.zeros(6), ValueError, r"^x must"),
         (SpatialDropout(), np.zeros((2, 6, 2), int), TypeError, r"^x must"),
     ],

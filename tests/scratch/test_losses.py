@@ -112,10 +112,10 @@ def test_backward_needs_forward(name: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "error", "message"),
     [
-        (np.ones(3), ValueError, r"weights: expected shape \(5,\)"),
-        (np.zeros(N), ValueError, "weights: expected numbers of at least 0, not all 0"),
-        (np.array([1.0, -1.0, 1, 1, 1]), ValueError, "weights: expected numbers of at least 0"),
-        (np.ones(N, int), TypeError, "weights: expected floating-point numbers"),
+        (np.ones(3), ValueError, r"weights must have shape \(5,\)"),
+        (np.zeros(N), ValueError, "weights must be at least 0, and not all 0"),
+        (np.array([1.0, -1.0, 1, 1, 1]), ValueError, "weights must be at least 0"),
+        (np.ones(N, int), TypeError, "weights must hold floating-point numbers"),
     ],
 )
 @EACH
@@ -128,7 +128,7 @@ def test_bad_weights(name: str, weights: Any, error: type[Exception], message: s
 @pytest.mark.parametrize("name", ["logistic", "squared"])
 def test_bad_shapes(name: str) -> None:
     make, targets = LOSSES[name]
-    with pytest.raises(ValueError, match=r"expected shape \(N, K\), N and K at least 1, came \(5,\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(N, K\), N and K at least 1, got \(5,\)"):
         make().forward(random("x", N), targets)
-    with pytest.raises(ValueError, match=r"targets: expected shape \(5, 3\)"):
+    with pytest.raises(ValueError, match=r"targets must have shape \(5, 3\)"):
         make().forward(random("x", N, 3), targets)

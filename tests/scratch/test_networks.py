@@ -341,10 +341,10 @@ def test_get_and_set_params() -> None:
         (
             lambda p: p.update({"fc3.bias": np.zeros(3)}),
             ValueError,
-            r"fc3.bias'\]: expected shape \(4,\), came \(3,\)",
+            r"fc3.bias'\] must have shape \(4,\), got \(3,\)",
         ),
         (lambda p: p.update({"fc3.bias": np.zeros(4, int)}), TypeError, "fc3.bias.*floating-point.*int64"),
-        (lambda p: p.update({"fc3.bias": [0.0] * 4}), TypeError, "fc3.bias.*NumPy array, came list"),
+        (lambda p: p.update({"fc3.bias": [0.0] * 4}), TypeError, "fc3.bias.*NumPy array, got list"),
     ],
 )
 def test_set_params_takes_all_or_nothing(
@@ -504,10 +504,10 @@ def test_optimizer_state_of_another_network() -> None:
     layer.grads["weight"][...] = 1.0
     before = layer.params["weight"].copy()
     sgd.load({"t": np.array(1), "velocity.weight": np.zeros((1, 2)), "velocity.bias": np.zeros(5)})
-    with pytest.raises(ValueError, match=r"velocity.bias'\]: expected \(1,\) float64, came \(5,\) float64"):
+    with pytest.raises(ValueError, match=r"velocity.bias'\] must be \(1,\) float64, got \(5,\) float64"):
         sgd.step(layer)
     sgd.load({"t": np.array(1), "velocity.weight": np.zeros((1, 2))})
-    with pytest.raises(ValueError, match="came none"):
+    with pytest.raises(ValueError, match="got none"):
         sgd.step(layer)
     np.testing.assert_array_equal(layer.params["weight"], before)  # nothing is half done
 
@@ -559,7 +559,9 @@ def test_files_that_are_no_parameters(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"net\.npz"):
         load_params(path)
     np.savez(path, x_train=np.zeros((2, 2), np.uint8))
-    with pytest.raises(ValueError, match=r"net\.npz: expected parameters, but 'x_train' holds uint8"):
+    with pytest.raises(
+        ValueError, match=r"net\.npz must hold parameters, got uint8, not floats, in 'x_train'"
+    ):
         load_params(path)
 
 
@@ -580,14 +582,14 @@ def test_files_that_are_no_parameters(tmp_path: Path) -> None:
         (
             lambda: ThreeLayerNet(6, 3, 3, 2, key=Key(0), nesterov=True),
             ValueError,
-            "nesterov: expected momentum > 0",
+            "nesterov must be False without momentum",
         ),
         (lambda: ThreeLayerNet(6, 3, 3, 2, key=0), TypeError, r"key must be a thinned.Key.*got 0 \(int\)"),  # type: ignore[arg-type]
         (lambda: mlp((6, 0, 2), key=Key(0), drop=None), ValueError, r"sizes\[1\] must be at least 1, got 0"),
         (
             lambda: mlp((6,), key=Key(0), drop=None),
             ValueError,
-            r"sizes: expected \(n_in, \*hidden, n_out\), came \(6,\)",
+            r"sizes must be \(n_in, \*hidden, n_out\), got \(6,\)",
         ),
         (
             lambda: mlp((6, 2), key=Key(0), drop=None, activation="swish"),
@@ -605,7 +607,7 @@ def test_files_that_are_no_parameters(tmp_path: Path) -> None:
         (
             lambda: Linear(2, 3, key=Key(0), dtype=int),
             ValueError,
-            "dtype: expected float32 or float64, came int64",
+            "dtype must be float32 or float64, got int64",
         ),
         (lambda: Dropout(50), ValueError, r"p must be in \[0, 1\], got 50"),
         (lambda: Dropout(math.nan), ValueError, "p must be a number, got nan"),
@@ -613,8 +615,8 @@ def test_files_that_are_no_parameters(tmp_path: Path) -> None:
         (lambda: Dropout(0.5, "both"), ValueError, "rescale must be one of 'train', 'test'"),
         (lambda: Dropout(0.5).forward(random("x", 2, 3), 0), TypeError, "key must be a thinned.Key"),  # type: ignore[arg-type]
         (lambda: three_layers().forward(random("x", 2, 6), 7), TypeError, "key must be a thinned.Key"),  # type: ignore[arg-type]
-        (lambda: Sequential(ReLU, ReLU()), TypeError, "layer 0: expected a thinned.scratch.Layer, came type"),  # type: ignore[arg-type]
-        (lambda: Sequential(*[ReLU()] * 2), ValueError, "expected each layer once"),
+        (lambda: Sequential(ReLU, ReLU()), TypeError, "layer 0 must be a thinned.scratch.Layer, got type"),  # type: ignore[arg-type]
+        (lambda: Sequential(*[ReLU()] * 2), ValueError, "must hold each layer once"),
         (lambda: SGD(-1), ValueError, "lr must be finite and at least 0"),
         (lambda: SGD(0.1, momentum=1.0), ValueError, r"momentum must be in \[0, 1\), got 1"),
         (lambda: Adam(0.1, beta2=1.5), ValueError, r"beta2 must be in \[0, 1\)"),
@@ -628,17 +630,17 @@ def test_bad_arguments(call: Callable[[], Any], error: type[Exception], message:
 
 def test_bad_shapes_and_types() -> None:
     net = mlp((784, 4, 3), key=Key(0), drop=Dropout)
-    with pytest.raises(ValueError, match=r"x: expected shape \(N, 784\), came \(5, 64\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 784\), got \(5, 64\)"):
         net.forward(random("x", 5, 64))
-    with pytest.raises(ValueError, match=r"x: expected shape \(N, 784\), came \(784,\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 784\), got \(784,\)"):
         net.predict(random("x", 784))
-    with pytest.raises(TypeError, match="x: expected floating-point numbers, came dtype uint8"):
+    with pytest.raises(TypeError, match="x must hold floating-point numbers, got dtype uint8"):
         net.forward(np.zeros((5, 784), np.uint8))
-    with pytest.raises(TypeError, match="x: expected a NumPy array, came list"):
+    with pytest.raises(TypeError, match="x must be a NumPy array, got list"):
         net.forward([[0.0]])  # type: ignore[arg-type]
     net.forward(random("x", 5, 784))
     with pytest.raises(
-        ValueError, match=r"grad: expected shape \(5, 3\), as of the last forward pass, came \(5, 4\)"
+        ValueError, match=r"grad must have shape \(5, 3\), as in the last forward pass, got \(5, 4\)"
     ):
         net.backward(random("grad", 5, 4))
 
@@ -654,16 +656,16 @@ def test_bad_labels() -> None:
     with pytest.raises(RuntimeError, match="call forward first"):
         loss.backward()
     for labels, message in (
-        ([0, 1, 10], "labels: expected 0 to 9, came 10"),
-        ([0, -1, 9], "labels: expected 0 to 9, came -1"),
-        ([0, 1], r"labels: expected shape \(3,\), one a row of logits, came \(2,\)"),
+        ([0, 1, 10], "labels must be 0 to 9, got 10"),
+        ([0, -1, 9], "labels must be 0 to 9, got -1"),
+        ([0, 1], r"labels must have shape \(3,\), one for each row of logits, got \(2,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             loss.forward(logits, np.array(labels))
     for dtype in (float, bool):
-        with pytest.raises(TypeError, match="labels: expected integers"):
+        with pytest.raises(TypeError, match="labels must be integers"):
             loss.forward(logits, np.zeros(3, dtype))
-    with pytest.raises(ValueError, match=r"logits: expected shape \(N, K\)"):
+    with pytest.raises(ValueError, match=r"logits must have shape \(N, K\)"):
         loss.forward(logits[:0], np.zeros(0, int))
 
 

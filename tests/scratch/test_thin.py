@@ -274,11 +274,11 @@ def test_bad_arguments():
         Thin(net, 0)
     with pytest.raises(TypeError, match=r"key must be a thinned.Key"):
         Thin(net).forward(batch()[0], 3)
-    with pytest.raises(ValueError, match=r"x: expected shape \(N, 20\), came \(13, 19\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 20\), got \(13, 19\)"):
         Thin(net).forward(batch()[0][:, 1:], Key(0))
     with pytest.raises(RuntimeError, match="call forward first"):
         Thin(net).backward(np.ones((N, 5)))
     thin = Thin(net)
     thin.forward(batch()[0], Key(0))
-    with pytest.raises(ValueError, match=r"grad: expected shape \(13, 5\).*came \(13, 4\)"):
+    with pytest.raises(ValueError, match=r"grad must have shape \(13, 5\).*got \(13, 4\)"):
         thin.backward(np.ones((N, 4)))

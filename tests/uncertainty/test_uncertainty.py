@@ -751,7 +751,7 @@ def test_rejection_keeps_the_certain():
         ({"model": scratch.mlp((4, 3), key=Key(0), drop=None)}, ValueError, "nothing that drops"),
         ({"x": [[0.0] * 4]}, TypeError, "x must be a NumPy array or a torch tensor, got list"),
         ({"x": np.zeros((2, 4), int)}, TypeError, "must hold floating-point numbers"),
-        ({"x": np.zeros((2, 5), np.float32)}, ValueError, "expected shape"),
+        ({"x": np.zeros((2, 5), np.float32)}, ValueError, "must have shape"),
         ({"outputs": "probabilities"}, ValueError, "model must return probabilities, got numbers from"),
     ],
 )

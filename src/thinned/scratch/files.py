@@ -27,6 +27,6 @@ def load_params(path: str | os.PathLike[str]) -> dict[str, Array]:
     for name, array in params.items():
         if array.dtype.kind != "f":
             raise ValueError(
-                f"{os.fspath(path)}: expected parameters, but {name!r} holds {array.dtype}, not floats"
+                f"{os.fspath(path)} must hold parameters, got {array.dtype}, not floats, in {name!r}"
             )
     return params

@@ -23,10 +23,10 @@ Array = NDArray[Any]  # of float32 or float64
 def floats(name: str, value: Any, dtype: DTypeLike | None = None) -> Array:
     """``value`` as a floating-point array, in ``dtype`` where that is given."""
     if not isinstance(value, np.ndarray):
-        raise TypeError(f"{name}: expected a NumPy array, came {type(value).__name__}")
+        raise TypeError(f"{name} must be a NumPy array, got {type(value).__name__}")
     if value.dtype.kind != "f":
         raise TypeError(
-            f"{name}: expected floating-point numbers, came dtype {value.dtype}; convert them first"
+            f"{name} must hold floating-point numbers, got dtype {value.dtype}; convert them first"
         )
     return value if dtype is None else value.astype(dtype, copy=False)
 
@@ -35,7 +35,7 @@ def table(name: str, value: Any, columns: int, dtype: DTypeLike | None = None) -
     """``value`` as an ``(N, columns)`` floating-point array."""
     value = floats(name, value, dtype)
     if value.ndim != 2 or value.shape[1] != columns:
-        raise ValueError(f"{name}: expected shape (N, {columns}), came {value.shape}")
+        raise ValueError(f"{name} must have shape (N, {columns}), got {value.shape}")
     return value
 
 
@@ -43,7 +43,7 @@ def same_shape(name: str, value: Any, shape: tuple[int, ...]) -> Array:
     """``value`` as a floating-point array of that shape: the gradient by an array that went forward."""
     value = floats(name, value)
     if value.shape != shape:
-        raise ValueError(f"{name}: expected shape {shape}, as of the last forward pass, came {value.shape}")
+        raise ValueError(f"{name} must have shape {shape}, as in the last forward pass, got {value.shape}")
     return value
 
 
@@ -79,7 +79,7 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """float32 or float64."""
     result = np.dtype(dtype)
     if result not in (np.float32, np.float64):
-        raise ValueError(f"dtype: expected float32 or float64, came {result}")
+        raise ValueError(f"dtype must be float32 or float64, got {result}")
     return result
 
 

@@ -36,7 +36,7 @@ class Loss:
         weights = same_shape("weights", weights, losses.shape)
         total = float(weights.sum(dtype=np.float64))
         if not total > 0 or weights.min() < 0:
-            raise ValueError("weights: expected numbers of at least 0, not all 0, came others")
+            raise ValueError("weights must be at least 0, and not all 0, got others")
         self._shares = weights / total
         return float(np.vdot(self._shares, losses))
 
@@ -69,7 +69,7 @@ class SoftmaxCrossEntropy(Loss):
         labels = shares(labels, logits) if labels.ndim == 2 else check_labels(labels, *logits.shape)
         with np.errstate(invalid="ignore"):  # ∞ − ∞: NaN, and so is the loss
             y = logits - logits.max(axis=1, keepdims=True)  # the largest exponent is 0
-        score = _expected(y, labels)
+        score = _score(y, labels)
         np.exp(y, out=y)
         total = y.sum(axis=1, keepdims=True)
         y /= total
@@ -130,7 +130,7 @@ class SquaredError(Loss):
         return self._weighed(self._error.copy())
 
 
-def _expected(y: Array, labels: NDArray[Any]) -> Array:
+def _score(y: Array, labels: NDArray[Any]) -> Array:
     """Σ_k t[n, k] y[n, k]; where t is 0, so is the term, also for y = −∞."""
     if labels.ndim == 1:
         return y[np.arange(len(y)), labels]
@@ -141,7 +141,7 @@ def outputs(name: str, value: Any) -> Array:
     """``value`` as a floating-point array (N, K), neither of them 0."""
     value = floats(name, value)
     if value.ndim != 2 or 0 in value.shape:
-        raise ValueError(f"{name}: expected shape (N, K), N and K at least 1, came {value.shape}")
+        raise ValueError(f"{name} must have shape (N, K), N and K at least 1, got {value.shape}")
     return value
 
 
@@ -149,12 +149,12 @@ def check_labels(labels: Any, n: int, classes: int) -> NDArray[Any]:
     """``labels`` as ``(n,)`` integers in [0, classes)."""
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"labels: expected integers, came dtype {labels.dtype}")
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}")
     if labels.shape != (n,):
-        raise ValueError(f"labels: expected shape ({n},), one a row of logits, came {labels.shape}")
+        raise ValueError(f"labels must have shape ({n},), one for each row of logits, got {labels.shape}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
-        raise ValueError(f"labels: expected 0 to {classes - 1}, came {low if low < 0 else high}")
+        raise ValueError(f"labels must be 0 to {classes - 1}, got {low if low < 0 else high}")
     return labels
 
 
@@ -165,7 +165,7 @@ def shares(labels: NDArray[Any], logits: Array) -> Array:
     rounding = labels.shape[1] * float(np.finfo(labels.dtype).eps)
     if not (labels.min() >= 0 and worst <= rounding):
         raise ValueError(
-            f"labels: expected shares of at least 0 with the sum 1 in each row, came {labels.min():g} as the "
+            f"labels must be shares of at least 0 with the sum 1 in each row, got {labels.min():g} as the "
             f"least and sums up to {worst:g} from 1"
         )
     return labels.astype(logits.dtype, copy=False)

@@ -32,11 +32,9 @@ class Network(Layer):
         super().__init__()
         for name, layer in children.items():
             if not isinstance(layer, Layer):
-                raise TypeError(
-                    f"layer {name}: expected a thinned.scratch.Layer, came {type(layer).__name__}"
-                )
+                raise TypeError(f"layer {name} must be a thinned.scratch.Layer, got {type(layer).__name__}")
         if len({id(layer) for layer in children.values()}) < len(children):
-            raise ValueError("layers: expected each layer once; make a new one for each place")
+            raise ValueError("layers must hold each layer once, got one twice; make a new one for each place")
         self.children = dict(children)
 
     def child_keys(self, key: Key | None) -> dict[str, Key | None]:
@@ -108,13 +106,13 @@ class Network(Layer):
         missing, unknown = [n for n in own if n not in params], [n for n in params if n not in own]
         if missing or unknown:
             raise ValueError(
-                f"params: expected the names {_names(own)}; "
+                f"params must have the names {_names(own)}, got "
                 f"missing {_names(missing)}, unknown {_names(unknown)}"
             )
         for name, array in own.items():
-            came = floats(f"params[{name!r}]", params[name]).shape
-            if came != array.shape:
-                raise ValueError(f"params[{name!r}]: expected shape {array.shape}, came {came}")
+            shape = floats(f"params[{name!r}]", params[name]).shape
+            if shape != array.shape:
+                raise ValueError(f"params[{name!r}] must have shape {array.shape}, got {shape}")
         for name, array in own.items():
             array[...] = params[name]
 
@@ -225,7 +223,7 @@ def mlp(
     """
     sizes = [_checks.positive_int(f"sizes[{i}]", size) for i, size in enumerate(sizes)]
     if len(sizes) < 2:
-        raise ValueError(f"sizes: expected (n_in, *hidden, n_out), came {tuple(sizes)}")
+        raise ValueError(f"sizes must be (n_in, *hidden, n_out), got {tuple(sizes)}")
     p, input_p = _checks.probability("p", p), _checks.probability("input_p", input_p)
     key = is_key("key", key)
     unit = ACTIVATIONS[_checks.one_of("activation", activation, IN_NETWORKS)]

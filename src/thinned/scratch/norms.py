@@ -62,7 +62,7 @@ class Normalize(Layer):
         """``x`` as the layer takes it: here (N, C, *spatial)."""
         x = floats("x", x, self.dtype)
         if x.ndim < 2 or x.shape[1:2] != self.shape:
-            raise ValueError(f"x: expected shape (N, {self.shape[0]}, *spatial), came {x.shape}")
+            raise ValueError(f"x must have shape (N, {self.shape[0]}, *spatial), got {x.shape}")
         return x
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
@@ -253,7 +253,7 @@ class LayerNorm(Normalize):
     ) -> None:
         sizes = _checks.shape("shape", shape)
         if not sizes:
-            raise ValueError("shape: expected at least one axis, came ()")
+            raise ValueError("shape must have at least one axis, got ()")
         sizes = tuple(_checks.positive_int(f"shape[{i}]", size) for i, size in enumerate(sizes))
         super().__init__(sizes, eps=eps, affine=affine, dtype=dtype)
 
@@ -261,7 +261,7 @@ class LayerNorm(Normalize):
         """``x`` as (*batch, *shape)."""
         x = floats("x", x, self.dtype)
         if x.shape[-len(self.shape) :] != self.shape:
-            raise ValueError(f"x: expected shape (*batch, {', '.join(map(str, self.shape))}), came {x.shape}")
+            raise ValueError(f"x must have shape (*batch, {', '.join(map(str, self.shape))}), got {x.shape}")
         return x
 
     def axes(self, ndim: int) -> tuple[int, ...]:

@@ -46,14 +46,14 @@ class Optimizer:
     def load(self, state: Mapping[str, Array]) -> None:
         """Take over what `state` gave. Raises ValueError or TypeError where it is of another rule."""
         if "t" not in state:
-            raise ValueError("state: expected the step count 't', came none")
+            raise ValueError("state must have the step count 't', got none")
         t = _checks.integer("state['t']", np.asarray(state["t"])[()], 0)
         new = {}
         for name in state:
             if name != "t":
                 if name.split(".")[0] not in self.moments:
                     raise ValueError(
-                        f"state: {type(self).__name__} has no {name!r}; is it another optimizer's?"
+                        f"state must be of the same rule, got another's: {type(self).__name__} has no {name!r}"
                     )
                 new[name] = floats(f"state[{name!r}]", state[name]).copy()
         self.t, self._state = t, new
@@ -69,9 +69,9 @@ class Optimizer:
             self._state[full] = np.zeros_like(w)
         m = self._state.get(full)
         if m is None or m.shape != w.shape or m.dtype != w.dtype:
-            came = "none" if m is None else f"{m.shape} {m.dtype}"
+            found = "none" if m is None else f"{m.shape} {m.dtype}"
             raise ValueError(
-                f"state[{full!r}]: expected {w.shape} {w.dtype}, came {came}; one optimizer a network"
+                f"state[{full!r}] must be {w.shape} {w.dtype}, got {found}; make one optimizer a network"
             )
         return m
 
@@ -88,7 +88,7 @@ class SGD(Optimizer):
         self.momentum = _fraction("momentum", momentum)
         self.nesterov = bool(nesterov)
         if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: expected momentum > 0 with it, came momentum = 0")
+            raise ValueError("nesterov must be False without momentum, got True")
         self.moments = ("velocity",) if self.momentum else ()
 
     def _update(self, w: Array, g: CompactGradient, *moments: Array) -> None:

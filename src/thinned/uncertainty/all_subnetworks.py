@@ -137,8 +137,8 @@ def _allowed(sampler: ScratchSampler, given: Array, limit: int) -> list[Dropping
     """The layers that drop, where they make no more networks than ``limit``."""
     layers, limit = list(_dropping(sampler, given)), _checks.positive_int("limit", limit)
     if math.prod(layer.networks for layer in layers) > limit:
-        came = f"{' · '.join(map(str, layers))} of {sum(layer.n for layer in layers)} units"
-        raise ValueError(f"model must have at most limit = {limit} thinned networks, got {came}")
+        found = f"{' · '.join(map(str, layers))} of {sum(layer.n for layer in layers)} units"
+        raise ValueError(f"model must have at most limit = {limit} thinned networks, got {found}")
     return layers
 
 

@@ -161,10 +161,10 @@ class DBM(Machine):
     def _layers(self, state: State) -> State:
         """A new list of ``state``, which has an array (N, n_l) for each layer."""
         if not isinstance(state, (list, tuple)) or len(state) != len(self.sizes):
-            came = f"{len(state)} of them" if isinstance(state, (list, tuple)) else type(state).__name__
+            found = f"{len(state)} of them" if isinstance(state, (list, tuple)) else type(state).__name__
             raise ValueError(
-                f"state: expected a list of {len(self.sizes)} arrays, the visible layer first, as start and "
-                f"mean_field give it, came {came}"
+                f"state must be a list of {len(self.sizes)} arrays, the visible layer first, as start and "
+                f"mean_field give it, got {found}"
             )
         return [units(f"state[{i}]", h, n) for i, (h, n) in enumerate(zip(state, self.sizes, strict=True))]
 

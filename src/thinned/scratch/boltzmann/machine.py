@@ -44,7 +44,7 @@ def _uniform(shape: tuple[int, ...], key: Key) -> Array:
 def units(name: str, x: Any, n: int) -> Any:
     """``x`` itself: the states or probabilities of n units, (N, n) floating-point numbers."""
     if _array.floating(name, x).ndim != 2 or x.shape[1] != n:
-        raise ValueError(f"{name}: expected shape (N, {n}), a column a unit, came {tuple(x.shape)}")
+        raise ValueError(f"{name} must have shape (N, {n}), a column for each unit, got {tuple(x.shape)}")
     return x
 
 
@@ -78,11 +78,11 @@ class Initialises:
         if not isinstance(net, Network):
             raise TypeError(f"net must be a thinned.scratch.Network, got {type(net).__name__}")
         linear = list(_linear(net))
-        wanted, came = self.sizes, tuple(_sizes([layer for layer, _ in linear]))
-        if came[: len(wanted)] != wanted:
+        wanted, found = self.sizes, tuple(_sizes([layer for layer, _ in linear]))
+        if found[: len(wanted)] != wanted:
             raise ValueError(
-                f"net: expected linear layers that begin {'-'.join(map(str, wanted))}, as the machine's "
-                f"units, came {'-'.join(map(str, came)) or 'none'}"
+                f"net must have linear layers that begin {'-'.join(map(str, wanted))}, as the machine's "
+                f"units, got {'-'.join(map(str, found)) or 'none'}"
             )
         for (layer, keep), (weight, bias) in zip(linear, self.upward(), strict=False):
             layer.params["weight"][...] = weight / (keep or 1.0)
@@ -219,18 +219,18 @@ def layer_sizes(sizes: Sequence[int]) -> tuple[int, ...]:
     """Sizes of at least two layers."""
     found = tuple(_checks.positive_int(f"sizes[{i}]", size) for i, size in enumerate(sizes))
     if len(found) < 2:
-        raise ValueError(f"sizes: expected (n_visible, *hidden), came {found}")
+        raise ValueError(f"sizes must be (n_visible, *hidden), got {found}")
     return found
 
 
 def _probabilities(name: str, x: Any, n: int) -> Any:
     """``x`` itself: at least one row of n numbers in [0, 1]."""
     if not len(units(name, x, n)):
-        raise ValueError(f"{name}: expected at least one example, came shape {tuple(x.shape)}")
+        raise ValueError(f"{name} must have at least one example, got shape {tuple(x.shape)}")
     low, high = float(x.min()), float(x.max())
     if not 0.0 <= low <= high <= 1.0:
         raise ValueError(
-            f"{name}: expected values in [0, 1], probabilities of binary units, came {low:g} … {high:g}; "
+            f"{name} must be in [0, 1], probabilities of binary units, got {low:g} … {high:g}; "
             "rescale them first"
         )
     return x

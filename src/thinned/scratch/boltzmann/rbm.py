@@ -49,7 +49,7 @@ class RBM(Machine):
         self.sizes = self.n_visible, self.n_hidden
         self.copies = tuple(_checks.positive_int(f"copies[{i}]", n) for i, n in enumerate(copies))
         if len(self.copies) != 2:
-            raise ValueError(f"copies: expected (visible, hidden), came {copies}")
+            raise ValueError(f"copies must be (visible, hidden), got {copies}")
         self._make("weight", is_key("key", key), self.n_hidden, self.n_visible)
         self._make("visible", key, self.n_visible)
         self._make("hidden", key, self.n_hidden)
