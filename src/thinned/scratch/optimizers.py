@@ -53,7 +53,7 @@ class Optimizer:
             if name != "t":
                 if name.split(".")[0] not in self.moments:
                     raise ValueError(
-                        f"state must be of the same rule, got another's: {type(self).__name__} has no {name!r}"
+                        f"state must be of the same rule, got another: {type(self).__name__} has no {name!r}"
                     )
                 new[name] = floats(f"state[{name!r}]", state[name]).copy()
         self.t, self._state = t, new
