@@ -97,8 +97,8 @@ class Normalize(Layer):
         count = math.prod(view.shape[i] for i in axes)
         if count < 2:
             raise ValueError(
-                f"x must give {type(self).__name__} at least 2 values for each mean and variance, got {count} "
-                f"of shape {x.shape}"
+                f"x must give {type(self).__name__} at least 2 values for each mean, got {count} of "
+                f"shape {x.shape}"
             )
         mean = _mean(view, axes)
         return mean, _mean(np.square(view - mean), axes)
