@@ -17,11 +17,10 @@ from thinned import kernels
 from thinned.lab import bench
 from thinned.lab.bench import blocks, connect, elements, estimators, memory, predict, residual, thin
 from thinned.lab.bench.harness import measure, run, show
-from thinned.lab.bench.harness.measure import Case, Effort, Spread, contest
+from thinned.lab.bench.harness.measure import Effort
 from thinned.lab.errors import LabError
 
 TINY = Effort(seconds=0.0, rounds=3, few=1, patience=10.0)
-MACHINE = {"processor": "any", "cores": 2}
 
 
 @pytest.fixture
@@ -58,12 +57,6 @@ def small(monkeypatch):
     monkeypatch.setattr(estimators, "FEATURES", 5)
     monkeypatch.setattr(residual, "SHAPES", ((8, 3),))
     monkeypatch.setattr(memory, "peak_of", lambda label, passes: lambda: 1000.0)
-
-
-def case(goals, **others):
-    """A case of bytes, whose figures are known."""
-    works = {label: lambda value=value: value for label, value in {"ours": 10.0, **others}.items()}
-    return Case("sizes", "a row", "ours", works, goals, unit="B")
 
 
 @pytest.mark.parametrize("name", bench.NAMES)
@@ -104,58 +97,6 @@ def test_the_goals_name_contestants_that_are_there(small):
         assert set(c.goals) <= {*c.contestants, *blocks.PEERS}, c.group  # a peer may not be installed
 
 
-def test_contestants_take_turns_on_the_threads_of_the_case():
-    calls, threads = [], []
-    works = {label: lambda label=label: calls.append(label) for label in "abc"}
-    works["threads"] = lambda: threads.append((torch.get_num_threads(), kernels.threads()))
-    before = torch.get_num_threads()
-    result = contest(Case("turns", "", "a", works, threads=3), TINY)
-    assert set(threads) == {(3, 3)}
-    assert torch.get_num_threads() == before
-    assert {"a", "b", "c"} <= set(calls)
-    assert set(result.ratios) == {"b", "c", "threads"}
-
-
-def test_goals_are_judged_by_the_ratio():
-    result = contest(case({"half": 2.0, "more": 0.4}, half=5.0, more=20.0, none=0.0))
-    assert result.ratios["half"] == Spread(2.0, 2.0, 2.0)
-    assert result.ratios["none"].median == float("inf")
-    assert result.met("half")
-    assert not result.met("more")
-    assert show.verdict(result, "half") == "half ≤ 2: met"
-    assert show.verdict(result, "more") == "more ≤ 1/2.50: missed"
-    with pytest.raises(LabError, match="must return a number, got str"):
-        contest(case({}, wrong="x"))
-
-
-def test_the_quartiles_of_two_are_between_them():
-    assert Spread.of([1.0, 9.0]) == Spread(5.0, 3.0, 7.0)
-    assert Spread.of([2.0]) == Spread(2.0, 2.0, 2.0)
-
-
-@pytest.mark.parametrize(("few", "least"), [(None, 5), (2, 2)])
-def test_a_case_of_long_works_says_how_many_rounds(monkeypatch, few, least):
-    monkeypatch.setattr(measure, "LONG", 0.0)  # all works are long
-    calls = []
-    works = {"ours": lambda: calls.append(1), "other": lambda: None}
-    contest(Case("long", "", "ours", works, few=few), Effort(seconds=1e9, rounds=1, few=5, patience=-1.0))
-    assert len(calls) == 1 + least, "one to warm up"
-
-
-def test_figures_read_well():
-    seconds = [show.quantity(s, "s") for s in (0.0, 4.5e-10, 3.35e-5, 0.1587, 1.206)]
-    assert seconds == ["0 ps", "450 ps", "33.5 µs", "159 ms", "1.21 s"]
-    assert [show.quantity(b, "B") for b in (24, 1500, 411e6)] == ["24 B", "1.50 kB", "411 MB"]
-    assert [show.times(r) for r in (0.0, 1.0, 1.123, 18.19, 1 / 48.6, 0.025)] == [
-        "0",
-        "1",
-        "1.12",
-        "18.2",
-        "1/48.6",
-        "1/40",
-    ]
-
-
 def test_a_page_gets_its_sections_and_keeps_the_rest(small, tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("a\n<!-- bench:blocks -->\nold\n<!-- /bench:blocks -->\nb\n", encoding="utf-8")
@@ -172,16 +113,6 @@ def test_a_page_gets_its_sections_and_keeps_the_rest(small, tmp_path, capsys):
 
 def test_the_committed_page_has_a_place_for_every_benchmark():
     show.sections_of(Path(__file__).parents[3] / "docs" / "performance.md", bench.NAMES)
-
-
-def test_the_terminal_gets_tables(capsys):
-    from rich.console import Console
-
-    result = contest(case({"floor": 2.0}, floor=5.0))
-    show.to_terminal(Console(width=140), [result], MACHINE)
-    told = capsys.readouterr().out
-    for text in ("processor any, cores 2", "sizes", "÷ floor", "floor ≤ 2: met"):
-        assert text in told
 
 
 def test_unknown_names_are_refused():
