@@ -603,11 +603,14 @@ def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
                 assert f"| {target.label} |" in section
     assert "| DBM + dropout finetuning, 500-500-2000 | 0.79 | not run | not run |" in text
     assert "| dropout |  | not run | 1.40 | 1 |" in text
-    assert "5 seeds) is not run: about 2.0 h on the machine named below." in text
+    assert "5 seeds) has not been run; it takes about 2.0 h on the machine named below." in text
     assert text.endswith("# By hand\n")
     results.save(tmp_path / "results", gaussian, rows_of("paper", dropout=1.2), paper=7200.0)
     text = results.page(tmp_path / "results")
-    assert "5 seeds) is run for 1 of 3 rows, the whole takes about 2.0 h on the machine named below." in text
+    assert (
+        "5 seeds) has been run for 1 of 3 rows; all of it takes about 2.0 h on the machine named below."
+        in text
+    )
 
 
 def test_a_run_that_was_cut_off_is_not_published(tmp_path, everything):

@@ -47,7 +47,7 @@ def test_finding_when_nothing_is_better() -> None:
 
 def test_finding_with_one_seed_one_method_no_baseline_no_rows() -> None:
     one_seed = finding([row("none", [0.02]), row("dropout", [0.015])])
-    assert one_seed.endswith("25 % lower; with one seed each, whether this is chance cannot be told.")
+    assert one_seed.endswith("25 % lower; with one seed each, this may be chance.")
     assert finding([row("dropout", [0.02, 0.03])]) == (
         "dropout has a test error of 2.50 ± 0.71 %, with nothing to compare it with."
     )

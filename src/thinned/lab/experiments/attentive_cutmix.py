@@ -1,4 +1,4 @@
-"""`attentive-cutmix`: images pasted into each other, where a network that was trained before looks."""
+"""`attentive-cutmix`: parts of images pasted into others, chosen by the attention of a network."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ ATTENTIVE = "Attentive CutMix"
 
 
 def mixed(label: str, **settings: Any) -> System:
-    """The network on mixed images, as a line of the grid."""
+    """A row: the network on mixed images."""
     return System(label=label, settings=settings, trainer=mixing.MixTrainer)
 
 
 def tables(groups: Group) -> list[Reference]:
-    """What it takes to have a network that attends."""
+    """The training time and the error of the attending network."""
     runs = groups[ATTENTIVE]
     found = [figure(runs, name) for name in (mixing.SECONDS, mixing.ERROR)]
     if not found[0].n:
         return []
-    caption = "The network that attends is trained first; its seconds are in no other table."
+    caption = "The attending network is trained first. Its seconds are in no other table."
     row = [ATTENTIVE, *map(stat_text, found)]
     return [Reference(["network that attends, for", mixing.SECONDS, mixing.ERROR], [row], caption)]
 
@@ -35,8 +35,8 @@ EXPERIMENT = Grid(
     place=190,
     title="Pasting the patches that matter",
     summary="A residual network on plain images, on images with a square cut out, and on images with a part "
-    "of another pasted in: a random box (CutMix), or the cells to which a network that was trained before "
-    "attends most. The paper finds attention better than a random box.",
+    "of another image pasted in: a random box (CutMix), or the cells that a network trained beforehand "
+    "attends to most (Attentive CutMix). The paper finds attention better than a random box.",
     source="Walawalkar et al. 2020, arXiv:2003.13048",
     systems=[
         res.NONE,
@@ -54,11 +54,12 @@ EXPERIMENT = Grid(
     },
     differs=[
         *res.DIFFERS,
-        "The network that attends is the same small one, trained first on the same images, unmixed, from "
-        "another seed. The paper's is a ResNet-50 trained on ImageNet: it has seen more, and other, images.",
-        "Attention is the mean |activation| of its last convolution. On images of 32 × 32 that is a map of "
-        "8 × 8, of which 8 cells are pasted, an eighth of the image; the paper pastes 6 of 7 × 7.",
-        "Cells at random are a contrast of ours: as large a part of the image, without attention.",
+        "The attending network is the same small network, trained first on the same images, unmixed, with "
+        "another seed. The paper's is a ResNet-50 trained on ImageNet, so it has seen more and other images.",
+        "Attention is the mean |activation| of its last convolution. On images of 32 × 32 pixels that is a "
+        "map of 8 × 8 cells. Eight of them are pasted, an eighth of the image; the paper pastes 6 of 7 × 7 "
+        "cells.",
+        "Cells at random are our own control: an equally large part of the image, chosen without attention.",
     ],
     config=mixing.MixConfig,
     tables=tables,

@@ -1,4 +1,4 @@
-"""`calibration`: whether probabilities mean what they say: sampled, by moments, and with scaled weights."""
+"""`calibration`: predicted probabilities against how often they are right, for three ways of predicting."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from thinned.lab.reporting.wording import number, stat_text
 from thinned.lab.storage.run import Stored
 
 SAMPLES, BINS = 100, 10  # bins of the pictures
-FEW = 20  # predictions of all seeds: a bin with fewer is not drawn
+FEW = 20  # a bin with fewer predictions, over all seeds, is not drawn
 MONTE_CARLO, SCALED, MOMENTS = "Monte-Carlo", "weight scaling", "moments"
 WAYS = (SCALED, MONTE_CARLO, MOMENTS)
 COLUMNS = {  # heading: score, factor, decimals
@@ -31,7 +31,7 @@ COLUMNS = {  # heading: score, factor, decimals
 
 
 class Calibration(GridTrainer):
-    """After training, judges the probabilities of the test data that each way gives."""
+    """After training, scores the probabilities that each way of predicting gives for the test data."""
 
     def measure(self) -> dict[str, Any]:
         """Way -> its scores, and its reliability diagram as sums over the predictions in a bin."""
@@ -46,35 +46,35 @@ class Calibration(GridTrainer):
 
 
 def diagram(p: np.ndarray, y: np.ndarray) -> dict[str, list[float]]:
-    """Of each bin: how many predictions, how sure all together, and how many right."""
-    told = uncertainty.reliability(p, y, BINS)
-    sure, right = (np.nan_to_num(mean) * told.count for mean in (told.confidence, told.accuracy))
-    return {"count": told.count.tolist(), "sure": sure.tolist(), "right": right.tolist()}
+    """For each bin: the number of predictions, the sum of their confidences, and the number of right ones."""
+    bins = uncertainty.reliability(p, y, BINS)
+    sure, right = (np.nan_to_num(mean) * bins.count for mean in (bins.confidence, bins.accuracy))
+    return {"count": bins.count.tolist(), "sure": sure.tolist(), "right": right.tolist()}
 
 
 def score(runs: Sequence[Stored], way: str, name: str) -> np.ndarray:
-    """Of each seed that is done."""
+    """A score of each finished seed."""
     return np.array([run.measured[way][name] for run in runs if run.status == "done"])
 
 
 def headline(groups: Group) -> str:
-    """Monte-Carlo against weight scaling, and how sure weight scaling was."""
-    told = []
+    """Monte-Carlo against weight scaling, and whether weight scaling is overconfident."""
+    found = []
     for name, runs in groups.items():
         one, other = (100 * score(runs, way, "calibration") for way in (MONTE_CARLO, SCALED))
         if not len(one):
             continue
-        sure = float(score(runs, SCALED, "overconfidence").mean())
-        told.append(
+        excess = float(score(runs, SCALED, "overconfidence").mean())
+        found.append(
             f"{name}: {number(one.mean())} % against {number(other.mean())} %, seed by seed "
             f"{stat_text(Stat.of(list(one - other)))} points, where weight scaling is "
-            f"{'too sure' if sure > 0 else 'not sure enough'}"
+            f"{'overconfident' if excess > 0 else 'underconfident'}"
         )
-    return f"Calibration error of Monte-Carlo against weight scaling. {'; '.join(told)}." if told else ""
+    return f"Calibration error of Monte-Carlo against weight scaling. {'; '.join(found)}." if found else ""
 
 
 def tables(groups: Group) -> list[Reference]:
-    """Each way's scores."""
+    """The scores of each way of predicting."""
     rows = []
     for name, runs in groups.items():
         if not len(score(runs, SCALED, "error")):
@@ -87,14 +87,15 @@ def tables(groups: Group) -> list[Reference]:
                 cells.append(f"{stat.mean:.{digits}f}{spread}".replace("-", "−"))
             rows.append([name, way, *cells])
     caption = (
-        f"{SAMPLES} samples; 15 bins. Confidence − accuracy above 0 is too sure, below 0 not sure enough: "
-        "the mean over samples moves the confidence more than the accuracy."
+        f"{SAMPLES} samples; 15 bins. Confidence − accuracy is above 0 for overconfident predictions and "
+        "below 0 for underconfident ones. Averaging over samples changes the confidence more than the "
+        "accuracy."
     )
     return [Reference(["trained on", "prediction", *COLUMNS], rows, caption)]
 
 
 def figures(groups: Group) -> list[Figure]:
-    """A reliability diagram for each network, of the predictions of all seeds."""
+    """A reliability diagram for each network, from the predictions of all seeds."""
     found = []
     for name, runs in groups.items():
         if not len(score(runs, SCALED, "error")):
@@ -105,13 +106,13 @@ def figures(groups: Group) -> list[Figure]:
             drawn = np.flatnonzero(count >= FEW)
             curves[way] = [plots.Point(sure[i] / count[i], right[i] / count[i]) for i in drawn]
         caption = f"{BINS} bins of equal width; those with fewer than {FEW} predictions are not drawn."
-        title = f"{name}: below the line is too sure"
+        title = f"{name}: below the line is overconfident"
         found.append(plots.lines(title, "confidence", "accuracy", curves, caption=caption))
     return found
 
 
 def systems() -> list[System]:
-    """Each data set, trained for a moment and to the end."""
+    """Each data set, after short and after full training."""
     found = [System(label="8 × 8 digits", data="digits", budgets=("smoke",), trainer=Calibration)]
     for name, data in (("MNIST", "mnist"), ("CIFAR-10", "cifar10")):
         common: dict[str, Any] = {"data": data, "budgets": ("quick", "paper"), "trainer": Calibration}
@@ -124,8 +125,9 @@ EXPERIMENT = Grid(
     name="calibration",
     place=130,
     title="Do probabilities mean what they say?",
-    summary="Test images predicted by the mean of sampled thinned networks, by moments, and by scaled "
-    "weights, after a short training and a long one: are predictions of 80 % right in 80 % of cases?",
+    summary="Test images are predicted by the mean of sampled thinned networks, by moments, and by scaled "
+    "weights, after short and after long training. Are predictions with a probability of 80 % right in 80 % "
+    "of cases?",
     source="Gal and Ghahramani 2016, arXiv:1506.02142; Guo et al. 2017, arXiv:1706.04599",
     settings={"hidden": (1024, 1024), "optimizer": "adam", "lr": 1e-3, "method": "dropout", "p": 0.5},
     systems=systems(),

@@ -137,8 +137,9 @@ EXPERIMENT = Grid(
     name="cifar10-mlp",
     place=100,
     title="Dropout in a three-layer network on CIFAR-10",
-    summary="A three-layer network on CIFAR-10: standard, with dropout, on inputs too in two ways, thin.",
-    source="随机失活 (Dropout), a tutorial of 2019-06-05: 3072-2000-800-40, batch 256, rate 1e-3 halved four "
+    summary="A three-layer network on CIFAR-10: standard, with dropout, with dropout on the inputs too (in "
+    "two ways), and thin.",
+    source="随机失活 (Dropout), a post of 2019-06-05: 3072-2000-800-40, batch 256, rate 1e-3 halved four "
     "times, L2 1e-3, 300 epochs",
     settings={
         "hidden": (2000, 800), "outputs": 40, "batch": 256, "epochs": 300, "lr": 1e-3, "schedule": "halve",

@@ -22,8 +22,8 @@ EXPERIMENT = res.ImageGrid(
     name="cutout-length",
     place=180,
     title="How much to cut out",
-    summary="A residual network on images with a square cut out of each, by the length of the square. "
-    "The paper finds that accuracy rises with the length, then falls.",
+    summary="The test error of a residual network over the length of the square that is cut out of each "
+    "training image. The paper finds that accuracy first rises with the length, then falls.",
     source="DeVries and Taylor 2017, arXiv:1708.04552",
     systems=[
         System(label=f"length {n}", settings={"cut": n}, trainer=res.ImageTrainer, x=n, line="cutout")

@@ -1,4 +1,4 @@
-"""`dropblock`: squares of a feature map against single elements."""
+"""`dropblock`: dropping squares of a feature map against dropping single elements."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ EXPERIMENT = res.ImageGrid(
     name="dropblock",
     place=160,
     title="Dropping squares of a feature map",
-    summary="A residual network without dropping, with dropped elements, and with DropBlock at a fixed "
-    "rate and at one that rises from 0. The paper finds squares better than elements, and the rising "
-    "rate better still.",
+    summary="A residual network without dropping, with dropped elements, and with DropBlock at a fixed rate "
+    "and at a rate that rises from 0. The paper finds squares better than elements, and the rising rate "
+    "better still.",
     source="Ghiasi, Lin and Le 2018, arXiv:1810.12890",
     systems=[
         res.NONE,

@@ -1,4 +1,4 @@
-"""`ensemble`: dropout as voting: every sub-network of a small network, counted out."""
+"""`ensemble`: dropout as voting: all sub-networks of a small network, enumerated."""
 
 from __future__ import annotations
 
@@ -20,55 +20,55 @@ WAYS = (
 
 
 class Voting(GridTrainer):
-    """After training, lets every sub-network of the hidden units vote."""
+    """After training, averages the predictions of every sub-network of the hidden units."""
 
     def measure(self) -> dict[str, Any]:
-        """Test errors in %, and how far the geometric mean is from weight scaling."""
+        """Test errors in %, and the largest distance of the geometric mean from weight scaling."""
         x, thin = self.data.x_test.astype(np.float64), self.config.method == "thin"
-        told = uncertainty.average(self.net, x, thin=thin)
+        averages = uncertainty.average(self.net, x, thin=thin)
         each = np.concatenate([p for _, p in uncertainty.subnetworks(self.net, x, thin=thin)])
         key = Key(self.config.seed).fold_in("vote")
         drawn = [choose(key.fold_in(k), len(each), k) for k in MONTE_CARLO]
         found = [
-            100 * float(1 - told.votes[np.arange(len(x)), self.data.y_test].mean()),
-            self.error(told.arithmetic),
-            self.error(told.geometric),
+            100 * float(1 - averages.votes[np.arange(len(x)), self.data.y_test].mean()),
+            self.error(averages.arithmetic),
+            self.error(averages.geometric),
             *(self.error(each[rows].mean(axis=0)) for rows in drawn),
-            self.error(told.scaled),
+            self.error(averages.scaled),
         ]
-        far = float(np.abs(told.geometric - told.scaled).max())
+        far = float(np.abs(averages.geometric - averages.scaled).max())
         return {
-            "sub-networks": told.networks,
+            "sub-networks": averages.networks,
             **dict(zip(WAYS, found, strict=True)),
             "geometric − scaled": far,
         }
 
     def error(self, predicted: np.ndarray) -> float:
-        """In %."""
+        """The test error of predicted probabilities in %."""
         return 100 * float(np.mean(predicted.argmax(axis=1) != self.data.y_test))
 
 
 def headline(groups: Group) -> str:
-    """One against all."""
+    """One sub-network against the vote of all."""
     runs = groups[EXACT]
     one, all_, whole = (figure(runs, way) for way in (WAYS[0], WAYS[1], WAYS[-1]))
     if not one.n:
         return ""
     return (
-        f"A sub-network alone makes {number(one.mean)} % errors, the vote of all 252 {number(all_.mean)} "
-        f"%, and weight scaling, one pass in their place, {number(whole.mean)} %."
+        f"A single sub-network makes {number(one.mean)} % errors, the vote of all 252 makes "
+        f"{number(all_.mean)} %, and one pass with scaled weights makes {number(whole.mean)} %."
     )
 
 
 def tables(groups: Group) -> list[Reference]:
-    """Each way of evaluating."""
+    """The test errors of each way of predicting."""
     found = {name: runs for name, runs in groups.items() if runs}
     rows = [[way, *(stat_text(figure(runs, way)) for runs in found.values())] for way in WAYS]
     far = [figure(runs, "geometric − scaled") for runs in found.values()]
     rows.append(["largest difference, geometric − scaled", *(f"{stat.mean:.1e}" for stat in far)])
     caption = (
-        "Test errors in %. The geometric mean of the sub-networks, normalised, is exactly the network "
-        "with scaled weights, because behind one hidden layer logits are linear in the mask: what is left "
+        "Test errors in %. The normalised geometric mean of the sub-networks is exactly the network with "
+        "scaled weights, because behind one hidden layer the logits are linear in the mask. The difference "
         "is rounding."
     )
     return [Reference(["evaluation", *found], rows, caption)]
@@ -79,9 +79,11 @@ EXPERIMENT = Grid(
     name="ensemble",
     place=120,
     title="Dropout as voting",
-    summary="A network of ten hidden units is 252 networks of five. Their exact average, arithmetic and "
-    "geometric, averages of a few, and one pass with scaled weights, in one table.",
-    source="sources/001 and 002; Srivastava et al. 2014, section 1",
+    summary="A network of ten hidden units contains 252 networks of five. One table compares their exact "
+    "arithmetic and geometric means, means of a few of them, and one pass with scaled weights.",
+    source="Srivastava et al. 2014, section 1; two posts on dropout that describe the vote: "
+    "神经网络中的随机失活方法 (Dropout methods in neural networks), 2020, and 深入理解dropout "
+    "(Understanding dropout in depth)",
     settings={"hidden": (UNITS,), "optimizer": "adam", "lr": 1e-2, "p": 0.5, "batch": 32, "dtype": "float64"},
     systems=[
         System(label=EXACT, settings={"method": "thin"}, trainer=Voting),
@@ -96,8 +98,8 @@ EXPERIMENT = Grid(
             text="8 × 8 digits, 200 epochs, 20 seeds", data="digits", seeds=20, settings={"epochs": 200}
         ),
     },
-    differs=["The sources describe the vote and print no figures; digits and network are ours at each "
-    "budget."],
+    differs=["The sources describe the vote and print no figures. The digits and the network are our choice "
+    "at every budget."],
     baseline="",
     headline=headline,
     tables=tables,

@@ -21,23 +21,23 @@ RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @dataclass(frozen=True, kw_only=True)
 class TheoryConfig(GridConfig):
-    """So many masks are drawn for each rate."""
+    """A run of the simulation; `masks` are drawn for each rate."""
 
     masks: int
 
 
 class Simulation(Computation):
-    """Losses and gradients of thinned linear networks, their means beside the closed forms."""
+    """The mean losses and gradients of thinned linear networks, beside their closed forms."""
 
     config: TheoryConfig
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Masks and products, about."""
+        """Approximate number of multiplications: masks and products."""
         return 20.0 * len(RATES) * settings["masks"] * examples * inputs
 
     def compute(self) -> dict[str, Any]:
-        """For each p: both sides of the identities of the loss and the gradient."""
+        """Simulated and closed loss and gradient for each p."""
         x, y = self.data.x_train.astype(np.float64), self.data.y_train.astype(np.float64)
         key = Key(self.config.seed)
         w = normals(key.fold_in("weights"), x.shape[1])
@@ -80,7 +80,7 @@ def first(groups: Group) -> dict[str, Any]:
 
 
 def headline(groups: Group) -> str:
-    """Agreement, and where the penalty is strongest."""
+    """The distance of simulation and closed form, and where the penalty is strongest."""
     (runs,) = groups.values()
     every = [run.measured for run in runs if run.status == "done"]
     if not every:
@@ -95,7 +95,7 @@ def headline(groups: Group) -> str:
 
 
 def tables(groups: Group) -> list[Reference]:
-    """Both sides for each rate, first seed."""
+    """Simulation and closed form for each rate, first seed."""
     m = first(groups)
     columns = ("simulated loss", "closed loss", "standard errors", "gradient")
     rows = [
@@ -103,9 +103,9 @@ def tables(groups: Group) -> list[Reference]:
         for i, p in enumerate(RATES if m else ())
     ]
     caption = (
-        "E‖y − (R∗X)w‖² = ‖y − (1 − p)Xw‖² + p(1 − p)‖Γw‖², Γ = diag(XᵀX)^½. Standard errors: distance of "
-        "both sides in those of the simulated mean. Gradient: relative distance of the mean gradient of "
-        "thinned networks from ∂E_N/∂w + p(1 − p)Γ²w."
+        "E‖y − (R∗X)w‖² = ‖y − (1 − p)Xw‖² + p(1 − p)‖Γw‖², Γ = diag(XᵀX)^½. Standard errors: the distance "
+        "between the two losses, in standard errors of the simulated mean. Gradient: the relative distance "
+        "of the mean gradient of thinned networks from ∂E_N/∂w + p(1 − p)Γ²w."
     )
     return [Reference(["p", *columns], rows, caption)]
 
@@ -120,7 +120,7 @@ def figures(groups: Group) -> list[Figure]:
     for kind in ("simulated", "closed"):
         stats = [Stat.of([m[f"{kind} penalty"][i] for m in done]) for i in range(len(RATES))]
         curves[kind] = [plots.Point(p, stat.mean, stat.sd) for p, stat in zip(RATES, stats, strict=True)]
-    caption = "Bars: one standard deviation over seeds, each with weights of its own."
+    caption = "Bars: one standard deviation over seeds; each seed has its own weights."
     return [plots.lines("The penalty over p", "p", "p(1 − p)‖Γw‖²", curves, caption=caption)]
 
 
@@ -128,9 +128,10 @@ EXPERIMENT = Grid(
     name="linear-theory",
     place=90,
     title="Dropout in linear regression is a ridge penalty",
-    summary="The mean over masks of the loss of thinned linear networks, simulated, beside its closed "
-    "form: least squares and p(1 − p)‖Γw‖². The penalty is strongest at p = 0.5.",
-    source="Srivastava et al. 2014, section 9; sources/004, pages on the mathematics",
+    summary="The loss of thinned linear networks, averaged over simulated masks, beside its closed form: "
+    "least squares plus p(1 − p)‖Γw‖². The penalty is strongest at p = 0.5.",
+    source="Srivastava et al. 2014, section 9; Zhao Zhou (赵洲), Zhejiang University, lecture slides "
+    "Dropout, pages on the mathematics",
     settings={"hidden": (1,), "epochs": 1},
     systems=[System(label="simulation and closed form", trainer=Simulation)],
     budgets={
@@ -142,7 +143,9 @@ EXPERIMENT = Grid(
             text="20,000 masks a rate, 5 seeds", data="digits", seeds=5, settings={"masks": 20_000}
         ),
     },
-    differs=["X: 8 × 8 digits, y: their labels as numbers, w: normal numbers, other ones with each seed."],
+    differs=[
+        "X: 8 × 8 digits. y: their labels as numbers. w: normal random numbers, different for each seed."
+    ],
     errors=False,
     headline=headline,
     tables=tables,

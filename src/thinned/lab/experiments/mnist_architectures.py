@@ -8,7 +8,7 @@ SHAPES = [(layers, units) for units in (1024, 2048) for layers in (2, 3, 4)]
 
 
 def headline(groups: Group) -> str:
-    """By how much dropout lowers the error in each."""
+    """By how much dropout lowers the test error of each shape."""
     stats = errors(groups)
     pairs = [(f"{n} × {u}", f"{n} × {u}, dropout", f"{n} × {u}, standard") for n, u in SHAPES]
     points = against(stats, pairs)
@@ -39,8 +39,8 @@ EXPERIMENT = Grid(
         "paper": Budget(text="all digits and units, 150 epochs, 1 seed", settings={"epochs": 150}),
     },
     differs=[
-        "The source prints curves over updates, no figures; so test errors are taken after each epoch "
-        "here, too, and nothing is chosen by them. Adam, rate 0.001 falling linearly to 0.",
+        "The source prints curves over updates, no figures. So test errors are measured after each epoch "
+        "here too; nothing is chosen by them. Adam, rate 0.001 falling linearly to 0.",
     ],
     baseline="",
     headline=headline,

@@ -31,20 +31,20 @@ class Averaging(GridTrainer):
 
 
 def curve(groups: Group) -> list[tuple[int, plots.Point]]:
-    """Errors over k."""
+    """Test errors over k."""
     (runs,) = groups.values()
     stats = {k: figure(runs, f"k = {k}") for k in COUNTS}
     return [(k, plots.Point(k, stat.mean, stat.sd)) for k, stat in stats.items() if stat.n]
 
 
 def scaled(groups: Group) -> float:
-    """The error of weight scaling, %."""
+    """The test error of weight scaling in %."""
     (runs,) = groups.values()
     return float(np.mean([100 * run.result["test_error"] for run in runs if run.status == "done"]))
 
 
 def headline(groups: Group) -> str:
-    """Where the average overtakes weight scaling."""
+    """The k at which averaging becomes as good as weight scaling."""
     found = curve(groups)
     if not found:
         return ""
@@ -58,7 +58,7 @@ def headline(groups: Group) -> str:
 
 
 def tables(groups: Group) -> list[Reference]:
-    """Errors over k."""
+    """Test errors over k."""
     rows = [[f"average of {k}", number(point.y)] for k, point in curve(groups)]
     rows.append(["weight scaling", number(scaled(groups))])
     return [
@@ -69,7 +69,7 @@ def tables(groups: Group) -> list[Reference]:
 
 
 def figures(groups: Group) -> list[Figure]:
-    """The curve."""
+    """The test error over k, beside that of weight scaling."""
     points, level = [point for _, point in curve(groups)], scaled(groups)
     if not points:
         return []
@@ -82,9 +82,9 @@ EXPERIMENT = Grid(
     name="mnist-averaging",
     place=80,
     title="Averaging thinned networks, or scaling the weights",
-    summary="The mean prediction of k thinned networks, drawn from one trained with dropout, against a "
-    "single pass of the whole network. The source finds that averaging draws level at about k = 50, and "
-    "is then slightly better.",
+    summary="The mean prediction of k thinned networks, drawn from one network trained with dropout, against "
+    "a single pass with scaled weights. The source finds averaging equally good at about k = 50, and "
+    "slightly better from there on.",
     source="Srivastava et al. 2014, figure 11",
     settings={"optimizer": "adam", "lr": 1e-3, "method": "dropout", "p": 0.5, "input_p": 0.2},
     systems=[System(label="dropout", settings={"hidden": (1024,) * 3}, trainer=Averaging)],

@@ -1,4 +1,4 @@
-"""`mnist-data-size`: what dropout gains with few and with many examples."""
+"""`mnist-data-size`: the gain from dropout with few and with many training examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ NAMES = {"none": "standard", "dropout": "dropout"}
 
 
 def headline(groups: Group) -> str:
-    """By how much dropout lowers the error at each size, in points and relative to it."""
+    """By how much dropout lowers the test error at each size, in points and in relative terms."""
     stats = errors(groups)
     pairs = [(f"{n:,}", f"dropout, {n:,}", f"standard, {n:,}") for n in SIZES]
     both = [(stats[a].mean, stats[b].mean) for _, a, b in pairs if {a, b} <= stats.keys()]
@@ -50,12 +50,13 @@ EXPERIMENT = Grid(
         ),
     },
     differs=[
-        "The source prints a curve, no figures. Which examples make a part is chosen once, so that a "
-        "smaller part lies in a larger one.",
-        "Adam, rate 0.001 falling linearly to 0; at least so many updates, also with few examples.",
-        "Units and updates of the quick budget were chosen on held-out training digits. Two earlier runs "
-        "had been looked at on test data: with fewer of both, where dropout lost from 5,000 examples on, and "
-        "with 2,500 updates or 20 epochs, where it lost at 10,000 and 50,000.",
+        "The source prints a curve, no figures. The training examples are chosen once, and a smaller set is "
+        "a part of a larger one.",
+        "Adam, rate 0.001 falling linearly to 0. A minimum number of updates applies when there are few examples.",
+        "Units and updates of the quick budget were chosen on held-out training digits. The test errors of "
+        "two earlier runs had been seen before: one with fewer units and updates, where dropout was worse "
+        "from 5,000 examples on, and one with 2,500 updates or 20 epochs, where it was worse at 10,000 and "
+        "50,000.",
     ],
     baseline="",
     axis=Axis(name="training examples", log=True, log_y=True),

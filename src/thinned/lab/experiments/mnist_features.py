@@ -1,4 +1,4 @@
-"""`mnist-features`: what the hidden units of an autoencoder look for."""
+"""`mnist-features`: the features that the hidden units of an autoencoder learn."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FIGURES = ("mean absolute correlation", "smoothness of features", "units that ne
 
 
 def headline(groups: Group) -> str:
-    """Co-adaptation as a number."""
+    """Co-adaptation as a number: the correlation between hidden units."""
     without, with_ = (figure(groups[name], FIGURES[0]) for name in ae.LABELS)
     return (
         f"Mean absolute correlation between hidden units: {stat_text(without)} without dropout, "
@@ -21,21 +21,22 @@ def headline(groups: Group) -> str:
 
 
 def tables(groups: Group) -> list[Reference]:
-    """Both nets in numbers."""
+    """The figures of both networks."""
     caption = (
-        "Correlation: over the test data. Smoothness: that of weights of pixels side by side, 0 for noise."
+        "Correlation: between hidden units, over the test data. Smoothness: the correlation of the weights "
+        "of neighbouring pixels, 0 for noise."
     )
     return [ae.numbers(groups, FIGURES, caption)]
 
 
 def figures(groups: Group) -> list[Figure]:
-    """First-layer weights of the first seed."""
+    """The first-layer weights of the first seed as pictures."""
     found = []
     for name, runs in groups.items():
         if runs and runs[0].status == "done":
             weights = ae.features(runs[0])
             side = round(weights.shape[1] ** 0.5)
-            caption = "One square a unit; white: positive weights, black: negative."
+            caption = "One square per unit; white: positive weights, black: negative weights."
             found.append(plots.tiles(name, weights, (side, side), caption))
     return found
 
@@ -44,9 +45,8 @@ EXPERIMENT = ae.AutoencoderGrid(
     name="mnist-features",
     place=60,
     title="What hidden units look for",
-    summary="First-layer features of an autoencoder of 256 ReLU units, without and with dropout. The "
-    "source shows noise that means something together only, against blobs and strokes that mean "
-    "something alone.",
+    summary="First-layer features of an autoencoder with 256 ReLU units, without and with dropout. In the "
+    "source, single features look like noise without dropout, and like spots and strokes with it.",
     source="Srivastava et al. 2014, figure 7",
     headline=headline,
     tables=tables,

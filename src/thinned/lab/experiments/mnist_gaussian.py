@@ -1,4 +1,4 @@
-"""`mnist-gaussian`: Gaussian noise in the place of dropping."""
+"""`mnist-gaussian`: Gaussian noise instead of dropping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EXPERIMENT = Grid(
     place=50,
     title="Gaussian noise instead of dropping",
     summary="Hidden units are dropped with p = 0.5, or multiplied by N(1, p/(1 − p)), which has the same "
-    "mean and variance. The source finds that the noise does as well.",
+    "mean and variance. The source finds the noise equally good.",
     source="Srivastava et al. 2014, section 10",
     settings={"hidden": (1024, 1024), "optimizer": "adam", "lr": 1e-3, "p": 0.5, "input_p": 0.2},
     systems=[

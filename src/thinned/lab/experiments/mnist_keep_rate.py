@@ -11,7 +11,7 @@ FIXED, SAME = "n fixed", "p·n fixed"
 
 
 def headline(groups: Group) -> str:
-    """Where each curve is lowest, and its height at 0.5."""
+    """Where each curve is lowest, and its value at 0.5."""
     stats = errors(groups)
     found = []
     for line in (FIXED, SAME):
@@ -31,9 +31,8 @@ EXPERIMENT = Grid(
     name="mnist-keep-rate",
     place=30,
     title="How many units to keep",
-    summary="The test error over the probability of keeping a hidden unit, with the number of units "
-    "fixed, and with the expected number of survivors fixed. The source finds a flat optimum from 0.4 to "
-    "0.8.",
+    summary="The test error over the probability of keeping a hidden unit, with a fixed number of units, and "
+    "with a fixed expected number of survivors. The source finds a flat optimum from 0.4 to 0.8.",
     source="Srivastava et al. 2014, figure 9",
     settings={"optimizer": "adam", "lr": 1e-3, "method": "dropout", "input_p": 0.2},
     systems=[

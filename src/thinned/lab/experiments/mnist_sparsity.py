@@ -1,4 +1,4 @@
-"""`mnist-sparsity`: how many hidden units of an autoencoder fire."""
+"""`mnist-sparsity`: how many hidden units of an autoencoder are active."""
 
 from __future__ import annotations
 
@@ -12,15 +12,13 @@ FIGURES = ("share of active units", "mean activation", ae.UNEXPLAINED)
 
 
 def headline(groups: Group) -> str:
-    """Sparsity as a number."""
+    """Sparsity as a number: the share of active units."""
     without, with_ = (figure(groups[name], FIGURES[0]) for name in ae.LABELS)
-    return (
-        f"Share of hidden units that fire: {stat_text(without)} without dropout, {stat_text(with_)} with it."
-    )
+    return f"Share of active hidden units: {stat_text(without)} without dropout, {stat_text(with_)} with it."
 
 
 def tables(groups: Group) -> list[Reference]:
-    """Both nets in numbers."""
+    """The figures of both networks."""
     return [ae.numbers(groups, FIGURES, f"On the test data; active: above {ae.ACTIVE:g}.")]
 
 
@@ -40,8 +38,8 @@ EXPERIMENT = ae.AutoencoderGrid(
     name="mnist-sparsity",
     place=70,
     title="Dropout makes activations sparse",
-    summary="Hidden activations of an autoencoder of 256 ReLU units, without and with dropout. The "
-    "source finds that dropout leaves few units with high activations, and a lower mean.",
+    summary="Hidden activations of an autoencoder with 256 ReLU units, without and with dropout. The source "
+    "finds that dropout leaves few units with high activations, and a lower mean.",
     source="Srivastava et al. 2014, figure 8",
     headline=headline,
     tables=tables,

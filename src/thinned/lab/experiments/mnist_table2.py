@@ -1,4 +1,4 @@
-"""`mnist-table2`: the table of methods on MNIST."""
+"""`mnist-table2`: the paper's table of methods on MNIST."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from thinned.lab.grids.pretrained import Pretrained, PretrainedConfig
 
 
 def relu(label: str, theirs: float | None, hidden: tuple[int, ...], **more: Any) -> System:
-    """A row of ReLU units."""
+    """A row: a network of ReLU units."""
     return System(label=label, theirs=theirs, settings={"hidden": hidden, **more})
 
 
 def thin(label: str, **more: Any) -> System:
-    """A row of ReLU units of which the survivors alone are computed."""
+    """A row: a network of ReLU units that computes only the survivors."""
     return System(label=label, settings={"hidden": THREE, "method": "thin", **more}, longer=LONGER)
 
 
 def pretrained(machine: str, how: str, theirs: float, **more: Any) -> System:
-    """A row that begins with a Boltzmann machine."""
+    """A row: a network that is pretrained as a Boltzmann machine."""
     return System(
         label=f"{machine} + {how}, 500-500-2000",
         theirs=theirs,
@@ -34,15 +34,15 @@ THREE, DEEP = (1024,) * 3, (500, 500, 2000)
 PLAIN, DROPPED = {"method": "none", "lr": 1e-3}, {"lr": 5e-3}  # of finetuning
 LOGISTIC = {"activation": "sigmoid", "lr": 2e-3}
 MAXOUT = {"activation": "maxout", "max_norm": 2.0}
-LONGER = 1.75  # times the epochs: a thinned one takes about half of the time
+LONGER = 1.75  # times the epochs, because a thinned epoch takes about half of the time
 
 EXPERIMENT = Grid(
     name="mnist-table2",
     place=10,
     title="Dropout on MNIST: the table of methods",
-    summary="Networks, a support vector machine and dropout on handwritten digits, one row a method: "
-    "with dropout each network should make fewer errors, with max-norm fewer still.",
-    source="Srivastava et al. 2014, table 2 (sources/004)",
+    summary="Networks with and without dropout, and a support vector machine, on handwritten digits, one row "
+    "per method. With dropout each network should make fewer errors, and with max-norm fewer still.",
+    source="Srivastava et al. 2014, table 2",
     settings={"optimizer": "adam", "lr": 1e-3, "method": "dropout", "p": 0.5, "input_p": 0.2, "batch": 128},
     systems=[
         System(
@@ -89,21 +89,22 @@ EXPERIMENT = Grid(
         ),
     },
     differs=[
-        "Adam, rate 0.001 (logistic units: 0.002) falling linearly to 0, in place of momentum and a "
-        "large decaying rate; Adam and dropping 0.2 of the inputs were chosen on 10,000 held-out digits, "
-        "see the results page.",
+        "Adam, rate 0.001 (logistic units: 0.002) falling linearly to 0, in place of momentum and a large "
+        "decaying rate. Adam and p = 0.2 for the inputs were chosen on 10,000 held-out digits; see the "
+        "results page.",
         "C and γ of the support vector machine are chosen on 1,000 of 6,000 training digits; the source "
         "quotes its figure from elsewhere.",
-        "Boltzmann machines learn without labels in batches of 100, at 0.05 falling to 0, momentum 0.9, L2 "
-        "0.0002: each restricted machine by CD-1, half as many epochs as finetuning takes; the DBM then as a "
-        "whole for a quarter, with 5 mean-field updates and 1 step of 100 persistent chains, at 0.0005. Its "
-        "network begins as the bottom-up pass with doubled weights, where the machine's authors feed "
-        "posteriors of the second layer to the network beside the image.",
-        "Pretrained networks are finetuned at 0.001, with dropout at 0.005, chosen on held-out digits. Their "
-        "weights are not divided by the keep rate: dropout divides what it keeps, so that a unit's mean "
-        "input is the pretrained one.",
-        "Thin drops exactly half of the units, the same for a whole batch, and computes the others alone. "
-        f"An epoch takes about half of the time, and there are {LONGER:g} times as many.",
+        "Boltzmann machines learn without labels, in batches of 100, at a rate of 0.05 falling to 0, with "
+        "momentum 0.9 and L2 0.0002. Each restricted machine is trained by CD-1 for half as many epochs as "
+        "finetuning takes. The DBM is then trained as a whole for a quarter as many, at 0.0005, with 5 "
+        "mean-field updates and 1 step of 100 persistent chains. Its network starts as the bottom-up pass "
+        "with doubled weights; the machine's authors feed posteriors of the second layer to the network "
+        "beside the image.",
+        "Pretrained networks are finetuned at 0.001, with dropout at 0.005; both were chosen on held-out "
+        "digits. Their weights are not divided by the keep rate: our dropout divides the activations that it "
+        "keeps, so a unit's mean input is the pretrained one.",
+        "Thin drops exactly half of the units, the same ones for a whole batch, and computes only the "
+        f"others. An epoch takes about half of the time, and there are {LONGER:g} times as many epochs.",
     ],
     baseline="ours: standard, ReLU, 3 × 1024",
 ).experiment()  # fmt: skip

@@ -1,4 +1,4 @@
-"""`norms`: four normalisations that differ in their axes, as the drop methods differ in their unit."""
+"""`norms`: four normalisations differ in their axes, as the drop methods differ in their unit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LAYERS = {
 
 
 class Normalisations(Computation):
-    """Each layer of `thinned.scratch`: its axes, the mean and variance that it leaves, and torch's answer."""
+    """Each layer of `thinned.scratch`: its axes, its output's mean and variance, its distance from torch."""
 
     def compute(self) -> dict[str, Any]:
         """The table's columns, in the order of LAYERS."""
@@ -45,7 +45,7 @@ class Normalisations(Computation):
 
 
 def by_torch(name: str, x: np.ndarray) -> np.ndarray:
-    """The same by PyTorch."""
+    """The same normalisation by PyTorch."""
     import torch
     from torch.nn import functional
 
@@ -60,7 +60,7 @@ def by_torch(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def headline(groups: Group) -> str:
-    """Agreement."""
+    """How closely the layers agree with torch."""
     (runs,) = groups.values()
     m = next((run.measured for run in runs if run.status == "done"), None)
     far = m["largest distance from torch"] if m else 0.0
@@ -68,7 +68,7 @@ def headline(groups: Group) -> str:
 
 
 def tables(groups: Group) -> list[Reference]:
-    """The axes, and the units."""
+    """The axes of the normalisations, and the units of the drop methods."""
     (runs,) = groups.values()
     m = next((run.measured for run in runs if run.status == "done"), None)
     rows = []
@@ -93,9 +93,10 @@ EXPERIMENT = Grid(
     name="norms",
     place=200,
     title="Normalisations differ in their axes, drop methods in their unit",
-    summary="Batch, layer, instance and group normalisation take mean and variance over different axes, "
-    "and differ in nothing else. The drop methods differ in the unit that one random decision is about.",
-    source="sources/002",
+    summary="Batch, layer, instance and group normalisation differ only in the axes over which they take "
+    "mean and variance. The drop methods differ in the unit to which one random decision applies.",
+    source="Wu and He 2018, arXiv:1803.08494; 神经网络中的随机失活方法 (Dropout methods in neural networks), "
+    "a post of 2020",
     settings={"hidden": (1,), "epochs": 1},
     systems=[System(label="four normalisations", trainer=Normalisations)],
     budgets={

@@ -1,4 +1,4 @@
-"""`spatial-dropout`: whole channels against single elements."""
+"""`spatial-dropout`: dropping whole channels against dropping single elements."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ EXPERIMENT = res.ImageGrid(
     place=150,
     title="Dropping whole channels",
     summary="A residual network without dropping, with dropped elements, and with dropped channels. "
-    "Neighbours on a feature map tell the same, so that a dropped element is hardly missed; a dropped "
-    "channel is.",
+    "Neighbouring elements of a feature map are correlated, so dropping single elements removes little "
+    "information; dropping channels removes more.",
     source="Tompson et al. 2015, arXiv:1411.4280",
     systems=[
         res.NONE,

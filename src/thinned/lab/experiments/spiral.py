@@ -249,7 +249,8 @@ EXPERIMENT = Grid(
     name="spiral",
     place=110,
     title="Dropout on the spiral, in the path and bypassed",
-    summary="A small network on three spiral arms: dropout bypassed forward (the listing), and in the path.",
+    summary="A small network on three spiral arms, with dropout bypassed in the forward pass (the source's "
+    "listing), and with dropout in the path.",
     source="a Chinese translation of the dropout chapter of Kinsley and Kukieła 2020, Neural Networks from "
     "Scratch in Python: Dense 2-512, ReLU, dropout 0.1, dense 512-3; 10,001 full-batch epochs of Adam",
     settings={

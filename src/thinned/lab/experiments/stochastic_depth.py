@@ -1,4 +1,4 @@
-"""`stochastic-depth`: whole residual branches, and the time that it saves."""
+"""`stochastic-depth`: dropping whole residual branches, and the time that this saves."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from thinned.lab.storage.run import Stored
 
 
 def seconds(runs: list[Stored]) -> float:
-    """Seconds of training, mean."""
+    """Mean seconds of training."""
     return Stat.of([run.seconds for run in runs if run.status == "done"]).mean
 
 
 def headline(groups: Group) -> str:
-    """Errors and time."""
+    """Test errors, and the time in relation to training without dropping."""
     none, path = (list(groups[name]) for name in ("none", "branches, up to p = 0.5"))
     if not error(none).n or not error(path).n:
         return ""
@@ -29,8 +29,8 @@ EXPERIMENT = res.ImageGrid(
     name="stochastic-depth",
     place=170,
     title="Dropping whole residual branches",
-    summary="A residual network without dropping, and with branches that are dropped sample by sample, "
-    "the last one with p = 0.5. The paper finds a lower error in less time: what is dropped is not "
+    summary="A residual network without dropping, and with residual branches dropped per sample, the last "
+    "one with p = 0.5. The paper finds a lower error in less time, because dropped branches are not "
     "computed.",
     source="Huang et al. 2016, arXiv:1603.09382",
     systems=[

@@ -105,9 +105,9 @@ BUDGETS = {
     "paper": Budget(text="all digits, 200 epochs, 3 seeds", seeds=3, settings={"epochs": 200}),
 }
 DIFFERS = [
-    "As many linear outputs as inputs, squared error, Adam at 0.003 falling linearly to 0, L2 0.01; the "
-    "source does not print its settings. Rate and L2 were chosen by looking at the features: without L2 most "
-    "of a feature is what its random first weights were.",
+    "As many linear outputs as inputs, squared error, Adam at 0.003 falling linearly to 0, L2 0.01. The "
+    "source does not print its settings. Rate and L2 were chosen by looking at the features: without L2 they "
+    "mostly show their random initial weights.",
 ]
 AutoencoderGrid = functools.partial(
     Grid,

@@ -29,7 +29,7 @@ from thinned.lab.training.config import Config
 from thinned.lab.training.trainer import Trainer
 
 LINES = 100  # of history, about, for runs of many short epochs
-NO_TEST_CURVE = "Test data is looked at once, after the last epoch of a fixed schedule."
+NO_TEST_CURVE = "The test data is used once, after the last epoch of a fixed schedule."
 
 Errors = Mapping[str, Stat]  # test error in %, by system, of those that finished
 Group = Mapping[str, Sequence[Stored]]  # runs by system
@@ -292,7 +292,10 @@ class Grid:
             found.append(NO_TEST_CURVE)
         if budget != "paper":
             text = self.budgets[budget].text
-            found.append(f"The budget {budget} is smaller than the source's ({text}): compare directions.")
+            found.append(
+                f"The budget {budget} is smaller than the source's ({text}), so only directions can "
+                "be compared."
+            )
         return found
 
     def beside(self, groups: Group) -> Reference:
@@ -312,7 +315,7 @@ class Grid:
         return Reference(
             columns,
             rows,
-            f"Theirs: {self.source}." if printed else "The source prints no figures of these networks.",
+            f"Theirs: {self.source}." if printed else "The source prints no figures for these networks.",
         )
 
     def _picture(self, stats: Errors) -> list[Figure]:

@@ -188,8 +188,8 @@ BUDGETS = {
 DIFFERS = [
     "A small residual network (three stages of 32, 64 and 128 channels) in place of the paper's, no "
     "mirrored or shifted images, and a fixed schedule: SGD with momentum 0.9 (Nesterov), rate falling to 0.",
-    "The rates have not been tuned; images and epochs of the quick budget were chosen on 4,000 held-out "
-    "training images, so that the network overfits without dropping.",
+    "The drop rates have not been tuned. The images and epochs of the quick budget were chosen on 4,000 "
+    "held-out training images, so that the network overfits without dropping.",
 ]
 
 

@@ -1,4 +1,4 @@
-"""Pictures for reports as SVG documents: lines with error bars, and tiles of grey levels; light and dark."""
+"""Pictures for reports: lines with error bars as SVG with light and dark colours, and grey tiles as PNG."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Point:
-    """A mean and its standard deviation (NaN for none) at x."""
+    """A mean at x, and its standard deviation (NaN for none)."""
 
     x: float
     y: float
@@ -47,15 +47,15 @@ def lines(
     log_y: bool = False,
     caption: str = "",
 ) -> Figure:
-    """A line for each name through its points, with bars of one standard deviation; axes by name.
+    """A line through the points of each name, with bars of one standard deviation.
 
     Raises:
-        ValueError: no finite point.
+        ValueError: no point is finite.
     """
     curves = {n: [p for p in points if math.isfinite(p.y)] for n, points in curves.items()}
     every = [p for points in curves.values() for p in points]
     if not every:
-        raise ValueError("curves: expected a finite point, got none")
+        raise ValueError("curves must have a finite point, got none")
     xs, ys = [p.x for p in every], [p.y + s * _bar(p) for p in every for s in (-1, 1)]
     x = Scale(min(xs) / 1.15, max(xs) * 1.15, log=True) if log else linear(xs)
     y = Scale(min(v for v in ys if v > 0) / 1.2, max(ys) * 1.2, log=True) if log_y else linear(ys)
@@ -63,15 +63,17 @@ def lines(
     ends = _apart([float(_y(y, points[-1].y)) for points in curves.values() if points])
     for i, (name, points) in enumerate((n, p) for n, p in curves.items() if p):
         parts.append(_curve(name, sorted(points, key=lambda p: p.x), x, y, i % len(LIGHT), ends[i]))
-    told = "; ".join(f"{n}: " + ", ".join(f"{p.y:.3g} at {p.x:g}" for p in ps) for n, ps in curves.items())
-    return Figure(title=title, caption=caption, alt=f"{y_name} over {x_name}. {told}.", svg=_document(parts))
+    values = "; ".join(f"{n}: " + ", ".join(f"{p.y:.3g} at {p.x:g}" for p in ps) for n, ps in curves.items())
+    return Figure(
+        title=title, caption=caption, alt=f"{y_name} over {x_name}. {values}.", svg=_document(parts)
+    )
 
 
 def steps(
     title: str, x_name: str, y_name: str, edges: Sequence[float], shares: Mapping[str, Sequence[float]],
     caption: str = "",
 ) -> Figure:  # fmt: skip
-    """Histograms over the same `edges`, one line each: the share of values between two edges, logarithmic."""
+    """Histograms over common `edges`, one line each: the share of values between edges, on a log axis."""
     middles = [(a + b) / 2 for a, b in pairwise(edges)]
     curves = {
         name: [Point(m, s) for m, s in zip(middles, values, strict=True) if s > 0]
@@ -81,7 +83,7 @@ def steps(
 
 
 def tiles(title: str, weights: np.ndarray, shape: tuple[int, int], caption: str, columns: int = 16) -> Figure:
-    """Rows of `weights` (units, height·width) as grey pictures, each scaled to its own largest weight."""
+    """Rows of `weights` (units, height·width) as grey pictures, each scaled to its largest weight."""
     import io
 
     from matplotlib import image

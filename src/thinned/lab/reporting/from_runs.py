@@ -14,18 +14,18 @@ STATES = ("done", "diverged", "failed", "stopped")
 
 @dataclass(frozen=True)
 class Row:
-    """One method's runs, one entry a seed.
+    """The runs of one row, one entry per seed.
 
     Args:
-        label: the method's name.
-        test_error: shares 0…1; NaN where a run has none.
-        train_error: the same, as many.
-        seconds_per_epoch: seconds, any number of entries.
-        parameters: trainable numbers in the network.
+        label: the name of the row.
+        test_error: shares from 0 to 1; NaN for a run that has none.
+        train_error: the same for the training data.
+        seconds_per_epoch: seconds, for any number of runs.
+        parameters: the number of trainable parameters.
         status: "done", "diverged", "failed" or "stopped" for each seed; empty if all are done.
 
     Raises:
-        ValueError: lengths differ, or an unknown status.
+        ValueError: the lengths differ, or a status is unknown.
     """
 
     label: str
@@ -40,19 +40,20 @@ class Row:
         if len(self.train_error) != n or len(self.status) not in (0, n):
             came = f"{n}, {len(self.train_error)} and {len(self.status)}"
             raise ValueError(
-                f"row {self.label!r}: expected as many test errors, training errors and states, got {came}"
+                f"row {self.label!r} must have equal numbers of test errors, training errors and states, "
+                f"got {came}"
             )
         for state in self.status:
             if state not in STATES:
-                raise ValueError(f"status: expected one of {', '.join(STATES)}, got {state!r}")
+                raise ValueError(f"status must be one of {', '.join(STATES)}, got {state!r}")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One run's history: the method's label, the seed, the epochs and the columns of `history.csv`.
+    """The history of one run: the label of its row, its seed, and the columns of `history.csv` over epochs.
 
     Raises:
-        ValueError: a column is not as long as `epoch`.
+        ValueError: a column and `epoch` differ in length.
     """
 
     label: str
@@ -64,12 +65,12 @@ class Series:
         for name, values in self.columns.items():
             if len(values) != len(self.epoch):
                 raise ValueError(
-                    f"columns: expected {len(self.epoch)} values in {name!r} as in epoch, got {len(values)}"
+                    f"columns[{name!r}] must have {len(self.epoch)} values as epoch has, got {len(values)}"
                 )
 
 
 def rows(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | None = None) -> list[Row]:
-    """A row for each label, in order of appearance; the runs of a row are its seeds."""
+    """A row for each label, in order of appearance; the runs of a row differ in their seeds."""
     found = []
     for name, members in _groups(stored, label).items():
         results = [run.result for run in members]
@@ -112,7 +113,7 @@ def _groups(
 
 
 def labeller(configs: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], str]:
-    """How to name rows: by method, and by every other setting in which these runs of one method differ."""
+    """A function that labels rows by method, and by every other setting that differs within a method."""
     varying: dict[str, list[str]] = {}
     for config in configs:
         same = [other for other in configs if other["method"] == config["method"]]
@@ -130,7 +131,7 @@ def labeller(configs: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any
 
 
 def machine(stored: Sequence[Stored]) -> dict[str, str]:
-    """Where the runs were made; more than one answer where they differ."""
+    """Where the runs were made; each fact lists all its values."""
     found: dict[str, list[str]] = {}
     for run in stored:
         for name, value in run.result.get("about", {}).items():

@@ -22,14 +22,14 @@ NAME = "report.html"
 
 
 def render(out_dir: Folder, page: Page) -> Folder:
-    """Write `page` as `out_dir/report.html`, whole or not at all; the same page, the same bytes."""
+    """Write `page` as `out_dir/report.html` atomically; equal pages give equal bytes."""
     path = out_dir / NAME
     _files.write_text(path, html(page, out_dir.as_posix()))
     return path
 
 
 def html(page: Page, folder: str = ".") -> str:
-    """The page as one HTML document that requests nothing from anywhere."""
+    """The page as one HTML document that loads nothing from elsewhere."""
     every = [summarise(row) for row in page.rows]
     styles = _styles([row.label for row in page.rows], page.baseline)
     return (
@@ -52,13 +52,13 @@ def html(page: Page, folder: str = ".") -> str:
 
 
 def _styles(labels: Sequence[str], baseline: str) -> dict[str, int]:
-    """A style number a method, the same in every picture: 0 for the baseline, 1, 2, … for the others."""
+    """A style number for each label, the same in every picture: 0 for the baseline, 1, 2, … for others."""
     others = [label for label in labels if label != baseline]
     return {label: 0 if label == baseline else 1 + others.index(label) for label in labels}
 
 
 def _bold(every: Sequence[Summary]) -> dict[str, list[bool]]:
-    """Which rows have the best test error, gap and time."""
+    """Which rows have the lowest test error, gap and time."""
     return {
         "test": best([s.test.mean for s in every], [number(s.test.mean) for s in every]),
         "gap": best([abs(s.gap.mean) for s in every], [number(s.gap.mean) for s in every]),
@@ -67,7 +67,7 @@ def _bold(every: Sequence[Summary]) -> dict[str, list[bool]]:
 
 
 def _pictures(page: Page, styles: Mapping[str, int]) -> list[tuple[str, str, charts.CurvePicture]]:
-    """The curves: (name, unit, picture), error first."""
+    """The curves as (name, unit, picture), error first."""
     loss = "train_loss" if any("train_loss" in s.columns for s in page.series) else "loss"
     found = []
     for name, unit, columns, factor in (
@@ -84,7 +84,7 @@ def _pictures(page: Page, styles: Mapping[str, int]) -> list[tuple[str, str, cha
 
 
 def _runs(series: Sequence[Series], label: str, column: str, factor: float) -> dict[int, charts.Run]:
-    """{seed: (epochs, values)} of one method's column."""
+    """{seed: (epochs, values)} for one label and one column."""
     return {
         s.seed: (s.epoch, [factor * v for v in s.columns[column]])
         for s in series
@@ -93,7 +93,7 @@ def _runs(series: Sequence[Series], label: str, column: str, factor: float) -> d
 
 
 def templates() -> jinja2.Environment:
-    """The pages' templates, with the filters that they use."""
+    """The templates of the pages, with their filters."""
     env = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -107,7 +107,7 @@ def templates() -> jinja2.Environment:
 
 
 def _tied(text: str) -> str:
-    """Numbers stay on one line with their % and ±."""
+    """The text with numbers tied to their % and ± by no-break spaces."""
     return re.sub(r" (?=%|±|points\b)|(?<=±) ", "\N{NO-BREAK SPACE}", text)
 
 
@@ -116,7 +116,7 @@ def _shorten(text: str, most: int = 20) -> str:
 
 
 def _pc(share: float) -> Markup:
-    """A place 0…1 as a percentage for SVG."""
+    """A place from 0 to 1 as a percentage for SVG."""
     return Markup(f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%")
 
 

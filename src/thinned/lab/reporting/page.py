@@ -15,10 +15,10 @@ from thinned.lab.reporting.wording import finding, gap_finding
 
 @dataclass(frozen=True)
 class Reference:
-    """A table of the source's figures, theirs and ours.
+    """A table of the source's figures and ours.
 
     Raises:
-        ValueError: a row is not as long as `columns`.
+        ValueError: a row and `columns` differ in length.
     """
 
     columns: Sequence[str]
@@ -28,21 +28,21 @@ class Reference:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"rows: expected {len(self.columns)} cells in each, got {list(row)!r}")
+                raise ValueError(f"rows must have {len(self.columns)} cells each, got {list(row)!r}")
 
     @property
     def numeric(self) -> list[bool]:
-        """Which columns hold figures (and are set to the right)."""
+        """Which columns hold figures; they are aligned to the right."""
         figure = re.compile(r"[-−+<≤~]?\s?\d[\d.,]*(\s?%)?(\s±.*)?")
         return [any(figure.fullmatch(row[i]) for row in self.rows) for i in range(len(self.columns))]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One more picture, either `svg` (a whole SVG document) or `png`; `alt` tells what it shows without it.
+    """A picture, either `svg` (a whole SVG document) or `png`; `alt` is a description in words.
 
     Raises:
-        ValueError: not exactly one picture, or it is not what it is said to be.
+        ValueError: not exactly one of svg and png is given, or it has another format.
     """
 
     title: str
@@ -53,41 +53,43 @@ class Figure:
 
     def __post_init__(self) -> None:
         if bool(self.svg) == bool(self.png):
-            raise ValueError("figure: expected exactly one of svg and png")
+            raise ValueError(
+                "figure must have exactly one of svg and png, got " + ("both" if self.svg else "neither")
+            )
         if self.png and not self.png.startswith(b"\x89PNG\r\n\x1a\n"):
-            raise ValueError(f"png: expected a PNG file's bytes, got {self.png[:8]!r}…")
+            raise ValueError(f"png must be the bytes of a PNG file, got {self.png[:8]!r}…")
         if self.svg:
             try:
                 tag = ET.fromstring(self.svg).tag
             except ET.ParseError as error:
-                raise ValueError(
-                    f"svg: expected an SVG document, got text that is no XML: {error}"
-                ) from error
+                raise ValueError(f"svg must be an SVG document, got text that is not XML: {error}") from error
             if tag != "{http://www.w3.org/2000/svg}svg":
-                raise ValueError(f"svg: expected <svg xmlns='http://www.w3.org/2000/svg'>, got <{tag}>")
+                raise ValueError(f"svg must be <svg xmlns='http://www.w3.org/2000/svg'>, got <{tag}>")
 
     @property
     def themed(self) -> bool:
-        """Whether the picture has colours of its own for dark pages; others get a white ground."""
+        """Whether the picture has its own colours for dark pages; other pictures get a white background."""
         return "prefers-color-scheme" in self.svg
 
     @property
     def source(self) -> str:
-        """The picture as a data URL; inside <img> an SVG can run nothing and load nothing."""
+        """The picture as a data URL; an SVG inside <img> cannot run or load anything."""
         kind, data = ("png", self.png) if self.png else ("svg+xml", self.svg.encode())
         return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 @dataclass(frozen=True)
 class Page:
-    """All that a report shows; rows and series keep the order they come in.
+    """Everything that a report shows; rows and series keep their order.
 
-    `notes` say in what the run differs from its source; `baseline` is the label of the row that others are
-    compared with; `rebuild` the folder to name in `thinned report`, the report's own if empty; `headline` is
-    what the page says first, the finding on the test errors if empty.
+    Args:
+        notes: how the runs differ from their source.
+        baseline: the label of the row that others are compared with.
+        rebuild: the folder to name in `thinned report`; if empty, the report's own.
+        headline: the first sentence; if empty, the finding on the test errors.
 
     Raises:
-        ValueError: two rows with one label, or a series without a row.
+        ValueError: two rows have the same label, or a series has no row.
     """
 
     title: str
@@ -108,10 +110,12 @@ class Page:
         labels = [row.label for row in self.rows]
         twice = {label for label in labels if labels.count(label) > 1}
         if twice:
-            raise ValueError(f"rows: expected each label once, got {', '.join(sorted(twice))} more than once")
+            raise ValueError(
+                f"rows must have different labels, got {', '.join(sorted(twice))} more than once"
+            )
         unknown = {s.label for s in self.series} - set(labels)
         if unknown:
-            raise ValueError(f"series: expected labels of rows, got {', '.join(sorted(unknown))}")
+            raise ValueError(f"series must have labels of rows, got {', '.join(sorted(unknown))}")
 
     def sentences(self) -> list[str]:
         """What was learned: the headline, or what the test errors and the gaps show."""

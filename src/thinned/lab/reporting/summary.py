@@ -24,7 +24,7 @@ class Stat:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Stat:
-        """The figures' Stat."""
+        """The mean and standard deviation of these figures."""
         n = len(values)
         return cls(
             float(np.mean(values)) if n else math.nan, float(np.std(values, ddof=1)) if n > 1 else math.nan, n
@@ -33,7 +33,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Summary:
-    """One row's figures over the seeds that finished: errors and gap in %, time in seconds an epoch."""
+    """The figures of a row over its finished seeds: errors and gap in %, time in seconds per epoch."""
 
     label: str
     test: Stat
@@ -53,14 +53,14 @@ class Summary:
 
     @property
     def note(self) -> str:
-        """What befell the seeds that did not finish: "diverged", "1 of 5 seeds diverged", or nothing."""
+        """The seeds that did not finish: "diverged", "1 of 5 seeds diverged", or nothing."""
         if not self.finished and len(self.lost) == 1:
             return next(iter(self.lost))
         return ", ".join(f"{n} of {self.seeds} seeds {state}" for state, n in self.lost.items())
 
 
 def summarise(row: Row) -> Summary:
-    """The row's figures; a seed counts where it is done and its errors are finite."""
+    """The figures of a row; a seed counts if it is done and its test error is finite."""
     status = list(row.status) or ["done"] * len(row.test_error)
     ended = [s == "done" and math.isfinite(e) for s, e in zip(status, row.test_error, strict=True)]
     tests = [100 * e for e, ok in zip(row.test_error, ended, strict=True) if ok]
@@ -81,7 +81,7 @@ def summarise(row: Row) -> Summary:
 
 
 def best(values: Sequence[float], shown: Sequence[str]) -> list[bool]:
-    """Which entries are the lowest finite value, or look the same; none where there is nothing to compare."""
+    """Which entries have the lowest finite value, or the same text; none if there are fewer than two."""
     finite = [i for i, v in enumerate(values) if math.isfinite(v)]
     if len(finite) < 2:
         return [False] * len(values)

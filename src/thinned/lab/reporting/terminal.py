@@ -35,7 +35,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = 
 
 
 def show(page: Page, remarks: Sequence[str]) -> None:
-    """The table, the source's figures beside ours, and what was learned."""
+    """Print the source's figures beside ours, the table, the remarks and the findings."""
     console = Console()
     for reference in page.references:
         table(reference.columns, reference.rows, reference.caption)
@@ -46,12 +46,12 @@ def show(page: Page, remarks: Sequence[str]) -> None:
 
 
 def table_text(rows: Sequence[Row]) -> Table:
-    """The report's table for the terminal: best figures bold, runs that did not finish named."""
+    """The report's table for the terminal; the best figures are bold, unfinished runs are named."""
     every = [summarise(row) for row in rows]
     caption = f"errors in %, {seeds_text(every)}; gap in points"
     table = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("\nmethod", overflow="fold")
-    for head in ("test\nerror", "training\nerror", "\ngap", "seconds\nan epoch", "\nparameters"):
+    for head in ("test\nerror", "training\nerror", "\ngap", "seconds\nper epoch", "\nparameters"):
         table.add_column(head, justify="right", no_wrap=True)
     columns = [
         [stat_text(s.test) for s in every],
@@ -77,19 +77,19 @@ def table_text(rows: Sequence[Row]) -> Table:
 
 
 def progress(line: Line | None, quiet: bool) -> Progress:
-    """Bars where stderr is a terminal, else a line a run."""
+    """Bars if stderr is a terminal, else a line per run."""
     console = Console(stderr=True)
     return Bars(console, line) if console.is_terminal and not quiet else Lines(console, line)
 
 
 def print_json(found: Any) -> None:
-    """JSON on stdout; NaN becomes null."""
+    """Print JSON; NaN becomes null."""
     found = json.loads(json.dumps(found), parse_constant=lambda name: None)
     print(json.dumps(found, indent=2, ensure_ascii=False))
 
 
 def as_json(page: Page, stored: Sequence[Stored], report: Folder) -> dict[str, Any]:
-    """A page for programs: shares 0…1, a row a method, and the runs behind it."""
+    """A page for programs: errors as shares from 0 to 1, a row per label, and the runs."""
     found = []
     for row in page.rows:
         s = summarise(row)

@@ -15,7 +15,7 @@ def plural(n: int, word: str) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """Seconds with three digits: 0.0123, 1.23, 123; "–" for none."""
+    """Seconds with three digits: 0.0123, 1.23, 123; "–" for NaN."""
     if not math.isfinite(value):
         return "–"
     if value >= 100:
@@ -24,7 +24,7 @@ def seconds_text(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A figure in % or points with two decimals, a true minus, "–" for none."""
+    """A figure in % or points with two decimals and a true minus; "–" for NaN."""
     return f"{value + 0.0:.2f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
@@ -51,7 +51,7 @@ def finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
     """One sentence: which row has the lowest test error, against `baseline`, and whether it beats the spread.
 
     The spread is the larger of the two rows' standard deviations over seeds. Runs that did not finish do
-    not count, and are named.
+    not count; the sentence names them.
     """
     every = [summarise(row) for row in rows]
     ended = [s for s in every if s.finished]
@@ -79,7 +79,7 @@ def finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
 
 
 def _lower(a: Summary, b: Summary, which: str = "") -> str:
-    """`a` has the lowest error, against `b`."""
+    """`a` has the lowest test error; `b` is what it is compared with."""
     difference = b.test.mean - a.test.mean
     if difference == 0:
         return f"{a.label} and {b.label} share the lowest test error, {number(a.test.mean)} %"
@@ -93,7 +93,7 @@ def _lower(a: Summary, b: Summary, which: str = "") -> str:
 
 
 def _not_lower(a: Summary, base: Summary) -> str:
-    """Nothing is better than the baseline; `a` comes closest."""
+    """No row is better than the baseline `base`; `a` comes closest."""
     difference = a.test.mean - base.test.mean
     start = f"No method has a lower test error than {base.label}, {number(base.test.mean)} %"
     if difference == 0:
@@ -109,7 +109,7 @@ def _not_lower(a: Summary, base: Summary) -> str:
 def _against_spread(a: Summary, b: Summary, difference: float) -> str:
     sds = [s.test.sd for s in (a, b) if math.isfinite(s.test.sd)]
     if not sds:
-        return "with one seed each, whether this is chance cannot be told"
+        return "with one seed each, this may be chance"
     most = f"up to {number(max(sds))}" if max(sds) >= 0.005 else "under 0.01"
     spread = f"the spread over seeds (standard deviation {most} points)"
     if difference > max(sds):
@@ -139,7 +139,7 @@ def gap_finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
 
 
 def _shown(a: Stat, b: Stat) -> float:
-    """`a` less `b` as a reader of the rounded figures would reckon it."""
+    """`a` − `b`, computed from the rounded figures, so that a reader gets the same."""
     return round(round(a.mean, 2) - round(b.mean, 2), 2)
 
 

@@ -1,4 +1,4 @@
-"""What experiments gave, as files: rows for `docs/results`, the page made of them, an index of reports."""
+"""Results as files: rows in `docs/results`, the page made from them, and an index of reports."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
 
-NOTES = "results-notes.md"  # beside the page: what was written by hand, put at its end
+NOTES = "results-notes.md"  # beside the page: a text written by hand, added at its end
 Rows = list[dict[str, Any]]
 
 
 def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Rows:
-    """A row for each system: errors in %, figures, seconds of training, where and how they were made."""
+    """A row for each system: errors in %, figures, seconds of training, and where and how they were made."""
     theirs = {target.label: target.theirs for target in experiment.targets}
     groups: dict[str, list[Stored]] = {}
     for run in stored:
@@ -56,13 +56,13 @@ def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Ro
 def save(
     folder: Folder, experiment: Experiment, new: Rows, page: Page | None = None, paper: float | None = None
 ) -> Folder:
-    """Put rows into `folder/NAME.json`, in the place of those they repeat; the page's pictures beside it.
+    """Write rows into `folder/NAME.json`, in place of older ones of the same systems, and pictures beside it.
 
-    Where other rows of the budget stay, the page tells of a part: its notes are taken, and what was found and
-    drawn of the whole before stays.
+    If older rows of the budget stay, the page shows only a part of the systems. Then only its notes are
+    taken; the finding, the tables and the pictures of the earlier, whole page stay.
 
     Args:
-        paper: seconds that the whole budget `paper` takes, about, on the machine that made the rows.
+        paper: approximate seconds of the whole budget `paper` on the machine that made the rows.
     """
     path = folder / f"{experiment.name}.json"
     labels = [target.label for target in experiment.targets]
@@ -70,21 +70,21 @@ def save(
     kept = [row for row in read(path) if (row["budget"], row["system"]) not in again]
     kept, new = ([row for row in part if row["system"] in labels] for part in (kept, new))
     every = sorted((*kept, *new), key=lambda row: (BUDGETS.index(row["budget"]), labels.index(row["system"])))
-    found: dict[str, Any] = {"experiment": experiment.name, "rows": every, "paper_seconds": paper}
+    contents: dict[str, Any] = {"experiment": experiment.name, "rows": every, "paper_seconds": paper}
     if path.exists():
-        found["told"] = json.loads(path.read_text("utf-8")).get("told", {})
+        contents["told"] = json.loads(path.read_text("utf-8")).get("told", {})
     if page is not None and new:
-        budget, told = new[0]["budget"], found.setdefault("told", {})
-        if budget in told and any(row["budget"] == budget for row in kept):
-            told[budget]["notes"] = list(page.notes)
+        budget, texts = new[0]["budget"], contents.setdefault("told", {})
+        if budget in texts and any(row["budget"] == budget for row in kept):
+            texts[budget]["notes"] = list(page.notes)
         else:
-            told[budget] = _told(folder, f"{experiment.name}-{budget}", page)
-    _files.write_json(path, found)
+            texts[budget] = _texts(folder, f"{experiment.name}-{budget}", page)
+    _files.write_json(path, contents)
     return path
 
 
-def _told(folder: Folder, name: str, page: Page) -> dict[str, Any]:
-    """What a page tells besides its rows; its pictures become files of that name."""
+def _texts(folder: Folder, name: str, page: Page) -> dict[str, Any]:
+    """The finding, notes, tables and pictures of a page; the pictures become files of that name."""
     pictures = []
     for i, figure in enumerate(page.extras, 1):
         file_name = f"{name}-{i}.{'svg' if figure.svg else 'png'}"
@@ -100,16 +100,16 @@ def _told(folder: Folder, name: str, page: Page) -> dict[str, Any]:
 
 
 def read(path: Folder) -> Rows:
-    """The rows of a results file; none where there is no such file.
+    """The rows of a results file; none if there is no such file.
 
     Raises:
-        LabError: it is damaged.
+        LabError: the file is damaged.
     """
     return list(_load(path).get("rows", []))
 
 
 def write_page(folder: Path) -> Path:
-    """`results.md` beside `folder`, of all results in it: every row of the sources, run or not."""
+    """Write `results.md` beside `folder`: every row of every experiment, whether it was run or not."""
     path = folder.parent / "results.md"
     _files.write_text(path, page(folder))
     return path
@@ -119,11 +119,11 @@ def page(folder: Path) -> str:
     """The page as Markdown."""
     parts = [
         "# Results",
-        "What `thinned reproduce` gave, beside what the sources print. This page is made from "
-        f"`{folder.name}/*.json` by `thinned reproduce --page`. Errors are test errors in %, after the "
-        "last epoch of a fixed schedule, mean ± standard deviation over seeds. No setting is chosen on "
-        "test data; what was compared on held-out training data, and each look at test errors that came "
-        "before, is told below.",
+        "The results of `thinned reproduce` beside the figures that the sources print. "
+        f"`thinned reproduce --page` makes this page from `{folder.name}/*.json`. Errors are test errors in "
+        "% after the last epoch of a fixed schedule, as mean ± standard deviation over seeds. No setting is "
+        "chosen on test data. The notes at the end list the comparisons on held-out training data, and "
+        "every look at test errors that came before a setting was final.",
         _contents(folder),
         *(_section(experiments.load(name), folder) for name in experiments.names()),
     ]
@@ -134,7 +134,7 @@ def page(folder: Path) -> str:
 
 
 def write_index(root: Folder) -> Folder | None:
-    """`index.html` in a folder of experiments' folders: each report with what it found."""
+    """Write `index.html` in a folder of experiments' folders: a link to each report, and its finding."""
     found = []
     for folder in sorted(path.parent for path in root.glob(f"*/{RECORD}")):
         record = Record.load(folder)
@@ -148,7 +148,7 @@ def write_index(root: Folder) -> Folder | None:
                 "budget": record.budget,
                 "done": sum(run.status == "done" for run in stored),
                 "runs": len(record.runs),
-                "told": " ".join(experiment.page(record, stored).sentences()),
+                "finding": " ".join(experiment.page(record, stored).sentences()),
                 "summary": experiment.summary,
             }
         )
@@ -169,47 +169,48 @@ def _contents(folder: Path) -> str:
 
 
 def _section(experiment: Experiment, folder: Path) -> str:
-    """One experiment: theirs and ours, what was measured besides, pictures, and how it was made."""
+    """One experiment: the source's figures and ours, further figures, pictures, and how it was made."""
     found = _load(folder / f"{experiment.name}.json")
     every: Rows = found.get("rows", [])
     parts = [f"## {experiment.name}", f"{experiment.summary} Source: {experiment.source}."]
-    for budget, told in found.get("told", {}).items():
-        parts.append(f"At `{budget}`: {told['finding']}")
+    by_budget = found.get("told", {})
+    for budget, texts in by_budget.items():
+        parts.append(f"At `{budget}`: {texts['finding']}")
     paper = found.get("paper_seconds")
     systems, run = len(experiment.targets), sum(row["budget"] == "paper" for row in every)
     if paper and run < systems:
-        how = f"run for {run} of {plural(systems, 'row')}, the whole takes" if run else "not run:"
-        text = experiment.budgets["paper"]
-        parts.append(f"`paper` ({text}) is {how} about {time_text(paper)} on the machine named below.")
+        how = f"been run for {run} of {plural(systems, 'row')}; all of it" if run else "not been run; it"
+        text, time = experiment.budgets["paper"], time_text(paper)
+        parts.append(f"`paper` ({text}) has {how} takes about {time} on the machine named below.")
     parts.append(_table(experiment.targets, every))
     parts += [_measured(budget, every) for budget in BUDGETS]
-    for budget, told in found.get("told", {}).items():
-        for table in told["tables"]:
+    for budget, texts in by_budget.items():
+        for table in texts["tables"]:
             lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
             text = "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
             parts.append(f"At `{budget}`:\n\n{text}\n\n{table['caption']}")
-        for picture in told["pictures"]:
+        for picture in texts["pictures"]:
             parts.append(f"![{picture['title']}, {budget}]({folder.name}/{picture['file']})")
-    parts += _differences({budget: told["notes"] for budget, told in found.get("told", {}).items()})
+    parts += _differences({budget: texts["notes"] for budget, texts in by_budget.items()})
     parts += [_made(budget, every) for budget in BUDGETS]
     return "\n\n".join(filter(None, parts))
 
 
 def _differences(notes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Where the budgets differ from the source: what several have in common, then what is of one alone."""
+    """How the budgets differ from the source: first what they have in common, then what each has alone."""
     common = [note for note in next(iter(notes.values()), []) if all(note in own for own in notes.values())]
-    told = [(list(notes), common)]
-    told += [([budget], [note for note in own if note not in common]) for budget, own in notes.items()]
+    groups = [(list(notes), common)]
+    groups += [([budget], [note for note in own if note not in common]) for budget, own in notes.items()]
     return [
         f"Where {' and '.join(f'`{budget}`' for budget in budgets)} differ{'s' if len(budgets) == 1 else ''} "
         "from the source:\n\n" + "\n".join(f"- {note}" for note in own)
-        for budgets, own in told
+        for budgets, own in groups
         if own
     ]
 
 
 def _table(targets: Sequence[Target], every: Rows) -> str:
-    """Theirs, ours at paper and quick; a row that was not run says so."""
+    """The source's errors, and ours at paper and quick; rows that were not run say so."""
     errors = any(row["test_error"] for row in every) or any(target.theirs for target in targets)
     if not errors:
         return "" if every else "Not run yet."
@@ -240,7 +241,7 @@ def _ours(row: Mapping[str, Any] | None) -> str:
 
 
 def _measured(budget: str, every: Rows) -> str:
-    """What was measured besides errors."""
+    """The figures measured besides errors."""
     own = [row for row in every if row["budget"] == budget and row["figures"]]
     names = list(dict.fromkeys(name for row in own for name in row["figures"]))
     if not names:
@@ -261,7 +262,7 @@ def _made(budget: str, every: Rows) -> str:
 
 
 def _figures(done: Sequence[Stored]) -> dict[str, Any]:
-    """Mean and deviation of everything measured that is one number."""
+    """Mean and standard deviation of every measured figure that is a single number."""
     names = dict.fromkeys(
         name for run in done for name, value in run.measured.items() if isinstance(value, (int, float))
     )
@@ -289,7 +290,7 @@ def _short(stat: Mapping[str, float | None] | None) -> str:
 
 
 def _machine(about: Mapping[str, Any]) -> str:
-    """The machine and its threads, and before them the accelerator, if there was one."""
+    """The accelerator, if there was one, the machine and its threads."""
     host = f"{about['machine']}, {plural(about['threads'], 'thread')}"
     return f"{about['accelerator']}; {host}" if "accelerator" in about else host
 
