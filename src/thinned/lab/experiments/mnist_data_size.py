@@ -52,7 +52,8 @@ EXPERIMENT = Grid(
     differs=[
         "The source prints a curve, no figures. The training examples are chosen once, and a smaller set is "
         "a part of a larger one.",
-        "Adam, rate 0.001 falling linearly to 0. A minimum number of updates applies when there are few examples.",
+        "Adam, rate 0.001 falling linearly to 0. A minimum number of updates applies when there are few "
+        "examples.",
         "Units and updates of the quick budget were chosen on held-out training digits. The test errors of "
         "two earlier runs had been seen before: one with fewer units and updates, where dropout was worse "
         "from 5,000 examples on, and one with 2,500 updates or 20 epochs, where it was worse at 10,000 and "
