@@ -13,8 +13,8 @@ from helpers.commands import call, outcome, start, wait_for
 
 import thinned
 from thinned import methods
-from thinned.lab import compare
 from thinned.lab.storage.run import read
+from thinned.lab.training.defaults import defaults
 
 TINY = ["--hidden", "8", "--epochs", "2", "--seeds", "1", "--batch", "200"]
 
@@ -110,7 +110,7 @@ def test_report_makes_the_same_report_again(mine):
     ],
 )
 def test_defaults_suit_the_data(examples, given, expected):
-    assert tuple(compare.defaults(examples, *given).values()) == expected
+    assert tuple(defaults(examples, *given).values()) == expected
 
 
 def test_validation_is_told(mine):

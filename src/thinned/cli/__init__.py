@@ -9,18 +9,11 @@ try:
 except ImportError:  # the library without its command
     raise SystemExit('thinned: the command needs more packages; run pip install "thinned[lab]"') from None
 
-from thinned.cli.bench import bench
-from thinned.cli.compare import compare
 from thinned.cli.errors import OneLine
-from thinned.cli.methods import methods
-from thinned.cli.report import report
-from thinned.cli.reproduce import reproduce
 
 app = typer.Typer(
     cls=OneLine, help="Dropout and its whole family: what it does for a network.", add_completion=False
 )
-for command in (compare, reproduce, report, methods, bench):
-    app.command()(command)
 
 
 def _version(asked: bool) -> None:

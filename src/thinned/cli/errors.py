@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections import UserDict
 from typing import Any, NoReturn
 
 import typer
@@ -15,8 +17,33 @@ def fail(text: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+NAMES = ("compare", "reproduce", "report", "methods", "bench")
+
+
+class Commands(UserDict[str, Any]):
+    """The commands by name. The file of a command is imported when the command is first needed."""
+
+    def __init__(self) -> None:
+        super().__init__(dict.fromkeys(NAMES))
+
+    def __getitem__(self, name: str) -> Any:
+        if self.data[name] is None:
+            alone = typer.Typer(add_completion=False)
+            alone.command(name)(getattr(importlib.import_module(f"thinned.cli.{name}"), name))
+            self.data[name] = typer.main.get_command(alone)
+        return self.data[name]
+
+
 class OneLine(TyperGroup):
     """Every error is one line on stderr, and an exit code: 2 for a wrong call, 130 for Ctrl-C, else 1."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.commands = Commands()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the commands, in the order of the help; imports none."""
+        return list(NAMES)
 
     def main(self, *args: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run the command line."""

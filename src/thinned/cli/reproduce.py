@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from thinned.cli.errors import fail
 from thinned.cli.finish import complain, finish
-from thinned.cli.options import DataDir, Device, Json, Precision, Ray, SaveEvery, Validation, Workers
+from thinned.cli.options import DataDir, Json, Ray, SaveEvery, Workers, with_settings
 
 
+@with_settings(
+    "validation", "engine", "device", "precision",
+    after="ray", by_default={"engine": "each network's own; only dense networks can change it"},
+)  # fmt: skip
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="an experiment; --list shows them")] = None,
     budget: Annotated[
@@ -25,12 +29,6 @@ def reproduce(
     ] = None,
     workers: Workers = None,
     ray: Ray = None,
-    validation: Validation = 0.0,
-    engine: Annotated[
-        str | None, typer.Option(help="numpy or torch, for dense networks; by default each network's own")
-    ] = None,
-    device: Device = "cpu",
-    precision: Precision = "32",
     data_dir: DataDir = None,
     out: Annotated[
         str | None,
@@ -48,6 +46,7 @@ def reproduce(
         bool, typer.Option("--page", help="make the page of all published results anew, and stop")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
+    **settings: Any,
 ) -> None:
     """Rebuild an experiment of the sources, and print its figures beside theirs.
 
@@ -75,8 +74,7 @@ def reproduce(
         return
     experiment = experiments.load(name)
     _checks.one_of("budget", budget, BUDGETS)
-    computed = {"engine": engine, "device": device, "precision": precision}
-    more = {"data_dir": data_dir, "only": tuple(only or ()), "validation": validation, **computed}
+    more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
     asked = lab.order(name, budget, seeds, **more)
     place = folder(out) if out else lab.default_out(asked)
     todo = asked.jobs()

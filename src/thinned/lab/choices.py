@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thinned.activations import ACTIVATIONS
@@ -13,7 +13,14 @@ DEVICES = ("cpu", "cuda")
 # 32: torch's default; on a GPU, convolutions may use TF32. bf16: products by autocast, parameters in float32.
 # float16 is missing because it needs a scaled loss.
 PRECISIONS = ("32", "bf16")
+OPTIMIZERS = ("adam", "sgd")
 USUAL = {"device": "cpu", "precision": "32"}  # the defaults, and the only values where NumPy computes
+
+
+def listed(names: Iterable[str]) -> str:
+    """`a, b or c`, for a help text."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}"
 
 
 def applicable(engine: str) -> list[str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from thinned import methods
 from thinned.lab import choices
@@ -20,28 +18,8 @@ from thinned.lab.reporting.wording import plural
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
-from thinned.lab.training.config import Config
+from thinned.lab.training.config import Config, shown
 from thinned.lab.training.trainer import Trainer
-
-# Defaults, chosen on held-out training data of digits and MNIST.
-SMALL = 5_000  # training examples; data sets below get batches of 32 and sgd by default
-EPOCHS, STEPS = 20, 2_000  # the default is 20 epochs, and more where they have fewer than 2,000 steps
-RATE = 0.1  # of sgd with batches of 128; smaller batches get less, in proportion
-
-
-def defaults(
-    examples: int, optimizer: str | None, epochs: int | None, batch: int | None, lr: float | None
-) -> dict[str, Any]:
-    """Optimizer, epochs, batch and rate: as given, else the default for that number of training examples."""
-    if optimizer is None:
-        optimizer = "sgd" if examples < SMALL else "adam"
-    if batch is None:
-        batch = 32 if examples < SMALL else 128
-    if epochs is None:
-        epochs = max(EPOCHS, math.ceil(STEPS / math.ceil(examples / max(1, batch))))
-    if lr is None:
-        lr = 0.001 if optimizer == "adam" else RATE * min(max(1, batch), 128) / 128
-    return {"optimizer": optimizer, "epochs": epochs, "batch": batch, "lr": lr}
 
 
 def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
@@ -112,28 +90,11 @@ def jobs_again(
 def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, str]:
     """The settings of a comparison, as a report prints them."""
     n_train, n_test = len(dataset.x_train), len(dataset.x_test)
-    n_in = dataset.x_train.shape[1]
-    outputs = base.outputs or len(dataset.classes)
-    judged = (
-        {"judged on": f"{base.validation:g} of the training data, held out, in place of the test data"}
-        if base.validation
-        else {}
-    )
-    limit = f"max-norm {base.max_norm:g}" if base.max_norm else "no max-norm"
-    momentum = (
-        f", momentum {base.momentum:g}{' (Nesterov)' if base.nesterov else ''}" if base.momentum else ""
-    )
-    return {
-        "data": f"{dataset.name}: {n_train:,} training and {n_test:,} test examples. {dataset.note}",
-        **judged,
-        "network": f"{n_in}-{'-'.join(map(str, base.hidden))}-{outputs}, {base.activation}",
-        "engine": choices.text(dataclasses.asdict(base)),
-        "dropping": f"p = {base.p:g} for hidden units, {base.input_p:g} for inputs",
-        "regularisation": f"L2 {base.l2:g}, {limit}",
-        "training": f"{base.epochs} epochs, batches of {base.batch}, {base.optimizer}{momentum}",
-        "learning rate": f"{base.lr:g}, {base.schedule}" + (f", decay {base.decay:g}" if base.decay else ""),
-        "seeds": ", ".join(map(str, seeds)),
-    }
+    found = {"data": f"{dataset.name}: {n_train:,} training and {n_test:,} test examples. {dataset.note}"}
+    if base.validation:
+        found["judged on"] = f"{base.validation:g} of the training data, held out, in place of the test data"
+    found |= shown(base, dataset.x_train.shape[1], base.outputs or len(dataset.classes))
+    return found | {"seeds": ", ".join(map(str, seeds))}
 
 
 def page(record: Record, stored: Sequence[Stored]) -> Page:

@@ -201,11 +201,19 @@ def test_what_is_measured_after_training_is_the_same_on_both_engines(tmp_path, n
         ("spiral", {"engine": "torch"}, "engine must be able to compute A, bypassed forward; B, in the path"),
         ("spatial-dropout", {"engine": "numpy"}, "engine must be able to compute none; elements"),
         ("linear-theory", {"precision": "bf16"}, "precision must be left out for linear-theory"),
-        ("mnist-gaussian", {"precision": "bf16"}, "precision bf16 needs the engine torch, got 'numpy'"),
+        (
+            "mnist-gaussian",
+            {"precision": "bf16"},
+            "engine must be 'torch' for the precision bf16, got 'numpy'",
+        ),
         ("mnist-gaussian", {"engine": "jax"}, "engine must be one of 'numpy', 'torch', got 'jax'"),
         ("mnist-gaussian", {"device": "gpu"}, "device must be one of 'cpu', 'cuda', got 'gpu'"),
         ("mnist-gaussian", {"precision": "16"}, "precision must be one of '32', 'bf16', got '16'"),
-        ("ensemble", {"engine": "torch", "precision": "bf16"}, "precision bf16 needs the dtype float32"),
+        (
+            "ensemble",
+            {"engine": "torch", "precision": "bf16"},
+            "dtype must be 'float32' for the precision bf16",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(name, more, message):

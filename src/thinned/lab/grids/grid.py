@@ -25,7 +25,7 @@ from thinned.lab.reporting.wording import number, stat_text
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
-from thinned.lab.training.config import Config
+from thinned.lab.training.config import REPORT_LINES, Config
 from thinned.lab.training.trainer import Trainer
 
 LINES = 100  # of history, about, for runs of many short epochs
@@ -259,7 +259,9 @@ class Grid:
         if not networks:
             common = {name: common[name] for name in ("data", "seeds")}
         varied = _varied([job.config for job in todo])
-        common |= {key: "see the rows" for key in common if varied & _FIELDS.get(key, set())}
+        # Rows without a network have the engine numpy; that is no difference between networks.
+        shows = {**REPORT_LINES, "data": ("data",), "engine": ()}
+        common |= {line: "see the rows" for line in common if varied.intersection(shows.get(line, ()))}
         return {"budget": f"{budget}: {self.budgets[budget].text}", **common, **self.shown}
 
     def page(self, record: Record, stored: Sequence[Stored]) -> Page:
@@ -358,16 +360,6 @@ def against(stats: Errors, pairs: Sequence[tuple[str, str, str]]) -> str:
         if a in stats and b in stats
     ]
     return ", ".join(found)
-
-
-_FIELDS = {  # what a report calls a setting -> its fields in `Config`
-    "data": {"data"},
-    "network": {"hidden", "activation"},
-    "dropping": {"method", "p", "input_p"},
-    "regularisation": {"max_norm", "l2"},
-    "training": {"epochs", "batch", "optimizer", "momentum"},
-    "learning rate": {"lr", "schedule", "decay"},
-}
 
 
 def _varied(configs: Sequence[Config]) -> set[str]:
