@@ -1,18 +1,15 @@
-"""Every experiment at its smallest budget, and what all of them share: sweeps, results, pages."""
+"""Every experiment at its smallest budget, and what all of them share: results and pages."""
 
 import dataclasses
 import json
 import math
-import os
 import re
-import signal
-import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.commands import SWEEP, call, outcome, start, wait_for
+from helpers.recorder import Recorder
 
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
@@ -37,17 +34,9 @@ from thinned.lab.grids.experiment import BUDGETS
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.reporting.html import html
 from thinned.lab.reporting.progress_bars import Progress
-from thinned.lab.reporting.wording import time_text
 from thinned.lab.reproduce import order as lab
 from thinned.lab.reproduce import results_page as results
-from thinned.lab.reproduce.order import Order
-from thinned.lab.storage import provenance
-from thinned.lab.storage import run as runs
-from thinned.lab.storage.record import Record
-from thinned.lab.storage.run import Run, run_name
-from thinned.lab.sweeping import costs, sweep
-from thinned.lab.sweeping.job import Job
-from thinned.lab.sweeping.worker import train_one
+from thinned.lab.sweeping import sweep
 from thinned.lab.training import train
 from thinned.lab.training.trainer import Trainer
 
@@ -60,19 +49,6 @@ TARGETS = {  # every experiment of the sources
 }  # fmt: skip
 BY_TORCH = ("spatial-dropout", "dropblock", "stochastic-depth", "cutout-length", "attentive-cutmix", "norms")
 ABSOLUTE = re.compile(r"(?<![\w<.:/])/(?:tmp|home|root|work|usr|var|Users|private)\b")
-
-
-class Told(Progress):
-    """Remembers notes, and which runs ended."""
-
-    def __init__(self):
-        self.notes, self.ended = [], []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def end(self, run):
-        self.ended.append(run.status)
 
 
 def photographs(*args, **more):
@@ -90,7 +66,7 @@ def made(name, out, budget="smoke"):
     todo = asked.jobs()
     record = lab.record(asked, todo)
     record.save(out)
-    return record, sweep.run(todo, out, Told())
+    return record, sweep.run(todo, out, Recorder())
 
 
 @pytest.fixture(scope="module")
@@ -390,156 +366,6 @@ def test_the_residual_networks_penalty_is_that_of_its_weights(images):
         assert gradients[name] == pytest.approx(decay * own)
 
 
-# --- sweeps ---
-
-ORDER = Order("mnist-gaussian", "smoke", (0, 1))
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The order, trained in this process."""
-    return outcome(sweep.run(ORDER.jobs(), tmp_path_factory.mktemp("alone"), Told()))
-
-
-def test_what_is_finished_is_not_counted_twice(tmp_path, alone):
-    one = dataclasses.replace(ORDER, only=("dropout",))
-    sweep.run(one.jobs(), tmp_path, Told())
-    told = Told()
-    assert outcome(sweep.run(ORDER.jobs(), tmp_path, told)) == alone
-    assert len(told.ended) == 4
-
-
-def test_a_run_that_fails_is_shown_and_tried_again(tmp_path, monkeypatch, alone):
-    measure = GridTrainer.measure
-
-    def fails(self):
-        if self.config.method == "gaussian":
-            raise RuntimeError("no luck")
-        return measure(self)
-
-    monkeypatch.setattr(GridTrainer, "measure", fails)
-    stored = sweep.run(ORDER.jobs(), tmp_path, Told())
-    assert [run.status for run in stored] == ["done", "done", "failed"] * 2
-    assert stored[2].failure == "RuntimeError: no luck"
-    record = lab.record(ORDER, ORDER.jobs())
-    page = experiments.load("mnist-gaussian").page(record, stored)
-    assert "failed" in html(page)
-    rows = results.rows(experiments.load("mnist-gaussian"), record, stored)
-    assert rows[2]["lost"] == {0: "failed", 1: "failed"}
-    assert rows[2]["test_error"] is None
-    monkeypatch.undo()
-    assert outcome(sweep.run(ORDER.jobs(), tmp_path, Told())) == alone
-
-
-def test_unknown_systems_are_named():
-    with pytest.raises(LabError, match="Gaussian noise"):
-        dataclasses.replace(ORDER, only=("nothing",)).jobs()
-
-
-def test_held_out_data_is_judged_by(tmp_path):
-    asked = dataclasses.replace(ORDER, seeds=(0,), only=("dropout",), validation=0.25)
-    (run,) = sweep.run(asked.jobs(), tmp_path, Told())
-    assert run.result["judged_on"] == "held-out training data"
-    assert lab.default_out(asked) != lab.default_out(ORDER)
-    record = dataclasses.replace(lab.record(asked, asked.jobs()), budget="quick")
-    with pytest.raises(LabError, match="held-out"):
-        lab.publish(tmp_path / "results", record, [run])
-    with pytest.raises(LabError, match="smoke"):
-        lab.publish(tmp_path / "results", dataclasses.replace(record, budget="smoke"), [run])
-    assert not (tmp_path / "results").exists()
-
-
-def children(pid):
-    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds processes in /proc")
-def test_a_killed_sweep_goes_on_and_a_dead_worker_is_replaced(tmp_path, alone):
-    folder = tmp_path / "thinned-runs" / "mnist-gaussian-smoke"
-    with start(tmp_path, *SWEEP, "--workers", "2") as process:
-        wait_for(process, lambda: len(list(folder.glob("*/result.json"))) >= 2)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -9
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/result.json")}
-    assert 2 <= len(before) < 12
-    with start(tmp_path, *SWEEP, "--workers", "2") as process:
-        wait_for(process, lambda: len(list(folder.glob("*/config.json"))) > len(before) + 2)
-        workers = [
-            pid for pid in children(process.pid) if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        ]
-        os.kill(workers[0], signal.SIGKILL)
-        _, err = process.communicate(timeout=200)
-    assert process.returncode == 0, err
-    assert "a worker died" in err
-    assert re.search(r"\[\d+/\d+\] .*; about \d+ (s|min) left", err), err
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    stored = [runs.read(path.parent) for path in folder.glob("*/config.json")]
-    assert [run.status for run in stored] == ["done"] * 12
-    assert outcome([runs.read(folder / name) for name, *_ in alone]) == alone  # the first two of four seeds
-
-
-# --- the command ---
-
-
-def test_the_list_tells_time_and_what_is_done(in_tmp):
-    call("reproduce", "linear-theory", "--budget", "smoke")
-    found = {e["name"]: e for e in json.loads(call("reproduce", "--list", "--json").stdout)}
-    assert list(found) == list(experiments.names())
-    assert found["linear-theory"]["done"] == {"smoke": [1, 1], "quick": [], "paper": []}
-    assert all(seconds > 0 for e in found.values() for seconds in e["seconds"].values())
-    shown = call("reproduce", "--list").stdout
-    assert "1 of 1 runs done" in shown
-
-
-@pytest.mark.parametrize("workers", [1, 2, 9])
-def test_a_dry_run_trains_nothing(in_tmp, workers, monkeypatch):
-    monkeypatch.setattr(costs, "_speed", lambda: 1e6)
-    monkeypatch.setattr(sweep, "cores", lambda: 2)
-    shown = call(
-        "reproduce", "mnist-gaussian", "--budget", "smoke", "--seeds", 3, "--dry-run", "--workers", workers
-    )
-    assert "Gaussian noise" in shown.stdout
-    times = [costs.seconds(job, 1) for job in Order("mnist-gaussian", "smoke", (0, 1, 2)).jobs()]
-    threads = "2 threads" if workers == 1 else "1 thread"
-    time = time_text(
-        times[0] * {1: 9, 2: 5, 9: 5}[workers]
-    )  # small products take one thread; there are 2 cores
-    told = f"about {time} in all by {workers} worker{'s' * (workers > 1)} with {threads} each"
-    assert shown.stdout.splitlines()[-1] == f"{told}; nothing was trained"
-    assert list(in_tmp.iterdir()) == []
-
-
-def test_one_command_writes_report_rows_and_index(in_tmp):
-    result = call("reproduce", "linear-theory", "--budget", "smoke")
-    assert result.exit_code == 0, result.output
-    folder = in_tmp / "thinned-runs" / "linear-theory-smoke"
-    assert json.loads((folder / "linear-theory.json").read_text())["rows"][0]["budget"] == "smoke"
-    assert (in_tmp / "thinned-runs" / "index.html").exists()
-    assert "standard errors" in result.stdout
-    assert call("report", folder).stdout == result.stdout
-
-
-def test_a_failed_run_ends_with_1(in_tmp, monkeypatch):
-    monkeypatch.setattr(linear_theory.Simulation, "rate", lambda *args: 1 / 0)
-    result = call("reproduce", "linear-theory", "--budget", "smoke")
-    assert result.exit_code == 1
-    assert "1 of 1 runs failed; the first: ZeroDivisionError" in result.stderr
-
-
-def test_commands_name_no_folders_of_this_machine(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    arguments = [
-        "thinned",
-        "compare",
-        f"--data={tmp_path / 'a' / 'mine.npz'}",
-        "--out",
-        "/elsewhere/deep/runs",
-        "-x",
-    ]
-    monkeypatch.setattr(sys, "argv", arguments)
-    assert provenance.command() == "thinned compare --data=a/mine.npz --out runs -x"
-
-
 # --- results ---
 
 
@@ -638,16 +464,3 @@ def test_what_budgets_have_in_common_is_told_once():
 def test_the_committed_page_is_what_the_command_writes():
     committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert committed == results.page(ROOT / "docs" / "results"), "run: thinned reproduce --page"
-
-
-def test_a_job_fails_in_its_own_words(tmp_path):
-    config = GridConfig(data="digits", fingerprint="", system="a", hidden=(4,), epochs=1)
-
-    class Broken(GridTrainer):
-        def build(self):
-            raise MemoryError("too large")
-
-    run = train_one(Job(config, load("digits"), Broken), tmp_path, Told(), 1.0)
-    assert (run.status, run.failure) == ("failed", "MemoryError: too large")
-    assert Record.load(tmp_path).stored(tmp_path) == [run]
-    assert run_name(config) == Run(tmp_path, config).folder.name

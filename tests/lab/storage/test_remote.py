@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.commands import call
+from helpers.recorder import Recorder
 
 pytest.importorskip("fsspec")
 
@@ -20,7 +21,6 @@ from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.small import spiral
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.progress_bars import Progress
-from thinned.lab.storage import provenance
 from thinned.lab.storage import remote as store
 from thinned.lab.storage import run as runs
 from thinned.lab.storage.remote import Remote, folder
@@ -83,19 +83,6 @@ class Stop(Progress):
             raise KeyboardInterrupt
 
 
-class Told(Progress):
-    """Remembers where runs began, and notes."""
-
-    def __init__(self):
-        self.began, self.notes = [], []
-
-    def begin(self, name, epochs, done):
-        self.began.append(done)
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 def contents(place):
     """Everything that must be equal, wherever it lies."""
     arrays = _files.load_npz(place / "last.npz")
@@ -124,9 +111,9 @@ def test_a_stopped_run_goes_on(out, whole):
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, DATA, out, Stop(), save_every=0)
     assert not Run(out, CONFIG).finished()
-    told = Told()
-    assert contents(train(CONFIG, DATA, out, told).folder) == whole
-    assert told.began == [3]
+    recorder = Recorder()
+    assert contents(train(CONFIG, DATA, out, recorder).folder) == whole
+    assert recorder.began == [3]
 
 
 @pytest.mark.parametrize("size", [0, 100])
@@ -135,10 +122,10 @@ def test_a_part_of_a_checkpoint_starts_again(out, whole, size):
         train(CONFIG, DATA, out, Stop(), save_every=0)
     path = Run(out, CONFIG).folder / "last.npz"
     path.put(path.read_bytes()[:size])
-    told = Told()
-    assert contents(train(CONFIG, DATA, out, told).folder) == whole
-    assert told.began == [0]
-    assert str(path.parent) in told.notes[0]
+    recorder = Recorder()
+    assert contents(train(CONFIG, DATA, out, recorder).folder) == whole
+    assert recorder.began == [0]
+    assert str(path.parent) in recorder.notes[0]
 
 
 def test_a_part_of_a_result_is_no_result(out, whole):
@@ -148,7 +135,7 @@ def test_a_part_of_a_result_is_no_result(out, whole):
     assert contents(train(CONFIG, DATA, out).folder) == whole
 
 
-def test_a_put_that_breaks_off_is_told_and_nothing_is_lost(out, whole, monkeypatch):
+def test_a_put_that_breaks_off_is_reported_and_nothing_is_lost(out, whole, monkeypatch):
     real, count = MemoryFileSystem.pipe_file, 0
 
     def breaks(self, path, value, **kwargs):
@@ -164,11 +151,11 @@ def test_a_put_that_breaks_off_is_told_and_nothing_is_lost(out, whole, monkeypat
     with pytest.raises(LabError, match="RuntimeError: the line is dead; make room or give another --out"):
         train(CONFIG, DATA, out, save_every=0)
     monkeypatch.undo()
-    told = Told()
+    recorder = Recorder()
     monkeypatch.setattr(store, "FOLDERS", (*store.FOLDERS, "shelf"))
-    assert contents(train(CONFIG, DATA, out, told).folder) == whole
-    assert told.began[0] > 0
-    assert not told.notes
+    assert contents(train(CONFIG, DATA, out, recorder).folder) == whole
+    assert recorder.began[0] > 0
+    assert not recorder.notes
 
 
 def test_files_from_outside_are_measured_before_they_are_read(out, monkeypatch):
@@ -246,12 +233,6 @@ def test_urls_are_checked(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(LabError, match="pip install fsspec"):
         folder("memory://x")
-
-
-def test_commands_name_no_url(monkeypatch):
-    words = ["thinned", "compare", "--out=s3://key:secret@bucket/deep/runs", "--ray", "ray://host:10001"]
-    monkeypatch.setattr(sys, "argv", words)
-    assert provenance.command() == "thinned compare --out=runs --ray ray://host:10001"
 
 
 # --- the command ---

@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from helpers.recorder import Recorder
 
 from thinned import _files
 from thinned.lab.errors import LabError
@@ -68,24 +69,8 @@ exec(SCRIPT, namespace)
 DATA, CONFIG = namespace["DATA"], namespace["CONFIG"]
 
 
-class Told(Progress):
-    """Remembers what it was told."""
-
-    def __init__(self):
-        self.began, self.notes, self.ended = [], [], 0
-
-    def begin(self, name, epochs, done):
-        self.began.append(done)
-
-    def end(self, run):
-        self.ended += 1
-
-    def note(self, text):
-        self.notes.append(text)
-
-
 class Stop(Progress):
-    """Cuts a run off, as Ctrl-C does, after so many epochs."""
+    """Cuts a run off, as Ctrl-C does, in epoch `after`."""
 
     def __init__(self, after):
         self.after = after
@@ -134,19 +119,19 @@ def test_a_killed_run_ends_bit_identical(tmp_path, whole, where):
     run = Run(tmp_path / "out", CONFIG)
     assert not run.finished()
     assert run.load() is not None
-    told = Told()
-    assert contents(train(CONFIG, DATA, tmp_path / "out", told).folder) == whole
-    assert told.began[0] > 0
-    assert not told.notes
+    recorder = Recorder()
+    assert contents(train(CONFIG, DATA, tmp_path / "out", recorder).folder) == whole
+    assert recorder.began[0] > 0
+    assert not recorder.notes
 
 
 @pytest.mark.parametrize("after", [1, 3, 8])
 def test_a_stopped_run_ends_bit_identical(tmp_path, whole, after):
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, DATA, tmp_path, Stop(after), save_every=0)
-    told = Told()
-    assert contents(train(CONFIG, DATA, tmp_path, told).folder) == whole
-    assert told.began == [after - 1]  # the checkpoint follows the line of history
+    recorder = Recorder()
+    assert contents(train(CONFIG, DATA, tmp_path, recorder).folder) == whole
+    assert recorder.began == [after - 1]  # the checkpoint follows the line of history
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -161,10 +146,10 @@ def test_every_optimizer_continues(tmp_path, optimizer):
 def test_what_is_finished_is_left_alone(tmp_path):
     folder = train(CONFIG, DATA, tmp_path).folder
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    told = Told()
-    assert train(CONFIG, DATA, tmp_path, told).result["status"] == "done"
-    assert told.began == []
-    assert told.ended == 0
+    recorder = Recorder()
+    assert train(CONFIG, DATA, tmp_path, recorder).result["status"] == "done"
+    assert recorder.began == []
+    assert recorder.ended == []
     assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
@@ -185,11 +170,11 @@ def test_a_damaged_checkpoint_starts_again(tmp_path, whole, harm):
         train(CONFIG, DATA, tmp_path, Stop(5), save_every=0)
     run = Run(tmp_path, CONFIG)
     harm(run.folder / "last.npz")
-    told = Told()
-    assert contents(train(CONFIG, DATA, tmp_path, told).folder) == whole
-    assert told.began == [0]
-    assert len(told.notes) == 1
-    assert str(run.folder) in told.notes[0]
+    recorder = Recorder()
+    assert contents(train(CONFIG, DATA, tmp_path, recorder).folder) == whole
+    assert recorder.began == [0]
+    assert len(recorder.notes) == 1
+    assert str(run.folder) in recorder.notes[0]
 
 
 def test_a_damaged_result_is_made_again(tmp_path, whole):
@@ -198,7 +183,7 @@ def test_a_damaged_result_is_made_again(tmp_path, whole):
     assert contents(train(CONFIG, DATA, tmp_path).folder) == whole
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, whole, monkeypatch):
+def test_a_full_disk_is_reported_and_nothing_is_lost(tmp_path, whole, monkeypatch):
     real, count = _files.save_npz, 0
 
     def full(path, arrays):
@@ -216,7 +201,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path, whole, monkeypatch):
     assert contents(train(CONFIG, DATA, tmp_path).folder) == whole
 
 
-def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LabError, match="cannot write"):
         train(CONFIG, DATA, tmp_path / "file" / "out")
@@ -297,10 +282,3 @@ def test_folders_without_runs_are_named(tmp_path):
         runs.folders(tmp_path / "nowhere")
     with pytest.raises(LabError, match="holds no runs"):
         runs.folders(tmp_path)
-
-
-def test_a_result_says_where_it_was_made(tmp_path):
-    about = train(dataclasses.replace(CONFIG, epochs=1), DATA, tmp_path).result["about"]
-    assert set(about) == {"machine", "python", "numpy", "thinned", "commit", "threads", "command"}
-    assert about["threads"] >= 1
-    assert about["numpy"] == np.__version__
