@@ -111,8 +111,8 @@ inline T dot(const T *w, const T *x, int64_t n, Row row) {
     return total(sum);
 }
 
-// Calls add(strip, i, edge, inside) for the strips of sum[0 ... n); `inside` tells which places of the last one,
-// the edge, there are.
+// Calls add(strip, i, edge, inside) for the strips of sum[0 ... n); `inside` has a 1 for each place of
+// the last one, the edge, that exists.
 template <class T, class Add>
 inline void for_each_strip(T *sum, int64_t n, Add add) {
     using S = Strip<T>;

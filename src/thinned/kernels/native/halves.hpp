@@ -1,5 +1,5 @@
-// Half precision: to single, and back by rounding to nearest, ties to even. NaN stays NaN. The same bits at
-// every level of the instruction set, and as the CPU's own conversions have them.
+// Half precision: to single, and back by rounding to nearest, ties to even. NaN stays NaN. The bits are
+// the same at every level of the instruction set, and those of the CPU's own conversions.
 #pragma once
 #include "lanes.hpp"
 
@@ -53,7 +53,7 @@ inline void narrow(float a, Half &out) {
     out.bits = (uint16_t)((value > 0x7F800000u ? nan : number) | (bits >> 16 & 0x8000u));
 }
 
-// n numbers, one after the other.
+// n contiguous numbers.
 template <class S>
 inline void widen(const S *x, float *out, int64_t n) {
     int64_t i = 0;

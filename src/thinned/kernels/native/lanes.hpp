@@ -8,6 +8,7 @@
 
 #pragma once
 #include "kernel.hpp"
+#include "philox.hpp"
 
 #include <cstring>
 
@@ -32,20 +33,6 @@ typedef uint64_t Lanes;
 constexpr int L = sizeof(Lanes) / 8;     // lanes, one group each
 constexpr int PAIR = 2;                  // vectors in flight: hides the latency of the products
 constexpr int STEP = PAIR * L;           // groups decided together
-constexpr uint64_t LOW = 0xFFFFFFFFu;
-constexpr uint64_t M0 = 0xD2511F53u, M1 = 0xCD9E8D57u;
-constexpr uint32_t W0 = 0x9E3779B9u, W1 = 0xBB67AE85u;
-
-// 32 x 32 -> 64 bits in every lane; the upper halves of a and b are ignored.
-inline Lanes product(Lanes a, Lanes b) {
-#if defined(__AVX512F__)
-    return (Lanes)_mm512_mul_epu32((__m512i)a, (__m512i)b);
-#elif defined(__AVX2__)
-    return (Lanes)_mm256_mul_epu32((__m256i)a, (__m256i)b);
-#else
-    return (a & LOW) * (b & LOW);
-#endif
-}
 
 inline bool any(Lanes a) {
 #if defined(__AVX512F__)
@@ -66,13 +53,6 @@ inline Lanes ramp(uint64_t first) {
     std::memcpy(&v, lane, sizeof v);
     return v;
 }
-
-struct Schedule {  // the ten round keys
-    uint32_t a[10], b[10];
-    explicit Schedule(Draw draw) {
-        for (int r = 0; r < 10; ++r) a[r] = draw.k0 + r * W0, b[r] = draw.k1 + r * W1;
-    }
-};
 
 // The first two rounds, as far as they depend on the group alone. With counter (g, high, plane, 0):
 //   round 1:  c0 = hi(M1 plane) ^ high ^ a0    c1 = lo(M1 plane)    c2 = hi(M0 g) ^ b0    c3 = lo(M0 g)
@@ -104,13 +84,7 @@ inline void plane_bits(Bits out[PAIR], const Group group[PAIR], uint64_t high, u
     }
     for (int r = 2; r < 10; ++r) {
         const Lanes a = all(key.a[r]), b = all(key.b[r]);
-        for (int v = 0; v < PAIR; ++v) {
-            const Lanes q0 = product(c0[v], all(M0)), q1 = product(c2[v], all(M1));
-            c0[v] = (q1 >> 32) ^ c1[v] ^ a;
-            c1[v] = q1;
-            c2[v] = (q0 >> 32) ^ c3[v] ^ b;
-            c3[v] = q0;
-        }
+        for (int v = 0; v < PAIR; ++v) philox_round(c0[v], c1[v], c2[v], c3[v], a, b);
     }
     for (int v = 0; v < PAIR; ++v) {
         out[v].low = (c0[v] & all(LOW)) | (c1[v] << 32);
@@ -156,11 +130,11 @@ inline void decide(uint64_t *out, uint64_t first, Draw draw, const Schedule &key
     }
 }
 
-// Calls use(i, bits, m) for m <= 64 units at a time: bit j tells whether unit start + i + j is kept. Only the first
+// Calls use(i, bits, m) for m <= 64 units at a time: bit j is 1 where unit start + i + j is kept. Only the first
 // and the last call have m < 64: after the first, start + i is a multiple of 64.
 template <class Use>
 inline void for_each_word(uint64_t start, int64_t n, Draw draw, Use use) {
-    const Schedule key(draw);
+    const Schedule key(draw.k0, draw.k1);
     uint64_t word[2 * STEP], group = start / 128;
     std::memset(word, 255, sizeof word);
     for (int64_t i = -(int64_t)(start % 128); i < n;) {
@@ -188,7 +162,7 @@ inline void pack(uint64_t *out, uint64_t start, int64_t n, Draw draw) {
         std::memset(out, 255, packed_words(n) * sizeof *out);
         return;
     }
-    const Schedule key(draw);
+    const Schedule key(draw.k0, draw.k1);
     const uint64_t first = start / 128;
     const int64_t groups = (start % 128 + n + 127) / 128;
     for (int64_t g = 0; g < groups;) {

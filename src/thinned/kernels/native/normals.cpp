@@ -78,14 +78,8 @@ inline void words(uint64_t *w, uint64_t *angle, uint64_t block, const Schedule &
     for (int i = 0; i < BLOCKS; i += L) {
         const Lanes counter = ramp(block + i);
         Lanes c0 = counter & all(LOW), c1 = counter >> 32, c2 = all(0), c3 = all(2);
-        for (int r = 0; r < 10; ++r) {
-            const Lanes q0 = product(c0, all(M0)), q1 = product(c2, all(M1));
-            c0 = (q1 >> 32) ^ (c1 & all(LOW)) ^ all(key.a[r]);
-            c1 = q1;
-            c2 = (q0 >> 32) ^ (c3 & all(LOW)) ^ all(key.b[r]);
-            c3 = q0;
-        }
-        c1 &= all(LOW), c3 &= all(LOW);
+        for (int r = 0; r < 10; ++r) philox_round(c0, c1, c2, c3, all(key.a[r]), all(key.b[r]));
+        c0 &= all(LOW), c1 &= all(LOW), c2 &= all(LOW), c3 &= all(LOW);
         std::memcpy(w + i, &c0, sizeof c0);
         std::memcpy(angle + i, &c1, sizeof c1);
         std::memcpy(w + BLOCKS + i, &c2, sizeof c2);
@@ -96,7 +90,7 @@ inline void words(uint64_t *w, uint64_t *angle, uint64_t block, const Schedule &
 // Calls use(i, z, m) for m numbers at a time, those of start + i ... start + i + m - 1.
 template <class Use>
 inline void for_each_normal(uint64_t start, int64_t n, uint32_t k0, uint32_t k1, Use use) {
-    const Schedule key(Draw{k0, k1, 0});
+    const Schedule key(k0, k1);
     uint64_t w[PAIRS], angle[PAIRS];
     double z[2][PAIRS], numbers[2 * PAIRS];
     uint64_t block = start / 4;

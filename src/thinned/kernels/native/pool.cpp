@@ -16,7 +16,7 @@ struct Free {
 
 constexpr std::size_t UNIT = 1 << 16, LINE = 64;
 
-std::mutex guard;         // only ever tried: a fork while it is held costs the child the pool, not its life
+std::mutex guard;         // only try_lock on the hot path: after a fork while it was held, the child works without the pool
 std::deque<Free> resting;  // oldest first
 std::size_t held = 0, limit = std::size_t(256) << 20;
 
@@ -34,7 +34,7 @@ Block::Block(std::size_t bytes) : data_(nullptr), size_(bytes), room_((std::max<
     if (std::unique_lock<std::mutex> lock(guard, std::try_to_lock); lock) {
         const auto same = [this](const Free &block) { return block.room == room_; };
         if (const auto found = std::find_if(resting.rbegin(), resting.rend(), same); found != resting.rend()) {
-            data_ = found->data;  // the latest: the likeliest to be in cache
+            data_ = found->data;  // the latest, which is most likely in cache
             held -= room_;
             resting.erase(std::next(found).base());
         }

@@ -1,5 +1,5 @@
-// Memory for results. A large array that was freed waits here to be used again: fresh memory costs a page
-// fault every 4 KiB, six times what it takes to write it.
+// Memory for results. The memory of a freed large array waits here to be used again: fresh memory costs a page
+// fault every 4 KiB, six times the time of writing it.
 #pragma once
 #include <cstddef>
 
@@ -19,7 +19,7 @@ private:
     std::size_t size_, room_;
 };
 
-void keep_at_most(std::size_t bytes);  // what may wait; what is more is given back
+void keep_at_most(std::size_t bytes);  // the bound on waiting memory; the oldest above it is freed
 std::size_t waiting();                 // bytes that wait now
 
 }  // namespace thinned

@@ -1,4 +1,4 @@
-// Numbers chosen by packed bits: kept where a bit is 1, 0 where it is 0. This selects, it does not multiply:
+// Numbers chosen by packed bits: kept where a bit is 1, zero where it is 0. This selects instead of multiplying:
 // a NaN that is not chosen is gone.
 #pragma once
 #include "lanes.hpp"
@@ -15,7 +15,7 @@ constexpr int REGISTER = THINNED_BYTES;
 constexpr int REGISTER = 16;
 #endif
 
-// A vector of numbers; one number where the compiler knows no vectors.
+// A vector of numbers; one number where the compiler has no vectors.
 template <class T>
 struct Vector {
     using Int = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
@@ -83,8 +83,8 @@ inline Reals<T> chosen(Reals<T> y, uint64_t bits, int first) {
 #endif
 }
 
-// The same of the numbers at p + first. They lie in one array, but those that are not chosen may be past its end
-// if `edge` is set: then they are not read.
+// The same for the numbers at p + first. With `edge`, numbers that are not chosen may lie past the end of the array,
+// and are not read.
 template <class T, bool edge = false>
 inline Reals<T> chosen(const T *p, uint64_t bits, int first) {
 #if defined(__AVX512F__)

@@ -1,4 +1,4 @@
-// Finds torch's OpenMP team at run time: nothing is linked with it.
+// Finds torch's OpenMP team at run time, without linking to it.
 
 #include "split.hpp"
 

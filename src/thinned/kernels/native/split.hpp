@@ -12,15 +12,15 @@
 
 namespace thinned {
 
-// The OpenMP threads that a loaded torch computes with, if it does. They go on spinning for a while after a matrix
-// product, and would keep threads of our own from the cores.
+// The OpenMP threads of a loaded torch, where it has them. They spin for a while after a matrix product, and keep
+// the cores from threads of our own.
 struct Team {
     void (*run)(void (*)(void *), void *, unsigned, unsigned);
     int (*me)(), (*size)();
 };
-const Team *team_of_torch();  // null where there is none, and in a process that was forked, whose team is gone
+const Team *team_of_torch();  // null where there is none, and in a forked process, which has no such threads
 
-// The stretches [begin, end) of [0, n), of which whoever asks gets the next one.
+// The stretches [begin, end) of [0, n): each thread that asks gets the next one.
 template <class Work>
 class Stretches {
   public:
@@ -36,7 +36,7 @@ class Stretches {
         if ((open_ -= done) == 0) all_.notify_one();
     }
 
-    // Waits for those that others have taken.
+    // Waits for the stretches that other threads have taken.
     void wait() {
         std::unique_lock<std::mutex> lock(mutex_);
         all_.wait(lock, [this] { return open_ == 0; });
@@ -51,12 +51,12 @@ class Stretches {
     const Work work_;
 };
 
-constexpr int64_t EACH = 4;  // stretches a thread: who comes late takes fewer
+constexpr int64_t EACH = 4;  // stretches a thread: a late one takes fewer
 
 // Runs work(begin, end) over [0, n) in parts of a multiple of `align`. Below `grain` a thread costs more than it
-// saves. A negative number of threads is so many of torch's. Others are started for the call, and nobody waits
-// for one to begin: OpenBLAS's threads spin for a while after a product, and one of ours may be a time slice
-// late on a core that they hold. It then finds nothing to do, and touches nothing of the caller's.
+// saves. A negative number of threads means that many of torch's. Others are started for the call, and the caller does
+// not wait for them to begin: OpenBLAS's threads spin for a while after a product, and a thread of ours may be a
+// time slice late on a core that they hold. It then finds nothing to do, and touches nothing of the caller's.
 template <class Work>
 void split(int64_t n, int64_t grain, int64_t align, int threads, Work work) {
     grain = std::max<int64_t>(grain, 1);

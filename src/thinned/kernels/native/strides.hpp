@@ -8,7 +8,7 @@ namespace thinned {
 
 class Walk {
 public:
-    // Sizes and strides count elements; a stride may be 0 or negative. Axes that lie as one are taken as one.
+    // Sizes and strides count elements; a stride may be 0 or negative. Axes that are contiguous with each other are merged.
     Walk(const std::vector<int64_t> &shape, const std::vector<int64_t> &strides) {
         for (std::size_t i = 0; i < shape.size(); ++i) {
             if (shape[i] == 1) continue;

@@ -1,9 +1,9 @@
-// What `thin` does to a weight of (rows, columns, kernel): take the survivors out, put them back among
-// zeros, and take an optimizer's step with a gradient that is there for the survivors alone.
+// The operations of `thin` on a weight of (rows, columns, kernel): take the survivors out, put them back among
+// zeros, and take an optimizer's step with a gradient that exists for the survivors alone.
 //
 // Rules are rounded operation by operation, in the order of the NumPy rules in survivors.py: this file is
 // compiled without contraction (no fused multiply-add), so both give the same bits.
-// Arrays come as addresses; survivors.py answers for their sizes, dtypes and layout.
+// Arrays come as addresses; survivors.py checks their sizes, dtypes and layout.
 
 #include "survivors.hpp"
 
@@ -18,6 +18,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "philox.hpp"
 #include "split.hpp"
 
 namespace nb = nanobind;
@@ -29,8 +30,7 @@ using Address = uintptr_t;
 using Index = const int64_t *;
 constexpr int64_t COPIED = 1 << 18;   // elements: below that a second thread costs more than it saves
 constexpr int64_t STEPPED = 1 << 16;  // the same, of an optimizer's step
-constexpr int64_t CACHED = 1 << 23;   // bytes: what is larger is written around the caches
-
+constexpr int64_t CACHED = 1 << 23;   // bytes: a larger array is written past the caches
 
 // Which rows and columns of an array (rows, columns, kernel); null is all of them. Ascending.
 struct Part {
@@ -70,7 +70,7 @@ inline void scatter(const T *from, T *to, const Part &part) {
             std::memcpy(to + part.column[j] * part.kernel, from + j * part.kernel, part.kernel * sizeof(T));
 }
 
-// Calls use(r, i) for the rows r of [begin, end): i is its place among the survivors, −1 where it is none.
+// Calls use(r, i) for the rows r of [begin, end): i is its place among the survivors, −1 where it was dropped.
 template <class Use>
 inline void for_rows(const Part &part, int64_t begin, int64_t end, Use use) {
     int64_t i = part.row ? std::lower_bound(part.row, part.row + part.n_rows, begin) - part.row : begin;
@@ -89,7 +89,7 @@ void take(const T *w, T *out, const Part &part, int threads) {
     });
 }
 
-// A copy that does not read what it overwrites, and leaves the caches to others.
+// A copy past the caches: it does not read the memory that it overwrites.
 inline void stream(void *to, const void *from, int64_t bytes) {
 #ifdef __SSE2__
     char *out = (char *)to;
@@ -194,7 +194,7 @@ void momentum(T *w, T *v, const T *g, const Part &part, int threads, Descent rul
     });
 }
 
-// w ← w − lr·g for the survivors alone: nothing moves the others.
+// w ← w − lr·g for the survivors alone; the others do not change.
 template <class T>
 void touch(T *w, const T *g, const Part &part, int threads, T lr) {
     split(part.n_rows, STEPPED / std::max<int64_t>(part.compact(), 1), 1, threads, [=](int64_t begin, int64_t end) {
@@ -271,25 +271,21 @@ void clip(T *w, const Part &part, double c, int threads) {
     });
 }
 
-// Words of Philox4x32-10 at the counters (block, 0, 0, 2): contract 1 of docs/design.md.
-inline void words(uint32_t out[4], uint32_t block, uint32_t k0, uint32_t k1) {
-    uint32_t c0 = block, c1 = 0, c2 = 0, c3 = 2;
-    for (int r = 0; r < 10; ++r, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        const uint64_t p0 = (uint64_t)c0 * 0xD2511F53u, p1 = (uint64_t)c2 * 0xCD9E8D57u;
-        c0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, c1 = (uint32_t)p1;
-        c2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1, c3 = (uint32_t)p0;
-    }
-    out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
+// Four words of Philox4x32-10 at the counter (block, 0, 0, 2).
+inline void words(uint64_t c[4], uint64_t block, const Schedule &key) {
+    c[0] = block, c[1] = 0, c[2] = 0, c[3] = 2;
+    for (int r = 0; r < 10; ++r) philox_round(c[0], c[1], c[2], c[3], (uint64_t)key.a[r], (uint64_t)key.b[r]);
 }
 
 // The k of n < 2**32 indices with the smallest (word, index), ascending.
 void choose(uint32_t k0, uint32_t k1, int64_t n, int64_t k, int64_t *out) {
     if (k == 0) return;
+    const Schedule key(k0, k1);
     std::vector<uint64_t> drawn(n);
     for (int64_t i = 0; i < n; i += 4) {
-        uint32_t four[4];
-        words(four, (uint32_t)(i / 4), k0, k1);
-        for (int64_t j = i; j < std::min(i + 4, n); ++j) drawn[j] = (uint64_t)four[j - i] << 32 | (uint64_t)j;
+        uint64_t four[4];
+        words(four, (uint64_t)i / 4, key);
+        for (int64_t j = i; j < std::min(i + 4, n); ++j) drawn[j] = four[j - i] << 32 | (uint64_t)j;
     }
     std::vector<uint64_t> order(drawn);
     std::nth_element(order.begin(), order.begin() + (k - 1), order.end());
@@ -298,7 +294,7 @@ void choose(uint32_t k0, uint32_t k1, int64_t n, int64_t k, int64_t *out) {
         if (drawn[j] <= last) *out++ = j;
 }
 
-// Calls `call` with a pointer to the type of that many bytes: the values are moved, not read.
+// Calls `call` with a pointer to an unsigned type of that many bytes: values are only moved.
 template <class Call>
 void by_size(int64_t itemsize, Call call) {
     if (itemsize == 2)
