@@ -1,4 +1,4 @@
-"""Checks of arguments at the public edge: each returns the value, or says what was expected and what came."""
+"""Checks of arguments at the public edge. Each returns the value, or says what it must be."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _show(bound: int) -> str:
 
 
 def rank(name: str, x: Any, layout: str, low: int, high: int | None = None) -> Any:
-    """``x`` itself: an array of ``low`` … ``high`` dimensions, in the layout that the message tells."""
+    """``x`` itself: an array of ``low`` … ``high`` dimensions, whose layout the message names."""
     if x.ndim < low or (high is not None and x.ndim > high):
         raise ValueError(f"{name} must have shape {layout}, got {tuple(x.shape)}")
     return x

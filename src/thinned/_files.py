@@ -19,13 +19,13 @@ import numpy as np
 
 
 class Elsewhere(Protocol):
-    """A file that is on no disk of this machine (`thinned.lab.storage.remote.Remote`)."""
+    """A file that is not on a disk of this machine (`thinned.lab.storage.remote.Remote`)."""
 
     def read_bytes(self, max_bytes: int) -> bytes:
         """The whole file; ValueError, before anything is read, where it is larger."""
 
     def put(self, data: bytes) -> None:
-        """Write it, whole or not at all."""
+        """Write the file, whole or not at all."""
 
 
 AnyFile = str | os.PathLike[str] | Elsewhere
@@ -37,21 +37,21 @@ MAX_NPZ_BYTES = 1 << 34  # 16 GiB unpacked: more than this library writes, less 
 def atomic_write(path: AnyFile, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that takes the place of `path` only when the block ends well.
 
-    It is written beside its place, synced to disk and renamed, so that a reader (or a crash at any moment)
-    finds the old file or the new one, never a part. On any exception the old file stays and the temporary
-    one is removed.
+    A temporary file is written beside it, synced to disk and renamed, so that a reader (or a crash at any
+    moment) finds the old file or the new one, never a part. On any exception the old file stays and the
+    temporary one is removed.
 
     Args:
-        path: the file; missing folders are made; a symbolic link is followed. What is no path is a file
-            elsewhere, and gets its bytes in one piece.
+        path: the file. Missing folders are made, a symbolic link is followed. A file elsewhere gets its
+            bytes in one piece.
         mode: `"wb"`, or `"w"` for UTF-8 text.
 
     Raises:
-        ValueError: another mode.
+        ValueError: the mode is neither.
         OSError: the disk is full, the folder is not writable, and the like.
     """
     if mode not in ("wb", "w"):
-        raise ValueError(f'mode: expected "wb" or "w", got {mode!r}')
+        raise ValueError(f'mode must be "wb" or "w", got {mode!r}')
     if not isinstance(path, (str, os.PathLike)):
         buffer = io.BytesIO() if mode == "wb" else io.StringIO()
         yield buffer
@@ -82,7 +82,7 @@ def atomic_write(path: AnyFile, mode: str = "wb") -> Iterator[IO[Any]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the system has a way to."""
+    """Make a rename in `folder` survive a power cut, where the system can sync a folder."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -101,7 +101,7 @@ def write_json(path: AnyFile, obj: Any) -> None:
     """Write `obj` as JSON, whole or not at all.
 
     NumPy scalars and arrays become numbers and lists, paths strings; NaN and infinities become null, because
-    JSON has no word for them.
+    JSON has no form for them.
     """
     write_text(path, json.dumps(_plain(obj), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
@@ -125,13 +125,13 @@ def save_npz(path: AnyFile, arrays: Mapping[str, np.ndarray]) -> None:
     The same arrays give the same bytes (no time stamps). `numpy.load` reads the file.
 
     Raises:
-        ValueError: an array of Python objects (they would need pickle), or a name that is no string or empty.
+        ValueError: an array of Python objects (they would need pickle), or a name that is empty or no string.
     """
     for name, array in arrays.items():
         if not isinstance(name, str) or not name:
-            raise ValueError(f"arrays: expected names that are non-empty strings, got {name!r}")
+            raise ValueError(f"names of arrays must be non-empty strings, got {name!r}")
         if np.asarray(array).dtype.hasobject:
-            raise ValueError(f"arrays: {name!r} holds Python objects; convert it to numbers or strings first")
+            raise ValueError(f"array {name!r} must hold numbers or strings, got Python objects")
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
@@ -145,7 +145,8 @@ def load_npz(path: AnyFile, max_bytes: int = MAX_NPZ_BYTES) -> dict[str, np.ndar
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no `.npz`, truncated, damaged, with Python objects, or of more than `max_bytes` unpacked.
+        ValueError: the file is no `.npz`, is truncated or damaged, holds Python objects, or unpacks to more
+            than `max_bytes`.
     """
     if not isinstance(path, (str, os.PathLike)):
         source: Any = io.BytesIO(path.read_bytes(max_bytes))
@@ -158,11 +159,11 @@ def load_npz(path: AnyFile, max_bytes: int = MAX_NPZ_BYTES) -> dict[str, np.ndar
             members = archive.infolist()
             total = sum(member.file_size for member in members)
             if total > max_bytes:
-                raise ValueError(f"unpacks to {total:,} bytes, more than the allowed {max_bytes:,}")
+                raise ValueError(f"unpacked size must be at most {max_bytes:,} bytes, got {total:,}")
             return {member.filename.removesuffix(".npy"): _read_member(archive, member) for member in members}
     except zipfile.BadZipFile as error:
         raise ValueError(
-            f"{path}: expected an .npz archive; the file is truncated, damaged or another kind"
+            f"{path}: the file must be an .npz archive, got one that is truncated, damaged or of another kind"
         ) from error
     except (ValueError, EOFError, OSError, zlib.error, NotImplementedError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before its start
@@ -171,10 +172,10 @@ def load_npz(path: AnyFile, max_bytes: int = MAX_NPZ_BYTES) -> dict[str, np.ndar
 
 
 def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array, after its header was checked against the size of its member."""
+    """One array; its header is checked against the size of its member first."""
     name = member.filename
     if not name.endswith(".npy"):
-        raise ValueError(f"member {name!r} is no array")
+        raise ValueError(f"member {name!r} must be an array (.npy)")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
@@ -182,11 +183,13 @@ def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarra
         elif version == (2, 0):
             shape, _, dtype = np.lib.format.read_array_header_2_0(file)
         else:
-            raise ValueError(f"array {name!r} has the unknown format version {version}")
+            raise ValueError(f"array {name!r} must have the format version 1.0 or 2.0, got {version}")
         if dtype.hasobject:
-            raise ValueError(f"array {name!r} holds Python objects, and pickle is never loaded")
-        expected, came = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
-        if expected != came:
-            raise ValueError(f"array {name!r} should have {expected:,} bytes of data and has {came:,}")
+            raise ValueError(
+                f"array {name!r} must hold numbers or strings, got Python objects: pickle is never loaded"
+            )
+        needed, there = math.prod(shape) * dtype.itemsize, member.file_size - file.tell()
+        if needed != there:
+            raise ValueError(f"array {name!r} must have {needed:,} bytes of data, got {there:,}")
     with archive.open(member) as file:
         return np.lib.format.read_array(file, allow_pickle=False)

@@ -1,9 +1,9 @@
 """Methods that replace regions of the input images: NumPy arrays or torch tensors in, the same out.
 
 Images are (N, C, H, W) of floating-point numbers: scale integers first. Labels are (N,) integers, with
-``classes`` to tell how many there are, or (N, K) shares such as one-hot rows. Mixed labels come back as
-(N, K): float32 for integers, else of the dtype that came. All of it is for training, and random by ``key``
-alone: give every batch its own.
+``classes`` as their number, or (N, K) shares such as one-hot rows. Mixed labels come back as (N, K): float32
+for integers, else in their own dtype. All of it is for training, and random by ``key`` alone: give every
+batch its own key.
 
 All raise TypeError where an argument is of the wrong kind, ValueError where a shape or number does not fit.
 """
@@ -110,7 +110,7 @@ def _checked_labels(images: Any, labels: Any, classes: int | None) -> Any:
     n = len(images)
     if n == 1:
         raise ValueError(
-            "images must be at least 2, to be mixed with each other, got 1; leave that batch as it is"
+            "images must be at least 2, to be mixed with each other, got 1; leave such a batch unmixed"
         )
     _array.same_kind("labels", labels, "images", images)
     if len(labels.shape) not in (1, 2) or len(labels) != n:

@@ -1,6 +1,6 @@
 """The rate of dropping as a function of the training step, or of the depth of a layer.
 
-Stateless: the same arguments, the same rate, so that a run which was cut off goes on as if it had not been.
+Stateless: the same arguments give the same rate, so that an interrupted run continues with the same rates.
 Every function over steps is called ``f(p, step, steps)``: p is the full rate, ``step`` counts from 0, and
 ``steps`` is the number of training steps. Epochs serve as well. A step beyond ``steps`` counts as ``steps``:
 training that goes on longer keeps the last rate.
@@ -35,8 +35,8 @@ __all__ = ["SCHEDULES", "constant", "curriculum", "depth_linear", "early", "late
 def constant(p: float, step: int, steps: int) -> float:
     """The full rate p at every step.
 
-    Raises ValueError or TypeError where p is not in [0, 1], ``step`` is negative or ``steps`` not positive;
-    so do the other schedules.
+    Like all schedules, raises ValueError or TypeError where p is not in [0, 1], ``step`` is negative or
+    ``steps`` is not positive.
     """
     p, _, _ = _check(p, step, steps)
     return p
@@ -45,7 +45,7 @@ def constant(p: float, step: int, steps: int) -> float:
 def linear(p: float, step: int, steps: int, *, start: float = 0.0) -> float:
     """From ``start`` at step 0 along a line to p at step ``steps``: start + (p − start)·step/steps.
 
-    With start = 0 it is DropBlock's: the share that is kept falls from 1 to 1 − p.
+    With start = 0 it is DropBlock's schedule: the kept share falls from 1 to 1 − p.
 
     Source: Ghiasi, Lin and Le 2018, NeurIPS, arXiv:1810.12890, section 3.
     """
@@ -56,7 +56,7 @@ def linear(p: float, step: int, steps: int, *, start: float = 0.0) -> float:
 
 
 def early(p: float, step: int, steps: int, *, until: float = 0.1, decay: str = "linear") -> float:
-    """Drop in the first part of training alone, against underfitting.
+    """Drop only in the first part of training, against underfitting.
 
     The first part is the first c = round(until·steps) steps. ``decay="linear"``: p·(1 − step/c) there,
     ``"constant"``: p; 0 from step c on.
@@ -72,7 +72,7 @@ def early(p: float, step: int, steps: int, *, until: float = 0.1, decay: str = "
 
 
 def late(p: float, step: int, steps: int, *, since: float = 0.5) -> float:
-    """Drop in the last part of training alone, against overfitting: p from step round(since·steps) on.
+    """Drop only in the last part of training, against overfitting: p from step round(since·steps) on.
 
     Source: Liu, Xu, Jin, Shen and Darrell 2023, ICML, arXiv:2303.01500, section 4.
     """
@@ -81,7 +81,7 @@ def late(p: float, step: int, steps: int, *, since: float = 0.5) -> float:
 
 
 def curriculum(p: float, step: int, steps: int, *, gamma: float | None = None) -> float:
-    """From 0 ever slower towards p: p·(1 − exp(−γ·step)), γ > 0; 10/steps, as in the paper, where not given.
+    """From 0 towards p, ever more slowly: p·(1 − exp(−γ·step)), γ > 0. The default γ is the paper's 10/steps.
 
     Source: Morerio, Cavazza, Volpi, Vidal and Murino 2017, ICCV, arXiv:1703.06229, section 3.
     """

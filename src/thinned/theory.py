@@ -1,4 +1,4 @@
-"""Closed forms: what each method does on average. NumPy alone; the judge of everything else."""
+"""Closed forms of what each method does on average. NumPy alone, so that they can judge the rest."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ def gaussian_moments(p: float) -> tuple[float, float]:
 
 
 def survivor_count(n: int, p: float) -> int:
-    """How many of n units `thin` keeps: k = max(1, n − round(p·n)); none of none."""
+    """How many of n units `thin` keeps: k = max(1, n − round(p·n)); 0 of 0."""
     return min(n, max(1, n - round(p * n)))
 
 
 def thin_moments(p: float, n: int | None = None) -> tuple[float, float]:
-    """Mean and variance of thin's factor: n/k for k of n units that it picks, 0 for the others.
+    """Mean and variance of the factor of `thin`: n/k for the k of n units that survive, 0 for the others.
 
-    Mean 1, variance n/k − 1. Without n, the limit of many units: p/(1 − p), as of dropout's factor, and at
-    p = 1, where one unit is left, no bound.
+    Mean 1, variance n/k − 1. Without n, the limit of many units: variance p/(1 − p), as for dropout; infinite
+    at p = 1, where a single unit survives.
     """
     if n is None:
         return 1.0, p / (1.0 - p) if p < 1.0 else math.inf
@@ -69,7 +69,7 @@ def alpha_constants(p: float) -> tuple[float, float]:
 
 
 def alpha_moments(p: float) -> tuple[float, float]:
-    """Mean and variance of what alpha dropout makes of 1: a + b with probability 1 − p, else aα′ + b.
+    """Mean and variance of alpha dropout's output for x = 1: a + b with probability 1 − p, else aα′ + b.
 
     So mean a(1 − p), as b = −apα′, and variance a²p(1 − p)(1 − α′)².
     """
@@ -103,7 +103,7 @@ def drop_block_rate(p: float, block: int, spatial: tuple[int, ...], *, exact: bo
 
     A place is kept where none of the m seeds above it fell: the share is the mean over the places of
     1 − (1 − γ)^m, edges included, and γ is where that equals p. ``exact=False`` gives the paper's
-    γ = p/blockᵈ·∏ size/(size − block + 1), at most 1, which overlooks overlaps and edges. p = 1 drops all.
+    γ = p/blockᵈ·∏ size/(size − block + 1), at most 1, which ignores overlaps and edges. p = 1 drops all.
 
     Ghiasi, Lin and Le 2018, arXiv:1810.12890.
     """
@@ -209,7 +209,7 @@ def beta_moments(alpha: float) -> tuple[float, float]:
 
 
 def _outer(axes: Sequence[Floats]) -> Floats:
-    """The product of what each axis says, for all places in C order."""
+    """The outer product of one factor an axis, flattened in C order."""
     product: Floats = functools.reduce(lambda a, b: np.kron(a, b).astype(np.float64), axes)
     return product
 
@@ -224,22 +224,22 @@ def gamma_squared(x: Floats) -> Floats:
 
 
 def penalty_weight(p: float) -> float:
-    """p(1 − p), the variance of a mask: what multiplies ‖Γw‖²; largest at p = ½."""
+    """p(1 − p), the variance of a mask: the weight of ‖Γw‖² in the loss; largest at p = ½."""
     return p * (1.0 - p)
 
 
 def linear_loss(x: Floats, y: Floats, w: Floats, p: float) -> float:
     """E‖y − (R∗X)w‖² over the masks = ‖y − (1 − p)Xw‖² + p(1 − p)‖Γw‖².
 
-    With w̃ = (1 − p)w, what evaluation uses: ‖y − Xw̃‖² + p/(1 − p)·‖Γw̃‖², a ridge penalty in the units of
-    the data.
+    With w̃ = (1 − p)w, the weights of evaluation: ‖y − Xw̃‖² + p/(1 − p)·‖Γw̃‖², a ridge penalty in the units
+    of the data.
     """
     residual = y - (1.0 - p) * (x @ w)
     return float(residual @ residual) + linear_penalty(x, w, p)
 
 
 def linear_penalty(x: Floats, w: Floats, p: float) -> float:
-    """p(1 − p)‖Γw‖², what dropout adds to the loss of the network whose weights are scaled."""
+    """p(1 − p)‖Γw‖², which dropout adds to the loss of the network with scaled weights."""
     return float(penalty_weight(p) * gamma_squared(x) @ w**2)
 
 
@@ -247,7 +247,7 @@ def linear_gradient(x: Floats, y: Floats, w: Floats, p: float) -> Floats:
     """E[∂E_D/∂w] over the masks = ∂E_N/∂w + p(1 − p)Γ²w, with E = ½‖·‖², (d,).
 
     E_D = ½‖y − (R∗X)w‖² is the loss of one thinned network, E_N = ½‖y − (1 − p)Xw‖² that of the network
-    whose weights are scaled.
+    with scaled weights.
     """
     ensemble = -(1.0 - p) * (x.T @ (y - (1.0 - p) * (x @ w)))
     return np.asarray(ensemble + penalty_weight(p) * gamma_squared(x) * w)
@@ -260,10 +260,10 @@ def linear_minimiser(x: Floats, y: Floats, p: float) -> Floats:
 
 
 def logistic_penalty(x: Floats, w: Floats, p: float) -> float:
-    """What dropout adds to the logistic loss, to second order: ½·p/(1 − p)·Σ_n s_n(1 − s_n)Σ_j x_nj²w_j².
+    """Dropout's penalty on the logistic loss, to second order: ½·p/(1 − p)·Σ_n s_n(1 − s_n)Σ_j x_nj²w_j².
 
-    s_n = 1/(1 + e^{−x_n·w}); survivors divided by 1 − p; the labels cancel. A ridge penalty that spares
-    rare inputs, and directions in which the model is sure.
+    s_n = 1/(1 + e^{−x_n·w}); survivors divided by 1 − p; the labels cancel. This is a ridge
+    penalty that is small for rare inputs and where the model is sure.
 
     Wager, Wang and Liang 2013, NIPS 26, arXiv:1307.1493.
     """
@@ -281,12 +281,12 @@ def layer_penalty(x: Floats, weight: Floats, p: float) -> float:
 
 
 def subnetworks(n: int, k: int | None = None) -> int:
-    """How many thinned networks n units make: 2ⁿ; those with exactly k survivors: n!/(k!(n − k)!)."""
+    """The number of thinned networks of n units: 2ⁿ; with exactly k survivors: n!/(k!(n − k)!)."""
     return 1 << n if k is None else math.comb(n, k)
 
 
 def effective_subnetworks(n: int, p: float) -> float:
-    """e to the entropy of the masks of n units: so many networks share the training; at p = ½ all 2ⁿ."""
+    """The effective number of networks that share the training, e to the entropy of the mask; 2ⁿ at p = ½."""
     return math.exp(n * mask_entropy(p))
 
 

@@ -34,8 +34,8 @@ def version() -> str | None:
     """The program and its version, or None where it is not installed."""
     if shutil.which("dieharder") is None:
         return None
-    told = subprocess.run(["dieharder", "-l"], capture_output=True, text=True, check=False).stdout
-    return " ".join(told.split("version", 1)[1].split()[:1])
+    printed = subprocess.run(["dieharder", "-l"], capture_output=True, text=True, check=False).stdout
+    return " ".join(printed.split("version", 1)[1].split()[:1])
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def whole_numbers(*shape, dtype=torch.float32):
 
 @pytest.fixture
 def on_device(monkeypatch):
-    """Puts a tensor where the Triton kernels take it; under the interpreter the library is told so."""
+    """Puts a tensor where the Triton kernels take it; the interpreter needs the library to see a GPU."""
     if INTERPRETED:
         monkeypatch.setattr(kernels, "on_gpu", lambda x: gpu if isinstance(x, torch.Tensor) else None)
     return lambda x: x.to(DEVICE)
@@ -253,7 +253,7 @@ class TestChoice:
         monkeypatch.setenv("THINNED_KERNELS", "numpy")
         assert kernels.triton() is None
 
-    def test_what_does_not_run_is_told_once(self, monkeypatch):
+    def test_what_does_not_run_is_reported_once(self, monkeypatch):
         def broken(*_):
             raise RuntimeError("Failed to find C compiler.")
 

@@ -1,4 +1,4 @@
-"""The kernels as differentiable torch functions; imported only once a caller brings a tensor."""
+"""The kernels as differentiable torch functions. Imported only when a caller brings a tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _transforming = torch._C._are_functorch_transforms_active
 
 
 def apply(x: Tensor, how: Map, words: Words) -> Tensor:
-    """The map of a tensor, recorded for the backward pass where one can come."""
+    """The map of a tensor, recorded for the backward pass where the tensor needs one."""
     if _transforming():
         y: Tensor = Transformed.apply(x, how, words)
         return y
@@ -27,7 +27,7 @@ def apply(x: Tensor, how: Map, words: Words) -> Tensor:
 
 
 def apply_(x: Tensor, how: Map, words: Words) -> Tensor:
-    """The same, written into x: at once, or by a copy where torch has rules for who may write."""
+    """The map written into x: directly, or by a copy where torch restricts writing in place."""
     recorded = x.requires_grad and torch.is_grad_enabled()
     if x._is_view() or x.is_inference() or (recorded and x.is_leaf) or _transforming():
         return x.copy_(apply(x, how, words))
@@ -39,7 +39,7 @@ def apply_(x: Tensor, how: Map, words: Words) -> Tensor:
 
 
 def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tensor:
-    """The map of a tensor by the kernel of its device: a new tensor, or in ``out``, which is x."""
+    """The map of a tensor by the kernel of its device: a new tensor, or ``out``, which then is x."""
     n, code, cpu = x.numel(), CODES.get(x.dtype), kernels.extension()
     known = code is not None and cpu is not None and type(how) is not kernels.Linear
     if not (known and x.is_cpu and n > 0 and not x.is_neg() and (pointer := x.data_ptr())):
@@ -61,7 +61,7 @@ def _pooled_like(x: Tensor) -> Tensor:
 
 
 class Mapped(torch.autograd.Function):
-    """A map, and its gradient by the same factors: it keeps the key, to make them again, and nothing else."""
+    """A map and its gradient, by the same factors. It keeps only the key, and makes the factors again."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, how: Map, words: Words) -> Tensor:
@@ -75,12 +75,12 @@ class Mapped(torch.autograd.Function):
         return apply(grad, ctx.how.gradient(), ctx.words), None, None
 
 
-# `Mapped.apply` without what torch.func needs, which costs more than the kernel of a small array.
+# `Mapped.apply` without the support for torch.func, which costs more than the kernel of a small array.
 _mapped = super(torch.autograd.Function, Mapped).apply
 
 
 class Written(Mapped):
-    """The same, in place."""
+    """`Mapped`, in place."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, how: Map, words: Words) -> Tensor:
@@ -91,7 +91,7 @@ class Written(Mapped):
 
 
 class Transformed(torch.autograd.Function):
-    """The same as torch.func wants it, which takes half as long again as a small dropout in all."""
+    """`Mapped` in the form that torch.func needs, with which a small dropout takes 1.5 times as long."""
 
     @staticmethod
     def forward(x: Tensor, how: Map, words: Words) -> Tensor:
@@ -110,7 +110,7 @@ class Transformed(torch.autograd.Function):
 
 
 class Connect(torch.autograd.Function):
-    """The product with a mask per sample: keeps x, W and the key."""
+    """The product with a mask for each sample. It keeps x, W and the key."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, draw: connect.Draw) -> Tensor:

@@ -1,4 +1,4 @@
-"""DropBlock by the extension: a sample's bits are spread as one string, then one pass over the numbers."""
+"""DropBlock by the extension: spread a sample's bits as one string, then pass once over its numbers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from thinned.key import Key
 
 
 class Blocks(NamedTuple):
-    """The blocks of a batch: all that is kept for the backward pass.
+    """The blocks of a batch. Nothing else is kept for the backward pass.
 
-    Seeds are the units from ``start`` on that are not kept at the threshold ``limit``; ``sizes`` are the
-    places of a block by axis, at most those of the map.
+    Seeds are the units from ``start`` on that are dropped at the threshold ``limit``; ``sizes`` are those of
+    a block along each axis, at most the map's.
     """
 
     key: Key
@@ -23,9 +23,9 @@ class Blocks(NamedTuple):
 
 
 def drop(x: Any, blocks: Blocks) -> Any:
-    """0 where a block fell, else x·places/kept places of the sample; ``x``: (N, C, *spatial), not empty."""
+    """0 under a block, else x·(places/kept places of the sample). ``x``: (N, C, *spatial), not empty."""
     n, channels, *spatial = x.shape
-    flat = (1,) * (3 - len(spatial))  # axes that are not there
+    flat = (1,) * (3 - len(spatial))  # for the axes that are missing
     array = _array.memory(x)
     out = kernels.empty(array.shape, array.dtype)
     cpu = kernels.extension()

@@ -1,7 +1,7 @@
-"""The product with a mask per sample: never all N masks at once. NumPy and torch alike.
+"""DropConnect's product with a mask for each sample, of NumPy arrays and torch tensors.
 
-The extension makes the masks inside the products. Without it, or on another device, they are made for a
-block of samples at a time.
+The N masks never exist all at once: the extension makes them inside the products. Without it, or on another
+device, they are made for a block of samples at a time.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from thinned import _array, kernels
 from thinned.key import Key
 
-BLOCK = 1 << 20  # weights of a block of samples: a few MiB
+BLOCK = 1 << 20  # weights in the masks of a block of samples: 1 MiB
 FORWARD, BY_X, BY_WEIGHT = 0, 1, 2  # the products, as cpu.cpp numbers them
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A mask for each sample: all that is kept for the backward pass."""
+    """The masks of all samples, by key and threshold. Nothing else is kept for the backward pass."""
 
     key: Key
     limit: int
@@ -29,7 +29,7 @@ class Draw:
     start: int  # the first unit of the first sample
 
     def masks(self, n: int, weight: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Blocks of samples, and their kept weights: (block, out, in) bool."""
+        """Blocks of samples, each with the masks of its weights: (block, out, in) bool."""
         step = max(1, BLOCK // max(1, weight.shape[0] * weight.shape[1]))
         for i in range(0, n, step):
             shape = min(step, n - i), weight.shape[0], weight.shape[1]
@@ -76,12 +76,12 @@ def backward(
 
 
 def _native(x: Any) -> bool:
-    """Whether the extension takes x; half precision is summed in single, by its callers."""
+    """Whether the extension takes x. Callers widen half precision to single."""
     return kernels.native(x) and x.dtype.itemsize >= 4
 
 
 def _product(which: int, a: Any, b: Any, shape: tuple[int, int, int], draw: Draw) -> Any:
-    """The extension's product of a and b, ``which`` of the three; ``shape`` is (N, out, in)."""
+    """One of the extension's three products, of a and b; ``shape`` is (N, out, in)."""
     n, rows, columns = shape
     one, other = _array.memory(a), _array.memory(b)
     out = kernels.empty(((n, rows), (n, columns), (rows, columns))[which], one.dtype)

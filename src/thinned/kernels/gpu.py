@@ -1,12 +1,12 @@
-"""The kernels on a GPU, in Triton: the bits of `thinned.key.bernoulli`, made where they are used.
+"""The kernels on a GPU, in Triton: the bits of `thinned.key.bernoulli`, made inside each kernel.
 
 A program is one warp. It draws the bit planes of its groups of 128 units, a group a thread, until all units
 are decided or the rest of the limit is zero; then it spreads the words over rows of 32 units, so that memory
-is read and written in order. No mask is kept for the backward pass, and nothing waits for the device: key,
-limit and start are arguments.
+is read and written in order. No mask is kept for the backward pass, and the host never waits for the device:
+key, limit and start are arguments.
 
 Units are counted in 64 bits, within a program in 32. Half precision is computed in single and rounded once.
-The functions make tensors contiguous; their callers have checked the arguments.
+The functions make tensors contiguous. Their callers check the arguments.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from thinned.key import GROUP, Key
 
 ROWS: tl.constexpr = tl.constexpr(16)  # outputs in a tile of drop_connect, by 128 inputs
 STRIPS = 64  # rows of 32 places in a program of drop_block
-# Numbers that no kernel is compiled anew for; of others Triton asks whether they are 1, or multiples of 16.
+# Arguments that Triton must not specialise, so that no kernel is compiled again for 1 or multiples of 16.
 VARYING = ["seed", "limit", "group", "start", "scale", "n", "samples", "outputs"]
 VARYING += ["size", "skip", "strips", "maps", "height", "high", "wide"]
 
@@ -42,7 +42,9 @@ def _below(group, seed, limit):
     """Which of the 128 units of each group are kept, in four words: (…) uint64 -> four times (…) uint32."""
     limit = limit.to(tl.int64)
     low, high = group.to(tl.uint32), (group >> 32).to(tl.uint32)
-    b0 = tl.zeros_like(low) | (limit << 31 >> 63).to(tl.uint32)  # its bit 32 in all lanes: 2³² keeps all
+    b0 = tl.zeros_like(low) | (limit << 31 >> 63).to(
+        tl.uint32
+    )  # bit 32 in all lanes: the limit 2³² keeps all
     b1, b2, b3 = b0, b0, b0
     u0 = ~b0
     u1, u2, u3 = u0, u0, u0
@@ -50,7 +52,7 @@ def _below(group, seed, limit):
     plane = tl.zeros_like(rest)
     while (rest != 0) & (tl.max(u0 | u1 | u2 | u3) != 0):
         w0, w1, w2, w3 = tl.philox(seed, low, high, plane, 0)
-        one = (rest.to(tl.int32) >> 31).to(tl.uint32)  # its highest bit, in all lanes
+        one = (rest.to(tl.int32) >> 31).to(tl.uint32)  # the highest bit, in all lanes
         b0, u0 = _decide(w0, b0, u0, one)
         b1, u1 = _decide(w1, b1, u1, one)
         b2, u2 = _decide(w2, b2, u2, one)
@@ -82,7 +84,7 @@ def _bits(words):
 
 @triton.jit
 def _places(n, offset, GROUPS: tl.constexpr):
-    """Where this program's units lie: the first one's index, their places, those [low, high) that exist."""
+    """This program's units: the first index, the places from there, and the range [low, high) that exists."""
     first = tl.program_id(0).to(tl.int64) * (128 * GROUPS) - offset
     place = tl.arange(0, 4 * GROUPS)[:, None] * 32 + tl.arange(0, 32)[None, :]
     low = tl.maximum(-first, 0).to(tl.int32)
@@ -92,7 +94,7 @@ def _places(n, offset, GROUPS: tl.constexpr):
 
 @triton.jit
 def _number(scale):
-    """A float64 that was passed as its bits: Triton would pass it in single precision."""
+    """A float64 from its bits: Triton would pass the number itself in single precision."""
     return scale.to(tl.int64).to(tl.float64, bitcast=True)
 
 
@@ -138,9 +140,9 @@ def _seeds_kernel(out, group: tl.uint64, seed: tl.uint64, limit: tl.uint64, GROU
 
 @triton.jit
 def _strips(strips, depth, height, width, STRIPS: tl.constexpr, INDEX: tl.constexpr):
-    """This program's strips of 32 places of a row: the sample; of each strip the row, channel, z, y, first x.
+    """This program's strips of 32 places of a row: the sample; then each one's row, channel, z, y, first x.
 
-    ``strips`` is their number in a sample, beyond which some do not exist; a row's last may be cut off.
+    A sample has ``strips`` of them; those beyond do not exist. The last strip of a row may be cut off.
     """
     programs = (strips + STRIPS - 1) // STRIPS
     across = (width + 31) // 32
@@ -324,7 +326,7 @@ def _connect_weight_kernel(
 
 
 def mask(key: Key, n: int, limit: int, start: int, device: Any) -> torch.Tensor:
-    """Kept bits of units ``start … start + n − 1``: `thinned.key.bernoulli`, as an (n,) bool tensor there."""
+    """Kept bits of units ``start … start + n − 1``, as `thinned.key.bernoulli`: an (n,) bool tensor."""
     out, groups = torch.empty(n, dtype=torch.bool, device=device), _groups(1)
     args = out.view(torch.uint8), n, start % GROUP, start // GROUP, key.seed, limit
     _launch(_mask_kernel, _programs(n, start, groups), *args, GROUPS=groups)
@@ -332,7 +334,7 @@ def mask(key: Key, n: int, limit: int, start: int, device: Any) -> torch.Tensor:
 
 
 def dropout(x: torch.Tensor, key: Key, limit: int, scale: float, start: int = 0) -> torch.Tensor:
-    """x·scale where kept, 0 where dropped, by element; its gradient is the same of the gradient."""
+    """x·scale where kept, 0 where dropped, by element. The gradient is the same function of the gradient."""
     x = x.detach().contiguous()
     out, n, groups = torch.empty_like(x), x.numel(), _groups(x.element_size())
     args = x, out, n, start % GROUP, start // GROUP, key.seed, limit, _as_bits(scale)
@@ -353,7 +355,7 @@ def apply(x: torch.Tensor, how: Drop, words: Words) -> torch.Tensor:
 def drop_block(x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
     """(N, C, *spatial) -> same: blocks of places dropped, each sample divided by its kept share.
 
-    The seeds, one wherever a block fits, are held for the call, a bit each.
+    The seeds are held for the call, a bit each: there is one for each position at which a whole block fits.
     """
     key, limit, start, sizes, per_channel = blocks
     x = x.detach().contiguous()
@@ -415,29 +417,29 @@ def _product(
 
 
 def _launch(kernel: Any, programs: int, *args: Any, **constants: Any) -> None:
-    """Run that many programs, of one warp each, on the device of the first tensor."""
+    """Run ``programs`` programs, of one warp each, on the device of the first tensor."""
     if programs:
         with torch.cuda.device_of(args[0]):
             kernel[(programs,)](*args, num_warps=1, enable_fp_fusion=True, **constants)
 
 
 def _programs(n: int, start: int, groups: int) -> int:
-    """The programs of so many groups that hold units ``start … start + n − 1``."""
+    """The number of programs, of ``groups`` groups each, for units ``start … start + n − 1``."""
     return -(-(start % GROUP + n) // (GROUP * groups)) if n else 0
 
 
 def _groups(itemsize: int) -> int:
-    """Groups of a program: one a thread, or as many as leave a thread 256 bytes of data."""
+    """The groups of a program: one a thread, or fewer where a thread would have more than 256 bytes."""
     return min(32, 64 // itemsize)
 
 
 def _index(strips: int) -> Any:
-    """In what the strips of a sample are counted."""
+    """The integer type that counts the strips of a sample."""
     return tl.int32 if strips < 2**31 - STRIPS else tl.int64
 
 
 def _wide(x: torch.Tensor) -> Any:
-    """In what numbers of this dtype are computed."""
+    """The type in which numbers of this dtype are computed."""
     return tl.float64 if x.dtype == torch.float64 else tl.float32
 
 

@@ -1,7 +1,7 @@
 """Many thinned networks of one perceptron, run on the same rows, by the C++ extension.
 
-A network's survivors are picked for all rows, so that it is a small dense one. The rows' units are laid out
-once, so that any pick of them is read where it lies; of the weights each network copies its survivors.
+A network's survivors are the same for all rows, so that it is a small dense network. The rows' units are laid
+out once, so that every network reads its survivors in place; each network copies its survivors' weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 
 class Dense(NamedTuple):
-    """y = scale·W·x + b, or max(0, y) if it clips, of k of its inputs; None: of all."""
+    """y = scale·W·x + b, then max(0, y) where ``clip`` is set, with k of its inputs; None means all."""
 
     weight: Array  # (out, in), of any strides
     bias: Array | None  # (out,)
@@ -31,22 +31,22 @@ class Dense(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """A mask of each row, for each network: of kept units, from unit ``start`` on."""
+    """A mask for each row of each network: threshold and first unit."""
 
     limit: int
     start: int
 
 
 def available(x: Array) -> bool:
-    """Whether there is a kernel that is as fast as a library's products: the processor must have AVX2."""
+    """Whether the kernel is as fast as a library's products, which takes a processor with AVX2."""
     cpu = kernels.extension()
     return cpu is not None and x.dtype in (np.float32, np.float64) and cpu.levels()[-1] != "plain"
 
 
 class Networks:
-    """Rows x (rows, units), and the layers that thinned networks run them through, of one dtype with x.
+    """Rows x (rows, units) and the layers of thinned networks that run on them, in the dtype of x.
 
-    With ``masks`` each network has one of its own for all units of all rows, and the first layer reads all.
+    With ``masks`` each network has its own mask of all units of all rows, and the first layer reads all.
     """
 
     def __init__(
@@ -64,29 +64,30 @@ class Networks:
             laid_out = np.frombuffer(room, x.dtype)
             cpu.lay_out(self.code, address(self.x), *x.shape, address(laid_out), level)
             self.x = laid_out
-        self.told = list(self._told())
+        self.described = self._described()
 
     @property
     def terms(self) -> int:
-        """Of the sums of a network, for all rows."""
-        return self.shape[0] * sum(n_in * n_out for _, _, n_in, n_out, *_ in self.told)
+        """The number of products in a network's sums, for all rows."""
+        return self.shape[0] * sum(n_in * n_out for _, _, n_in, n_out, *_ in self.described)
 
     def run(self, picks: Indices, keys: Sequence[Key] | None = None) -> Array:
-        """(networks, rows, out), from indices (networks, Σk): each layer's that has a k, side by side.
+        """The outputs (networks, rows, out).
 
-        With masks, ``keys`` are theirs.
+        ``picks`` (networks, Σk) has the indices of each layer that has a k, side by side; ``keys`` the key of
+        each network's masks, where it has masks.
         """
         picks = np.ascontiguousarray(picks)
         words = np.array([key.words for key in keys or ()], np.uint32)
         out = kernels.empty((len(picks), self.shape[0], len(self.layers[-1].weight)), self.dtype)
         rows = (address(self.x), *self.shape, *((address(words), *self.masks) if self.masks else (0, 0, 0)))
-        nets = (self.told, len(picks), address(picks), picks.shape[1])
+        nets = (self.described, len(picks), address(picks), picks.shape[1])
         self.cpu.networks(self.code, *rows, *nets, address(out), self.threads, self.level)
         return out
 
-    def _told(self) -> list[tuple[Any, ...]]:
-        """The layers as the extension takes them."""
-        begin, told = 0, []
+    def _described(self) -> list[tuple[Any, ...]]:
+        """The layers in the form that the extension takes."""
+        begin, described = 0, []
         for layer, after in zip(self.layers, (*self.layers[1:], None), strict=True):
             out, n = layer.weight.shape
             end = begin + (layer.k or 0)
@@ -95,9 +96,9 @@ class Networks:
             where = (begin if layer.k else -1, end if k_out else -1)
             sizes = (layer.k or n, k_out or out, by_in, by_out)
             bias = 0 if layer.bias is None else address(layer.bias)
-            told.append((address(layer.weight), bias, *sizes, *where, layer.scale, layer.clip))
+            described.append((address(layer.weight), bias, *sizes, *where, layer.scale, layer.clip))
             begin = end
-        return told
+        return described
 
 
 def _contiguous(x: Array | None) -> Array | None:

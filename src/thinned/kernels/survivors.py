@@ -1,11 +1,11 @@
-"""The surviving rows and columns of an array: taken out, put back among zeros, and an optimizer's step.
+"""The surviving rows and columns of an array: take them, put them back among zeros, step an optimizer.
 
 An array is ``(R, C, *kernel)``, or ``(R,)``. ``rows`` and ``cols`` are ascending int64 indices, or None for
-all. What has the survivors alone is called compact: ``(rows, cols, *kernel)``.
+all. A compact array holds the survivors alone: ``(rows, cols, *kernel)``.
 
-NumPy arrays and torch tensors alike. Contiguous ones in memory are done by the C++ extension, in one pass;
-all others, and all where it was not built, by the same rules in NumPy's or torch's own operations. Steps and
-copies are equal bit for bit, `clip` to rounding.
+Arrays are NumPy's or torch's. The C++ extension works on contiguous ones in the CPU's memory, in one pass;
+without it, and for all others, the same rules run in NumPy's or torch's operations. Steps and copies are
+equal bit for bit, `clip` up to rounding.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def compact_shape(shape: tuple[int, ...], rows: Indices | None, cols: Indices | 
 
 
 def take(w: Any, rows: Indices | None = None, cols: Indices | None = None, out: Any = None) -> Any:
-    """The survivors of w, in ``out`` where that is given."""
+    """The survivors of w, written to ``out`` where that is given."""
     if out is None:
         out = _array.empty(compact_shape(tuple(w.shape), rows, cols), w)
     cpu = _native((w, out), sizes=(2, 4, 8))
@@ -210,7 +210,7 @@ def clip(w: Any, rows: Indices | None, bound: float) -> None:
 
 
 def _native(arrays: tuple[Any, ...], sizes: tuple[int, ...] = (4, 8)) -> ModuleType | None:
-    """The extension, where it can take these arrays: of one dtype, contiguous, in the CPU's memory."""
+    """The extension, where it takes these arrays: one dtype, contiguous, in the CPU's memory. Else None."""
     dtype = arrays[0].dtype
     if not all(x.dtype == dtype and _array.is_flat(x) for x in arrays) or dtype.itemsize not in sizes:
         return None
@@ -238,7 +238,7 @@ def _workers(x: Any) -> int:
 
 
 def _index(rows: Indices | None, cols: Indices | None, like: Any) -> Any:
-    """What picks rows × cols out of an array."""
+    """The index that picks rows × cols out of an array."""
     r, c = (None if i is None else _array.to_like(i, like) for i in (rows, cols))
     if c is None:
         return slice(None) if r is None else r

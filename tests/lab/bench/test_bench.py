@@ -1,4 +1,4 @@
-"""The benchmark runs, tells the same to readers and programs, and counts memory rightly. No timings."""
+"""The benchmark runs, gives readers and programs the same figures, and counts memory rightly. No timings."""
 
 import json
 import os
@@ -62,9 +62,9 @@ def small(monkeypatch):
 @pytest.mark.parametrize("name", bench.NAMES)
 def test_every_case_is_measured(small, capsys, name):
     run.run([name], json=True)
-    told = json.loads(capsys.readouterr().out)
-    assert told["machine"]["torch"] == torch.__version__
-    rows = told["results"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["machine"]["torch"] == torch.__version__
+    rows = printed["results"]
     assert {r["threads"] for r in rows} == ({1} if name == "memory" else {1, kernels.cores()})
     assert len({(r["group"], r["name"], r["threads"]) for r in rows}) == len(rows)
     for r in rows:

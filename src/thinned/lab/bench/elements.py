@@ -1,4 +1,4 @@
-"""Dropout by element, from 1K to 16M elements: what a call costs, and how it grows."""
+"""Dropout by element, from 1K to 16M elements: the cost of a call, and how it grows."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from thinned.lab.bench.harness.measure import Case
 
 PEERS = ("sklearn",)
 HIDDEN = ((512, 512), (1024, 1024))
-ROWS, FEATURES, CLASSES = 6000, 784, 10  # a tenth of MNIST: how long a step takes does not hang on the digits
+ROWS, FEATURES, CLASSES = 6000, 784, 10  # a tenth of MNIST: the time of a step does not depend on the digits
 GOAL = 0.5
 
 

@@ -1,4 +1,4 @@
-"""Memory: what a forward pass keeps for the backward pass, and how much more a call takes at its peak."""
+"""Memory: the bytes that a forward pass keeps for the backward pass, and the peak of a call."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from thinned.lab.errors import LabError
 
 N = 1 << 20
 P = 0.5
-SMALL = (2, 8, 8)  # batch, in, out of a call before the measured one, that loads what is loaded once
+SMALL = (2, 8, 8)  # batch, in, out of a first call, which loads everything that is loaded once
 
 
 def cases(threads: int) -> Iterator[Case]:
-    """Bytes that the modules keep by element; the peak of DropConnect. More threads change neither."""
+    """The bytes that modules keep for each element; the peak of DropConnect. Threads change neither."""
     if threads > 1:
         return
     pairs = {
@@ -44,7 +44,7 @@ def cases(threads: int) -> Iterator[Case]:
 
 
 def slope(module: nn.Module) -> Callable[[], float]:
-    """Bytes kept for each further element: those of a call do not count, a seed, say."""
+    """Bytes kept for each further element. Bytes that a call keeps once, such as a seed, do not count."""
 
     def ask() -> float:
         few, many = (
@@ -56,11 +56,10 @@ def slope(module: nn.Module) -> Callable[[], float]:
 
 
 def kept_bytes(module: Callable[[Tensor], Tensor], x: Tensor) -> int:
-    """Bytes of all tensors and arrays that hold on for the backward pass of ``module(x)``.
+    """Bytes of all tensors and arrays that ``module(x)`` keeps for its backward pass.
 
-    What autograd saves is seen by its own hooks; what a function written in Python keeps beside them, on its
-    context or in a closure there, by walking the graph. Shared storage counts once, the input and the
-    output not.
+    Autograd's own hooks show what it saves. Walking the graph shows what a function written in Python keeps
+    besides, on its context or in a closure. Shared storage counts once; input and output do not count.
     """
     found: dict[int, int] = {}
 
@@ -119,7 +118,7 @@ def held(value: Any, depth: int = 6) -> Iterator[Any]:
 
 
 def peak_of(label: str, passes: str) -> Callable[[], float]:
-    """`peak_bytes` in a process of its own, so that nothing freed before hides what is taken."""
+    """`peak_bytes` in a process of its own, so that memory freed before cannot hide the peak."""
 
     def ask() -> float:
         call = [sys.executable, "-m", "thinned.lab.bench.memory", label, passes]
@@ -146,16 +145,16 @@ def peak_bytes(label: str, passes: str) -> int:
 
 
 def begin_peak() -> int:
-    """Forget the peak so far, where the system has a way to; the bytes that the next one is counted from."""
+    """Reset the peak, where the system can; the bytes from which the next peak is counted."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:  # then an older peak is what counts from: never too much is told of the next one
+    except OSError:  # count from the old peak: the next one may come out too small, never too large
         return peak()
     return status("VmRSS")
 
 
 def peak() -> int:
-    """The most bytes that were resident at once."""
+    """The largest number of bytes that were resident at once."""
     try:
         return status("VmHWM")
     except OSError:
@@ -166,7 +165,7 @@ def peak() -> int:
 
 
 def status(name: str) -> int:
-    """A line of /proc/self/status, in bytes."""
+    """An entry of /proc/self/status, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024

@@ -27,7 +27,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 FEW = 2  # rounds: a call takes many seconds
 DATA, LIMIT = ("mnist", "cifar10"), 10_000
 HIDDEN, EPOCHS, BATCH, SEEDS = (512, 512), 50, 128, 3  # of what is trained
-MANY, TESTED = 1000, 500  # samples and test images by which nearness is told
+MANY, TESTED = 1000, 500  # samples and test images of the nearness
 NEAR = 0.02
 MONTE_CARLO, SCALED, MOMENTS = "Monte-Carlo", "weight scaling", "moments"
 
@@ -66,7 +66,7 @@ def sampling(
 
 
 def products() -> Callable[[], object]:
-    """What torch takes for the products of the perceptron's samples alone, behind the first layer."""
+    """Only the products of the perceptron's samples behind the first layer, by torch."""
     k = [*(theory.survivor_count(n, P) for n in SIZES[1:-1]), SIZES[-1]]
     pairs = [(torch.randn(IMAGES, a), torch.randn(a, b)) for a, b in itertools.pairwise(k)]
 
@@ -80,7 +80,7 @@ def products() -> Callable[[], object]:
 
 @torch.no_grad()
 def passes(model: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
-    """What `predict` tells, from forward passes in training mode: the plain way."""
+    """The statistics of `predict` from forward passes in training mode, the plain way."""
     model.train()
     p = torch.stack([model(x) for _ in range(SAMPLES)]).softmax(-1)
     model.eval()
@@ -135,7 +135,7 @@ def one_pass(threads: int) -> Case:
 
 
 def judged() -> Iterator[Case]:
-    """What is not timed: of each data set that is here or can be downloaded, or of 8 × 8 digits."""
+    """Cases that are not timed, on each data set that is here or can be downloaded, else on 8 × 8 digits."""
     there = []
     for name in DATA:
         with suppress(LabError):
@@ -147,7 +147,7 @@ def judged() -> Iterator[Case]:
 
 
 def nearness(images: Dataset) -> Case:
-    """How far a trained network's mean probabilities are from those of many samples, by three ways."""
+    """The distance of a trained network's mean probabilities from those of many samples, in three ways."""
     x = torch.from_numpy(images.x_test[:TESTED])
 
     @lru_cache(1)
@@ -169,7 +169,7 @@ def nearness(images: Dataset) -> Case:
 
 
 def calibration(images: Dataset) -> Case:
-    """The calibration error of trained networks' probabilities, by three ways."""
+    """The calibration error of trained networks' probabilities, in three ways."""
     x = torch.from_numpy(images.x_test)
 
     def error(way: str) -> float:
@@ -185,18 +185,18 @@ def calibration(images: Dataset) -> Case:
 
 
 def mean(model: nn.Module, x: Tensor, way: str, samples: int, seed: int) -> Tensor:
-    """Mean probabilities, by one way."""
+    """Mean probabilities, in one of three ways."""
     if way == MOMENTS:
-        told = uncertainty.moments(model, x, quantiles=()).mean
+        found = uncertainty.moments(model, x, quantiles=()).mean
     elif way == SCALED:
-        told = uncertainty.weight_scaling(model, x)
+        found = uncertainty.weight_scaling(model, x)
     else:
-        told = uncertainty.predict(model, x, samples, key=Key(seed), quantiles=()).mean
-    return torch.as_tensor(told)
+        found = uncertainty.predict(model, x, samples, key=Key(seed), quantiles=()).mean
+    return torch.as_tensor(found)
 
 
 def network(images: Dataset) -> str:
-    """What is trained, in words."""
+    """The trained network, in words."""
     sizes = "-".join(map(str, (images.x_train.shape[1], *HIDDEN, SIZES[-1])))
     return f"{sizes}, {EPOCHS} epochs of {len(images.x_train):,}"
 

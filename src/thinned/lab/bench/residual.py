@@ -1,7 +1,7 @@
 """`Residual` in a transformer block, against the block without drop, with `DropPath`, and a fixed subset.
 
-How many samples survive is random in ours. It takes many keys in turn, by which its branches see as many
-samples as is expected: so the time of the same work is compared.
+The number of survivors is random in ours. So it takes keys in turn with which its branches see exactly the
+expected number of samples: all contestants do the same work.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Attention(nn.Module):
 
 
 def branches(width: int = WIDTH, heads: int = HEADS) -> list[nn.Module]:
-    """Those of a pre-norm transformer block: attention, and a layer four times as wide."""
+    """The branches of a pre-norm transformer block: attention, and a layer four times as wide."""
     wide = nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
     )
@@ -64,7 +64,7 @@ def fixed_subset(branch: Branch, x: Tensor, p: float) -> Tensor:
 
 
 def typical(samples: int, p: float, branches: int) -> list[int]:
-    """The first steps of ``Key(0)`` at which all branches together keep as many samples as is expected."""
+    """The first steps of ``Key(0)`` at which all branches together keep the expected number of samples."""
 
     def kept(step: int) -> int:
         keys = (Key(0).fold_in(step).fold_in(str(name)) for name in range(branches))

@@ -1,1 +1,1 @@
-"""How benchmarks measure, and how they show what they measured."""
+"""The part that all benchmarks share: running, measuring, other libraries, and printing."""

@@ -1,6 +1,6 @@
 """How a case is measured: contestants in turn, round after round, in one process.
 
-A machine whose speed drifts so treats all of them alike. What counts is the median, the distance of the
+A drift of the machine's speed so affects all of them alike. Results are the median, the distance of the
 quartiles, and the median of the ratios within a round.
 """
 
@@ -20,36 +20,34 @@ import torch
 
 from thinned.lab.errors import LabError
 
-WARM = 1e-3  # seconds: shorter works are repeated within a round, to run warm
-LONG = 0.1  # seconds: works that need no second call to tell so
+WARM = 1e-3  # seconds: shorter calls are repeated within a round, to run warm
+LONG = 0.1  # seconds: a longer call is never repeated, nor called twice to estimate its time
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured together: one row of a table.
+    """The contestants of one row of a table.
 
-    The contestants are called in turn, and what they return is thrown away; where ``unit`` names no time,
-    they are called once and return what is measured, in that unit.
+    Where ``unit`` is "s", they are timed in turn and their results thrown away. Else each is called once and
+    returns the measured number, in that unit.
     """
 
     group: str  # a table's title: "dropout forward", "thin step"
     name: str  # a row: "512K, p = 0.5"
-    ours: str  # the contestant that is judged
+    ours: str  # the contestant whose ratios are shown
     contestants: Mapping[str, Callable[[], object]]
-    goals: Mapping[str, float] = field(
-        default_factory=dict
-    )  # ours takes at most so many times this contestant
+    goals: Mapping[str, float] = field(default_factory=dict)  # the largest ratio of ours to a contestant
     threads: int = 1
-    elements: int = 0  # that a call works on: shown as the cost of one
-    unit: str = "s"  # or "B", or another that a table tells in its title
-    few: int | None = None  # rounds at most, where a call takes seconds
+    elements: int = 0  # of a call's data: the table shows the cost of one
+    unit: str = "s"  # or "B", or another, which the title of the table names
+    few: int | None = None  # at most so many rounds, where a call takes seconds
 
 
 @dataclass(frozen=True)
 class Effort:
     """How long a case is measured: so many seconds a contestant and at least so many rounds.
 
-    A case of long works ends with ``few`` rounds once it has taken ``patience`` seconds.
+    A case of long calls ends with ``few`` rounds once it has taken ``patience`` seconds.
     """
 
     seconds: float = 0.6
@@ -71,7 +69,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: list[float]) -> Spread:
-        """Of one value or many."""
+        """The spread of one value or more."""
         few = len(values) < 2
         low, median, high = values * 3 if few else statistics.quantiles(values, n=4, method="inclusive")
         return cls(median, low, high)
@@ -79,7 +77,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Result:
-    """One measured case: every contestant's figures, and ours over each of the others."""
+    """A measured case: every contestant's figures, and the ratio of ours to each other."""
 
     group: str
     name: str
@@ -92,7 +90,7 @@ class Result:
     goals: dict[str, float]
 
     def met(self, other: str) -> bool:
-        """Whether ours takes at most as many times this contestant as the goal says."""
+        """Whether the median ratio to this contestant meets the goal."""
         return self.ratios[other].median <= self.goals[other]
 
 
@@ -140,7 +138,7 @@ def rounds(contestants: Mapping[str, Callable[[], object]], effort: Effort) -> d
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Mean time of a call."""
+    """The mean time of a call, in seconds."""
     begin = time.perf_counter()
     for _ in range(repeats):
         work()
@@ -148,14 +146,14 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 def ratio(ours: float, other: float) -> float:
-    """Ours over the other's; nothing over nothing is 1."""
+    """Ours over the other's; 0/0 is 1."""
     if other == 0.0:
         return 1.0 if ours == 0.0 else float("inf")
     return ours / other
 
 
 def number(value: Any) -> float:
-    """What a contestant that is no clock returned."""
+    """The number that a contestant returned, where none is timed."""
     if not isinstance(value, (int, float)):
         raise LabError(f"a contestant that is not timed must return a number, got {type(value).__name__}")
     return float(value)
@@ -163,7 +161,7 @@ def number(value: Any) -> float:
 
 @contextmanager
 def on_threads(count: int) -> Iterator[None]:
-    """So many threads for torch, and for our kernels on NumPy arrays."""
+    """Set the number of threads of torch, and of our kernels on NumPy arrays, within the block."""
     before, variable = torch.get_num_threads(), os.environ.get("THINNED_NUM_THREADS")
     torch.set_num_threads(count)
     os.environ["THINNED_NUM_THREADS"] = str(count)
@@ -178,7 +176,7 @@ def on_threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Python's cycle collector waits, as in `timeit`."""
+    """Switch off Python's cycle collector within the block, as `timeit` does."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -191,5 +189,5 @@ def no_collection() -> Iterator[None]:
 def both_passes(
     forward: Callable[..., torch.Tensor], grad: torch.Tensor, *inputs: torch.Tensor
 ) -> Callable[[], object]:
-    """A forward pass and the gradients by all inputs, as work."""
+    """A contestant: a forward pass and the gradients by all inputs."""
     return lambda: torch.autograd.grad(forward(*inputs), inputs, grad)

@@ -22,7 +22,7 @@ def load(name: str) -> ModuleType | None:
 
 
 def prepare() -> None:
-    """Let torchvision be imported without its compiled half: all it asks for is its operators' names."""
+    """Make torchvision importable without its compiled half, by declaring the names of its operators."""
     if "torchvision" in sys.modules:
         return
     try:

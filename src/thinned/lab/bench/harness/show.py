@@ -26,12 +26,12 @@ NOTE = (
 
 
 def groups(results: Iterable[Result]) -> list[list[Result]]:
-    """The results of each table."""
+    """The results, table by table."""
     return [list(group) for _, group in groupby(results, key=lambda r: (r.group, r.threads, r.unit))]
 
 
 def heading(rows: list[Result]) -> str:
-    """A table's title."""
+    """The title of a table."""
     first = rows[0]
     if first.unit != "s":
         return first.group if first.unit == "B" else f"{first.group}, {first.unit}"
@@ -39,7 +39,7 @@ def heading(rows: list[Result]) -> str:
 
 
 def columns(rows: list[Result]) -> list[str]:
-    """A table's headings: ours, then each other contestant and ours over it."""
+    """The headings of a table's columns: ours, then each other contestant and the ratio of ours to it."""
     first, timed = rows[0], rows[0].unit == "s"
     names = ["case", first.ours]
     names += ["spread"] if timed else []
@@ -50,12 +50,12 @@ def columns(rows: list[Result]) -> list[str]:
 
 
 def others(rows: list[Result]) -> list[str]:
-    """The contestants beside ours, of all rows, in order."""
+    """The labels of all contestants but ours, in order."""
     return list(dict.fromkeys(label for r in rows for label in r.ratios))
 
 
 def cells(rows: list[Result]) -> list[list[str]]:
-    """The rows of a table, as text."""
+    """The cells of a table as text, row by row."""
     names, labels = columns(rows), others(rows)
     out = []
     for r in rows:
@@ -76,12 +76,12 @@ def cells(rows: list[Result]) -> list[list[str]]:
 
 
 def verdict(r: Result, label: str) -> str:
-    """`clone ≤ 1.15: met`."""
+    """Whether a goal was met, such as `clone ≤ 1.15: met`."""
     return f"{label} ≤ {times(r.goals[label])}: {'met' if r.met(label) else 'missed'}"
 
 
 def quantity(value: float, unit: str) -> str:
-    """Three digits and a unit: `33.5 µs`, `411 MB`; `4` where the unit is that of the whole column."""
+    """Three digits and a unit: `33.5 µs`, `411 MB`; `4` where the title names the unit."""
     if unit not in ("s", "B"):
         return f"{value:.3g}"
     steps = (
@@ -94,22 +94,22 @@ def quantity(value: float, unit: str) -> str:
 
 
 def times(value: float) -> str:
-    """A ratio: `1.12`, `1/48.6`, `0`."""
+    """A ratio as text: `1.12`, `1/48.6`, `0`."""
     if value == 0.0 or not math.isfinite(value):
         return f"{value:g}"
     return digits(value) if value >= 0.5 else f"1/{digits(1 / value)}"
 
 
 def digits(value: float) -> str:
-    """Three digits, never an exponent; a whole number as such."""
+    """A number with three digits and no exponent; a whole number without a point."""
     if value >= 99.95 or abs(value - round(value)) < 1e-9:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 
 def to_terminal(console: Console, results: list[Result], machine: Mapping[str, Any]) -> None:
-    """Tables for a reader."""
-    console.print(told(machine), markup=False, highlight=False)
+    """Print the tables to a terminal."""
+    console.print(machine_line(machine), markup=False, highlight=False)
     console.print(NOTE, markup=False, highlight=False)
     for rows in groups(results):
         table = Table(title=heading(rows), title_justify="left", box=box.SIMPLE_HEAD)
@@ -121,14 +121,14 @@ def to_terminal(console: Console, results: list[Result], machine: Mapping[str, A
 
 
 def to_json(results: list[Result], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that was measured; seconds or bytes."""
+    """All figures as JSON's types, in seconds or the unit of their case."""
     found = [{**asdict(r), "met": {label: r.met(label) for label in r.goals}} for r in results]
     return {"machine": dict(machine), "results": found}
 
 
 def to_markdown(results: list[Result], machine: Mapping[str, Any], command: str) -> str:
     """The same tables as Markdown, under the command that made them."""
-    parts = [f"`{command}`: {told(machine)}"]
+    parts = [f"`{command}`: {machine_line(machine)}"]
     for rows in groups(results):
         names = columns(rows)
         lines = [names, ["---"] + ["---" if name == "goals" else "---:" for name in names[1:]], *cells(rows)]
@@ -139,13 +139,13 @@ def to_markdown(results: list[Result], machine: Mapping[str, Any], command: str)
     return "\n\n".join(parts)
 
 
-def told(machine: Mapping[str, Any]) -> str:
-    """The machine in a line."""
+def machine_line(machine: Mapping[str, Any]) -> str:
+    """The machine, in one line."""
     return ", ".join(f"{name} {value}" for name, value in machine.items())
 
 
 def write(page: Path, sections: Mapping[str, str]) -> None:
-    """Put each section between its marks in a page, which is replaced whole or left as it was."""
+    """Put each section between its marks in a page. The page is replaced whole, or not changed."""
     text = sections_of(page, sections)
     for name, section in sections.items():
         begin, end = marks(name)
@@ -155,7 +155,7 @@ def write(page: Path, sections: Mapping[str, str]) -> None:
 
 
 def sections_of(page: Path, names: Iterable[str]) -> str:
-    """The text of a page that has the marks of all names. Raises LabError where one is missing."""
+    """The text of a page, which must have the marks of all names. Raises LabError where one is missing."""
     text = page.read_text("utf-8")
     for name in names:
         begin, end = marks(name)
@@ -165,5 +165,5 @@ def sections_of(page: Path, names: Iterable[str]) -> str:
 
 
 def marks(name: str) -> tuple[str, str]:
-    """Between which a page holds the tables of a benchmark."""
+    """The comments in a page between which the tables of a benchmark stand."""
     return f"<!-- bench:{name} -->", f"<!-- /bench:{name} -->"
