@@ -132,7 +132,7 @@ def test_a_network_that_attends_and_diverges_is_told(tmp_path, images):
     c = config(images, lr=1e30, schedule="constant")
     run = train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
     assert run.status == "failed"
-    assert run.failure.startswith("RuntimeError: the network that attends diverged in epoch 1")
+    assert run.failure.startswith("RuntimeError: the attending network diverged in epoch 1")
 
 
 def test_settings_without_effect_do_not_make_another_run(images):

@@ -1,4 +1,4 @@
-"""An autoencoder of one hidden layer, with what dropout does to its units: co-adaptation and sparsity."""
+"""An autoencoder with one hidden layer, and measures of co-adaptation and sparsity of its units."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from thinned.lab.reporting.wording import stat_text
 from thinned.lab.storage.run import Stored
 from thinned.lab.training import networks
 
-ACTIVE = 1e-6  # an activation above counts as one
+ACTIVE = 1e-6  # a unit with a larger activation counts as active
 BINS = 30
 UNEXPLAINED = "variance not explained, %"
 LABELS = ("autoencoder", "autoencoder, dropout")
 
 
 class Autoencoder(GridTrainer):
-    """Inputs → hidden ReLU units → the inputs again, squared error; linear outputs.
+    """Inputs → hidden ReLU units → linear outputs that reconstruct the inputs, with squared error.
 
-    The "error" of a pass is the share of the inputs' variance that is not explained.
+    The "error" is the share of the variance of the inputs that is not explained.
     """
 
     keeps = True
@@ -43,11 +43,11 @@ class Autoencoder(GridTrainer):
         return scratch.SquaredError()
 
     def targets(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """The inputs."""
+        """The targets: the inputs themselves."""
         return x
 
     def wrong(self, outputs: np.ndarray, targets: np.ndarray) -> float:
-        """The share of variance not explained, times the samples."""
+        """The share of variance not explained, times the number of samples."""
         return float(np.sum((outputs - targets) ** 2, dtype=np.float64)) / self.variance
 
     def measure(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Autoencoder(GridTrainer):
         }
 
     def hidden(self, x: np.ndarray) -> np.ndarray:
-        """The hidden units' activations in evaluation."""
+        """The activations of the hidden units in evaluation mode."""
         first = self.net.children["0"], self.net.children["1"]
         for layer in first:
             x = layer.forward(x)
@@ -79,7 +79,7 @@ class Autoencoder(GridTrainer):
 
 
 def smoothness(weight: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Mean correlation of a feature's weights with those of the pixel to the right: 0 for noise."""
+    """Mean correlation of a feature's weights with those one pixel to the right; 0 for noise."""
     features = weight.reshape(-1, *shape)
     a, b = features[:, :, :-1].reshape(len(weight), -1), features[:, :, 1:].reshape(len(weight), -1)
     a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
@@ -121,6 +121,6 @@ AutoencoderGrid = functools.partial(
 
 
 def numbers(groups: Group, figures: Sequence[str], caption: str) -> Reference:
-    """A row a network: these figures of it."""
+    """A table of these figures with a row per network."""
     rows = [[name, *(stat_text(figure(runs, f)) for f in figures)] for name, runs in groups.items() if runs]
     return Reference(["network", *figures], rows, caption)

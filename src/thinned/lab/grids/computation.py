@@ -1,4 +1,4 @@
-"""Rows that are no network: computed in one go, in the place of epochs."""
+"""Rows that are computed at once, without training a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from thinned.lab.training.trainer import Trainer
 
 
 class Computation(Trainer):
-    """Something computed at once; `compute` gives `test_error` and `train_error`, or None, and `measured`."""
+    """A result computed at once: `compute` returns errors, `measured`, or both."""
 
     config: GridConfig
     network = False
@@ -32,22 +32,22 @@ class Computation(Trainer):
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Multiplications, about: those of a small network."""
+        """Approximate number of multiplications: that of a small network."""
         return 1e9
 
     def compute(self) -> dict[str, Any]:
-        """The result."""
+        """The entries of `result.json` that subclasses compute."""
         raise NotImplementedError
 
     def resume(self, run: Run) -> None:
-        """There is nothing between beginning and end."""
+        """Do nothing: there is no checkpoint before the end."""
 
     def checkpoint(self) -> Checkpoint:
-        """No parameters."""
+        """A checkpoint without parameters."""
         return Checkpoint(self.epoch, {}, {}, self.history)
 
     def next_epoch(self, tell: Callable[[float, float], None]) -> dict[str, float] | None:
-        """All of it."""
+        """Compute the result, in place of all epochs."""
         start = time.perf_counter()
         self.found = self.compute()
         self.seconds = time.perf_counter() - start
@@ -55,7 +55,7 @@ class Computation(Trainer):
         return None
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` says."""
+        """The contents of `result.json`."""
         nothing = dict.fromkeys(("test_error", "train_error", "test_loss", "train_loss", "gap"))
         return {
             "status": "done",
@@ -71,7 +71,7 @@ class Computation(Trainer):
 
 
 class Svm(Computation):
-    """A support vector machine with a Gaussian kernel; C and γ chosen on held-out training data.
+    """A support vector machine with a Gaussian kernel; C and γ are chosen on held-out training data.
 
     γ is in units of 1/(features · variance). Source: Cortes and Vapnik 1995, doi:10.1007/BF00994018;
     scikit-learn's SVC.
@@ -79,16 +79,16 @@ class Svm(Computation):
 
     CHOICES = tuple((c, gamma) for c in (2.0, 10.0, 50.0) for gamma in (0.5, 1.0, 2.0, 4.0))
     CHOSEN_ON = 6_000  # training examples, a sixth of them held out
-    DEAR = 4.5  # a kernel value against one of a matrix product; measured with 2,500 to 10,000 digits
+    DEAR = 4.5  # cost of a kernel value, in entries of a matrix product; measured with 2,500 to 10,000 digits
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Kernel values between pairs, for the choices, the fit and the predictions."""
+        """Approximate cost of the kernel values for the choice, the fit and the predictions."""
         choices = len(Svm.CHOICES) * min(examples, Svm.CHOSEN_ON) ** 2
         return Svm.DEAR * inputs * (choices + 2 * examples**2)
 
     def compute(self) -> dict[str, Any]:
-        """Errors on training and test data with the choice that is best on the held-out part."""
+        """The errors with the C and γ that are best on the held-out part."""
         key, d = Key(self.config.seed), self.data
         x, y = d.x_train, d.y_train
         part = x[: self.CHOSEN_ON], y[: self.CHOSEN_ON]

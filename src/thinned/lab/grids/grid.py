@@ -1,4 +1,4 @@
-"""A grid: systems × seeds in three budgets, declared by an experiment; here is what all grids share."""
+"""A grid: an experiment declares systems, seeds and three budgets; this file has what all grids share."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import REPORT_LINES, Config
 from thinned.lab.training.trainer import Trainer
 
-LINES = 100  # of history, about, for runs of many short epochs
+LINES = 100  # approximate number of lines of history for runs of many epochs
 NO_TEST_CURVE = "The test data is used once, after the last epoch of a fixed schedule."
 
-Errors = Mapping[str, Stat]  # test error in %, by system, of those that finished
+Errors = Mapping[str, Stat]  # test error in % by system, for systems with a finished run
 Group = Mapping[str, Sequence[Stored]]  # runs by system
 Source = Callable[[str, int, int], Dataset]  # (name, training examples, seed) -> the data of a run
 
@@ -133,7 +133,7 @@ def parts(data_dir: Path | None) -> Source:
 
 
 def _part(whole: Dataset, examples: int) -> Dataset:
-    """The data with so many training examples; fewer are a part of more."""
+    """The data with so many training examples; smaller sets are parts of larger ones."""
     if examples >= len(whole.x_train):
         return whole
     rows = permutation(Key(0), len(whole.x_train))[:examples]
@@ -211,7 +211,7 @@ class Grid:
         )
 
     def plan(self, budget: str) -> Iterator[tuple[System, dict[str, Any], int]]:
-        """Each system of a budget, its settings of `Config`, and its training examples; loads no data."""
+        """Each system of a budget, its settings of `Config`, and its number of training examples."""
         b = self.budgets[budget]
         for system in self.systems:
             data = system.data or b.data
@@ -301,7 +301,7 @@ class Grid:
         return found
 
     def beside(self, groups: Group) -> Reference:
-        """Theirs and ours."""
+        """A table of the source's test errors beside ours."""
         printed = any(system.theirs is not None for system in self.systems)
         columns = ["system", "source, test error %", "ours, test error %", "seeds", "minutes of training"]
         rows = []
@@ -321,7 +321,7 @@ class Grid:
         )
 
     def _picture(self, stats: Errors) -> list[Figure]:
-        """Test errors over the axis, a line a kind of system."""
+        """The picture of test errors over the axis, if there is one; a line per `System.line`."""
         if self.axis is None:
             return []
         lines: dict[str, list[plots.Point]] = {}
@@ -342,18 +342,18 @@ def errors(groups: Group) -> Errors:
 
 
 def error(runs: Sequence[Stored]) -> Stat:
-    """Test error in % over the seeds that are done."""
+    """The test error in % over the finished seeds."""
     found = [run.result["test_error"] for run in runs if run.status == "done"]
     return Stat.of([100 * e for e in found if e is not None])
 
 
 def figure(runs: Sequence[Stored], name: str) -> Stat:
-    """A measured figure over the seeds that are done."""
+    """A measured figure over the finished seeds."""
     return Stat.of([run.measured[name] for run in runs if name in run.measured])
 
 
 def against(stats: Errors, pairs: Sequence[tuple[str, str, str]]) -> str:
-    """`(name, with, without)`: by how much the second system's error is lower, as far as both are done."""
+    """For each pair `(name, with, without)`: how much lower the error of `with` is, in points, as text."""
     found = [
         f"{number(stats[b].mean - stats[a].mean)} at {name}"
         for name, a, b in pairs
@@ -363,7 +363,7 @@ def against(stats: Errors, pairs: Sequence[tuple[str, str, str]]) -> str:
 
 
 def _varied(configs: Sequence[Config]) -> set[str]:
-    """Which settings differ between systems."""
+    """The names of the settings that differ between systems."""
     every = [dataclasses.asdict(config) for config in configs]
     return {name for name in every[0] if any(other.get(name) != every[0][name] for other in every)}
 

@@ -1,4 +1,4 @@
-"""Training images pasted into each other: CutMix, and Attentive CutMix, which trains one network first."""
+"""Training on mixed images: CutMix, and Attentive CutMix, which first trains an attending network."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class MixConfig(ImageConfig):
     """A run on mixed images.
 
     Args:
-        mix: "cutmix"; "attentive", Attentive CutMix; "cells", the same with cells at random.
-        grid, patches: of the last two: so many of the grid × grid cells are pasted.
+        mix: "none", "cutmix", "attentive" (Attentive CutMix), or "cells" (the same with random cells).
+        grid, patches: for the last two, the number of pasted cells out of grid × grid.
     """
 
     mix: str = "none"
@@ -39,7 +39,7 @@ class MixConfig(ImageConfig):
         if self.mix in ("attentive", "cells"):
             _checks.positive_int("grid", self.grid)
             _checks.integer("patches", self.patches, 0, self.grid**2 + 1)
-        else:  # without effect
+        else:  # they have no effect
             object.__setattr__(self, "grid", 0)
             object.__setattr__(self, "patches", 0)
 
@@ -48,31 +48,31 @@ class MixTrainer(ImageTrainer):
     """Trains the residual network on mixed images."""
 
     config: MixConfig
-    attention: np.ndarray | None = None  # (N, grid, grid), of all training images
-    attended: Mapping[str, float] = {}  # what is measured of the network that attends
+    attention: np.ndarray | None = None  # (N, grid, grid), for all training images
+    attended: Mapping[str, float] = {}  # figures of the attending network
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Multiplications, about; there are two networks where one attends."""
+        """Approximate number of multiplications; Attentive CutMix trains two networks."""
         networks = 2 if settings.get("mix") == "attentive" else 1
         return networks * ImageTrainer.work(settings, examples, inputs, classes)
 
     def next_epoch(self, tell: Callable[[float, float], None]) -> dict[str, float] | None:
-        """Train one epoch; before the first, the network that attends."""
+        """Train one epoch; before the first, train the attending network."""
         if self.config.mix == "attentive" and self.attention is None:
             self._attend(tell)
         return super().next_epoch(tell)
 
     def wrong(self, outputs: np.ndarray, targets: np.ndarray) -> float:
-        """How many errors there are; a mixed image is of the class that has most of it."""
+        """The number of errors; a mixed image counts as the class with the largest share."""
         return super().wrong(outputs, targets.argmax(axis=1) if targets.ndim == 2 else targets)
 
     def measure(self) -> dict[str, Any]:
-        """What the network that attends took, and how good it was."""
+        """The training time and the test error of the attending network."""
         return dict(self.attended)
 
     def _attend(self, tell: Callable[[float, float], None]) -> None:
-        """Train the same network without mixing, as a run inside this one; keep where it looks."""
+        """Train the same network without mixing, as a run inside this one, and keep its attention."""
         c = self.config
         seed = Key(c.seed).fold_in("attend").seed
         config = dataclasses.replace(c, system="attends", mix="none", seed=seed, validation=0.0)
@@ -80,9 +80,7 @@ class MixTrainer(ImageTrainer):
         folder = self.folder / "attends"
         stored = train.train(config, self.data, folder, _Passed(tell, self.epoch), trainer=ImageTrainer)
         if stored.status != "done":
-            raise RuntimeError(
-                f"the network that attends {stored.status} in epoch {stored.result.get('epoch')}"
-            )
+            raise RuntimeError(f"the attending network {stored.status} in epoch {stored.result.get('epoch')}")
         attending = ImageTrainer(config, self.data)
         attending.resume(Run(folder, config))
         assert isinstance(attending.net, ImageNet)
@@ -90,18 +88,18 @@ class MixTrainer(ImageTrainer):
         self.attended = {SECONDS: stored.seconds, ERROR: 100 * stored.result["test_error"]}
 
     def _order(self) -> np.ndarray:
-        """The examples of this epoch in their order, kept for the attention of each batch."""
+        """The order of the examples in this epoch, kept to find the attention of each batch."""
         self.order = super()._order()
         return self.order
 
     def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
-        """One update, on mixed images; one that is alone in its batch has none to be mixed with."""
+        """One update on mixed images; a batch of one image is not mixed."""
         if self.config.mix != "none" and len(x) > 1:
             x, y = self._mixed(x, y, step)
         return super()._step(x, y, step)
 
     def _mixed(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """The images (B, features) and shares of classes (B, classes)."""
+        """The mixed images (B, features) and their shares of the classes (B, classes)."""
         c, key = self.config, self.mask_key.fold_in(step).fold_in(self.config.mix)
         images, classes = x.reshape(-1, *image_shape(self.data.shape)), len(self.data.classes)
         if c.mix == "cutmix":
@@ -114,7 +112,7 @@ class MixTrainer(ImageTrainer):
         return images.reshape(x.shape), shares
 
     def _scores(self, n: int, step: int, key: Key) -> np.ndarray:
-        """What the n images of the batch are pasted by, (n, grid, grid): attention, or random numbers."""
+        """Scores (n, grid, grid) that decide which cells are pasted: attention or random numbers."""
         grid = self.config.grid
         if self.attention is None:
             return words(key.fold_in("scores"), n * grid**2).astype(np.float64).reshape(n, grid, grid)
@@ -124,7 +122,7 @@ class MixTrainer(ImageTrainer):
 
 
 class _Passed(Progress):
-    """Tells of the network that attends as of an epoch that is not over."""
+    """Reports progress of the attending network as part of the current epoch of the run."""
 
     def __init__(self, tell: Callable[[float, float], None], epoch: int) -> None:
         self.tell, self.epoch = tell, epoch
@@ -134,7 +132,7 @@ class _Passed(Progress):
 
 
 def looks(net: ImageNet, x: np.ndarray, grid: int) -> np.ndarray:
-    """Where the network looks in each image: (N, features) -> (N, grid, grid)."""
+    """The attention of a network over each image: (N, features) -> (N, grid, grid)."""
     from thinned.nn import attention_map, last_features
 
     blocks = (net.on.tensor(net.inputs(x[i : i + trainer.BLOCK])) for i in range(0, len(x), trainer.BLOCK))

@@ -1,4 +1,4 @@
-"""Networks that begin as a Boltzmann machine: pretrained without labels, then finetuned by descent."""
+"""Networks pretrained as a Boltzmann machine without labels, then finetuned by gradient descent."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.storage.remote import Folder
 from thinned.lab.training.trainer import STEP
 
-BATCH = 100  # of pretraining, and its chains
-ITERATIONS, GIBBS = 5, 1  # of mean-field inference, and steps of the chains, in joint training
-DRAW = 300.0  # multiplications that take about as long as sampling a unit
+BATCH = 100  # examples in a batch of pretraining, and persistent chains
+ITERATIONS, GIBBS = 5, 1  # joint training: mean-field updates, and steps of the chains
+DRAW = 300.0  # multiplications that take about as long as sampling one unit
 
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedConfig(GridConfig):
-    """A run that begins with a machine of the network's layers.
+    """A run whose network is first pretrained as a Boltzmann machine of the same layers.
 
     Args:
-        machine: "dbn", or "dbm", whose layers are then trained jointly.
-        pretraining, joint: epochs of each restricted machine, and of joint training, as shares of `epochs`.
-        machine_lr, joint_lr, machine_l2: of pretraining; the rates fall linearly to 0.
+        machine: "dbn", or "dbm", which adds joint training of all layers.
+        pretraining, joint: epochs of each restricted machine and of joint training, as shares of `epochs`.
+        machine_lr, joint_lr, machine_l2: rates and L2 of pretraining; the rates fall linearly to 0.
     """
 
     machine: str = "dbn"
@@ -51,17 +51,17 @@ class PretrainedConfig(GridConfig):
 
 
 class Pretrained(GridTrainer):
-    """Pretrains before its first epoch; runs that differ in finetuning alone share what was pretrained.
+    """Pretrains before the first epoch. Runs that differ only in finetuning share the pretrained machine.
 
-    It lies beside the run's folder, in a file that is named by a hash of all that decides it. The seconds of
-    pretraining count as the first epoch's, also where another run spent them.
+    The machine is saved beside the run's folder, in a file named by a hash of its settings. The seconds of
+    pretraining count for the first epoch of every run that uses it.
     """
 
     config: PretrainedConfig
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Multiplications of pretraining and of finetuning."""
+        """Approximate number of multiplications of pretraining and finetuning."""
         dense = GridTrainer.work(settings, examples, inputs, classes)
         sizes, epochs = (inputs, *settings["hidden"]), settings["epochs"]
         weights, units, steps = sum(a * b for a, b in pairwise(sizes)), sum(sizes), examples / BATCH
@@ -77,7 +77,7 @@ class Pretrained(GridTrainer):
         return dense + total
 
     def next_epoch(self, tell: Callable[[float, float], None]) -> dict[str, float] | None:
-        """An epoch of finetuning; before the first, all of pretraining."""
+        """Train an epoch of finetuning; before the first, pretrain."""
         if self.epoch == 0:
             machine, seconds = self.pretrained(tell)
             machine.initialise(self.net)
@@ -85,14 +85,14 @@ class Pretrained(GridTrainer):
         return super().next_epoch(tell)
 
     def pretrained(self, tell: Callable[[float, float], None]) -> tuple[scratch.DBN | scratch.DBM, float]:
-        """The machine, and the seconds that it took; from its file, if there is one."""
+        """The machine and its seconds of training; read from its file, if there is one."""
         c, path = self.config, self._path()
         key = Key(c.seed).fold_in("pretrain")
         how: dict[str, Any] = {"key": key.fold_in("init"), "l2": c.machine_l2, "dtype": c.dtype}
         sizes = (self.x.shape[1], *c.hidden)
         machine = scratch.DBN(sizes, **how) if c.machine == "dbn" else scratch.DBM(sizes, **how)
         if path and path.exists():
-            with contextlib.suppress(ValueError, KeyError):  # damaged: made anew
+            with contextlib.suppress(ValueError, KeyError):  # damaged: train again
                 found = _files.load_npz(path)
                 read = [(param, found[name].reshape(param.shape)) for name, param in machine.named_arrays()]
                 seconds = float(found["seconds"])
@@ -109,7 +109,7 @@ class Pretrained(GridTrainer):
     def _train(
         self, machine: scratch.DBN | scratch.DBM, key: Key, tell: Callable[[int, float], None]
     ) -> None:
-        """Layer by layer; a deep Boltzmann machine then as a whole."""
+        """Train the machine layer by layer; a DBM then as a whole."""
         c = self.config
         x: Any = self.x
         if c.engine == "torch":
@@ -127,7 +127,7 @@ class Pretrained(GridTrainer):
         machine.fit(x, key=key.fold_in("joint"), **joint)
 
     def _path(self) -> Folder | None:
-        """Where the machine lies, beside the runs, if they lie anywhere: named by all that decides it."""
+        """The file of the machine, beside the runs; None if the run has no folder."""
         if self.folder is None:
             return None
         c = self.config
@@ -143,5 +143,5 @@ class Pretrained(GridTrainer):
 
 
 def _epochs(share: float, epochs: int) -> int:
-    """At least one."""
+    """This share of the epochs, at least one."""
     return max(1, math.floor(share * epochs + 0.5))

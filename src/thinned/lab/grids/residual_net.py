@@ -1,6 +1,6 @@
-"""A small residual network on images, computed by torch, with a place for every method that drops in one.
+"""A small residual network on images, computed by torch, with a place for each drop method in its blocks.
 
-Parameters, optimizer, checkpoints and history are those of every other run: only the passes are torch's.
+Parameters, optimizer, checkpoints and history work as in every other run; torch computes only the passes.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ BLOCK = 5  # width of the squares that DropBlock drops
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(GridConfig):
-    """A run of the residual network; ``hidden`` are the channels of its stages.
+    """A run of the residual network; `hidden` are the channels of its stages.
 
     Args:
-        drop: what is dropped in its blocks: "element", "spatial", "block", or "path", whole branches.
-        rate: the probability; of the last block where ``drop`` is "path", in proportion for those before.
-        ramp: the rate rises from 0 along a line.
-        cut: length of the squares that are cut out of training images.
-        blocks: residual blocks a stage.
+        drop: what the blocks drop: "none", "element", "spatial", "block", or "path" (whole branches).
+        rate: the probability of dropping; for "path" that of the last block, with a linear rise to it.
+        ramp: whether the rate rises linearly from 0 during training.
+        cut: the length of the squares that are cut out of training images.
+        blocks: residual blocks per stage.
     """
 
     drop: str = "none"
@@ -56,7 +56,7 @@ class ImageTrainer(GridTrainer):
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Multiplications, about: convolutions of 3 × 3, forward, and back twice."""
+        """Approximate number of multiplications: 3 × 3 convolutions, once forward and twice backward."""
         area, before, total = float(inputs // (3 if inputs % 3 == 0 else 1)), 3, 0.0
         for channels in settings["hidden"]:
             total += 9 * area * (before * channels + 2 * settings.get("blocks", 2) * channels**2)
@@ -68,7 +68,7 @@ class ImageTrainer(GridTrainer):
         return ImageNet(self.config, image_shape(self.data.shape), len(self.data.classes))
 
     def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
-        """One update, with the rate of dropping and the images of this step."""
+        """One update, with the drop rate and the cut images of this step."""
         c = self.config
         assert isinstance(self.net, ImageNet)
         if c.ramp:
@@ -80,7 +80,7 @@ class ImageTrainer(GridTrainer):
 
 
 class ImageNet(torch_nets.ByTorch):
-    """The torch network as the trainer knows networks: NumPy arrays on the same memory."""
+    """The torch network in the form that the trainer expects: NumPy arrays on the same memory."""
 
     def __init__(self, config: ImageConfig, shape: Sequence[int], classes: int) -> None:
         super().__init__({}, network(config, shape[0], classes), config)
@@ -91,7 +91,7 @@ class ImageNet(torch_nets.ByTorch):
         return x.reshape(-1, *self.shape)
 
     def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
-        """Every parameter and its gradient, flat; the penalty is for weights alone."""
+        """Every parameter and its gradient, flattened; only weights have a penalty."""
         for name, param in self.module.named_parameters():
             own = param.detach().numpy().reshape(-1)
             grad = np.zeros_like(own) if param.grad is None else param.grad.numpy().reshape(-1)
@@ -99,7 +99,7 @@ class ImageNet(torch_nets.ByTorch):
             yield name, own, CompactGradient(grad, penalty=penalty)
 
     def named_arrays(self) -> Iterator[tuple[str, Array]]:
-        """Parameters and running statistics, flat."""
+        """Parameters and running statistics, flattened."""
         self.on.pull()
         for name, tensor in self.module.state_dict().items():
             if tensor.is_floating_point():
@@ -111,7 +111,7 @@ class ImageNet(torch_nets.ByTorch):
         return 0.5 * self.l2 * math.fsum(squares)
 
     def set_rate(self, p: float) -> None:
-        """The rate of every layer that drops inside the branches."""
+        """Set the rate of every layer that drops inside the branches."""
         from thinned import nn
 
         for module in self.on.model.modules():
@@ -120,7 +120,7 @@ class ImageNet(torch_nets.ByTorch):
 
 
 def network(config: ImageConfig, n_in: int, classes: int) -> Any:
-    """Stages of residual blocks, half the side and more channels each; first weights from the seed."""
+    """Stages of residual blocks; each stage halves the side. The seed decides the initial weights."""
     import torch
     from torch import nn
 
@@ -142,7 +142,7 @@ def network(config: ImageConfig, n_in: int, classes: int) -> Any:
 
 
 def _block(channels: int, config: ImageConfig, depth: float) -> Any:
-    """ReLU(x + branch(x)); the branch: convolution, ReLU, what is dropped, convolution."""
+    """ReLU(x + branch(x)); the branch is convolution, ReLU, drop layer, convolution."""
     from torch import nn
 
     import thinned.nn as tnn
@@ -164,7 +164,7 @@ def _conv(n_in: int, n_out: int, stride: int = 1) -> list[Any]:
 
 
 def image_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """(C, H, W) of images kept as (H, W) or (C, H, W)."""
+    """The shape (C, H, W) of images stored as (H, W) or (C, H, W)."""
     return (1, *shape) if len(shape) == 2 else tuple(shape)
 
 
@@ -194,7 +194,7 @@ DIFFERS = [
 
 
 def system(label: str, **settings: Any) -> System:
-    """The network with these settings, as a line of a grid."""
+    """A row: the network with these settings."""
     return System(label=label, settings=settings, trainer=ImageTrainer)
 
 

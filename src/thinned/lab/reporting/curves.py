@@ -1,4 +1,4 @@
-"""Where the marks of a report's pictures go: scales, ticks, gap lines and curves, as plain numbers."""
+"""The geometry of a report's pictures as plain numbers: scales, ticks, gap lines and curves."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Run = tuple[Sequence[int], Sequence[float]]  # epochs and one column of one seed
 BOX = 1000  # curves are drawn in a box of 1000 x 1000 that the page stretches
 HEIGHT = 280  # pixels of a curve picture, without its axis
 LABEL_STEP = 16  # pixels between two labels at line ends
-ZERO_ZONE = 0.07  # part of a logarithmic axis kept for values at or under its floor
-COLOURS = 7  # methods' colours in the style sheet, besides colour 0 for the baseline
+ZERO_ZONE = 0.07  # part of a logarithmic axis that is kept for values at or below its floor
+COLOURS = 7  # colours of methods in the style sheet, besides colour 0 for the baseline
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Scale:
-    """An axis from `lo` to `hi`; a logarithmic one with `floor` ends in a zone for all that is below `lo`."""
+    """An axis from `lo` to `hi`; a logarithmic axis with `floor` has a zone for values below `lo`."""
 
     lo: float
     hi: float
@@ -41,7 +41,7 @@ class Scale:
     floor: bool = False
 
     def __call__(self, values: Iterable[float] | Floats) -> Floats:
-        """Places of the values, 0…1 inside the axis."""
+        """The places of the values along the axis, from 0 to 1 inside it."""
         v = np.asarray(values, dtype=np.float64)
         if not self.log:
             return (v - self.lo) / (self.hi - self.lo)
@@ -103,10 +103,10 @@ def linear(values: Iterable[float], from_zero: bool = False) -> Scale:
 
 
 def curve_scale(values: Floats, test: Floats) -> Scale:
-    """Logarithmic where the positive `test` values span more than a factor 8, else linear.
+    """A logarithmic scale if the positive `test` values span more than a factor 8, else a linear one.
 
-    The axis then ends a factor 10 under the lowest of them, and 4 decades under the highest value: a training
-    error on its way to 0 does not press the test curves together.
+    The logarithmic axis ends a factor 10 below the lowest of them, or 4 decades below the highest value. So a
+    training error that approaches 0 does not squeeze the test curves.
     """
     v = values[np.isfinite(values)]
     positive = v[v > 0]
@@ -122,11 +122,11 @@ def curve_scale(values: Floats, test: Floats) -> Scale:
 
 
 def spread(wanted: Sequence[float], step: float, lo: float, hi: float) -> list[float]:
-    """Places at least `step` apart, inside [lo, hi] where there is room, nearest to the wanted ones."""
+    """Places nearest to the wanted ones, at least `step` apart, inside [lo, hi] if there is room."""
     order = np.argsort(wanted, kind="stable")
     blocks: list[
         list[float]
-    ] = []  # pooled means of wanted - i * step, which must not fall (isotonic regression)
+    ] = []  # pooled means of wanted - i * step, which must not decrease (isotonic regression)
     for i, j in enumerate(order):
         blocks.append([wanted[j] - i * step, 1])
         while len(blocks) > 1 and blocks[-2][0] > blocks[-1][0]:
@@ -146,7 +146,7 @@ def spread(wanted: Sequence[float], step: float, lo: float, hi: float) -> list[f
 
 @dataclass(frozen=True)
 class GapLine:
-    """One method's line: places of the means and the seeds, 0…1 from the left, and the texts beside them."""
+    """The line of one row: places of means and seeds, from 0 at the left to 1, and the texts beside them."""
 
     label: str
     style: int
@@ -162,7 +162,7 @@ class GapLine:
 
 @dataclass(frozen=True)
 class GapPicture:
-    """Training and test error of every method on one axis."""
+    """Training and test error of every row on one axis."""
 
     lines: list[GapLine]
     ticks: list[Tick]
@@ -170,7 +170,7 @@ class GapPicture:
 
 
 def gaps(summaries: Sequence[Summary], styles: Mapping[str, int], baseline: str) -> GapPicture | None:
-    """Training and test error of each method on one axis; None if no run finished."""
+    """Training and test error of each row on one axis; None if no run finished."""
     ended = [s for s in summaries if s.finished]
     if not ended:
         return None
@@ -204,7 +204,7 @@ def gaps(summaries: Sequence[Summary], styles: Mapping[str, int], baseline: str)
 
 @dataclass(frozen=True)
 class Stray:
-    """One seed that diverged or was cut off, drawn alone to its last finite point."""
+    """A seed that diverged or was cut off, drawn separately up to its last finite point."""
 
     path: str
     end: tuple[float, float]
@@ -248,13 +248,13 @@ class CurvePicture:
 
     @property
     def named(self) -> bool:
-        """Whether the lines carry their names at their ends."""
+        """Whether the lines have labels at their ends."""
         return any(c.name_y is not None for c in self.curves)
 
 
 @dataclass
 class _Lane:
-    """The runs of one method and one column: those that went all the way, and the rest."""
+    """The runs of one row and one column: complete runs, and the others."""
 
     epochs: Floats
     whole: Floats  # (seeds, epochs)
@@ -279,7 +279,7 @@ def _lane(runs: Mapping[int, Run]) -> _Lane | None:
 
 
 def _bins(n: int, most: int) -> list[slice]:
-    """`n` points in at most `most` runs of neighbours; the first and the last point stay alone."""
+    """`n` points in at most `most` groups of neighbours; the first and the last point are groups of one."""
     if n <= most:
         return [slice(i, i + 1) for i in range(n)]
     edges = np.linspace(1, n - 1, most - 1).round().astype(int)
@@ -287,7 +287,7 @@ def _bins(n: int, most: int) -> list[slice]:
 
 
 def _path(x: Floats, y: Floats, close: bool = False) -> str:
-    """An SVG path through the points of the unit square (y upwards), in whole units of the box."""
+    """An SVG path through points of the unit square (y upwards), in integer units of the box."""
     xs = np.clip(np.round(x * BOX), -BOX, 2 * BOX).astype(int)
     ys = np.clip(np.round((1 - y) * BOX), -BOX, 2 * BOX).astype(int)
     steps = "".join(
@@ -316,7 +316,7 @@ class _Frame:
         return Line(mean, band, end, [self._stray(*s) for s in lane.strays])
 
     def _thinned(self, epochs: Floats, values: Floats, most: int) -> tuple[Floats, Floats]:
-        """Places of at most `most` points along x, and each seed's means of the epochs there."""
+        """The places of at most `most` points along x, and the means of each seed over their epochs."""
         bins = _bins(len(epochs), most)
         return self.x([epochs[b].mean() for b in bins]), np.stack(
             [values[:, b].mean(axis=1) for b in bins], axis=1
@@ -330,7 +330,7 @@ class _Frame:
 
 
 def _shown(lanes: list[_Lane]) -> Floats:
-    """The values that set the scale: whole runs, and others while no higher than those."""
+    """The values that decide the scale: complete runs, and other runs where they are not higher."""
     whole = [lane.whole.ravel() for lane in lanes if lane.whole.size]
     strays = [v for lane in lanes for _, _, v in lane.strays]
     if not whole and not strays:
@@ -344,7 +344,7 @@ def _shown(lanes: list[_Lane]) -> Floats:
 def curves(
     train: Mapping[str, Mapping[int, Run]], test: Mapping[str, Mapping[int, Run]], styles: Mapping[str, int]
 ) -> CurvePicture | None:
-    """One picture of two columns, each `{label: {seed: (epochs, values)}}`; None without any value."""
+    """A picture of two columns, each `{label: {seed: (epochs, values)}}`; None if there are no values."""
     lanes = {
         (k, label): _lane(runs.get(label, {})) for k, runs in enumerate((train, test)) for label in styles
     }
@@ -376,7 +376,7 @@ def curves(
 
 
 def _named(drawn: list[Curve]) -> list[Curve]:
-    """The curves with a label at the end of each test line (else training line), apart from each other."""
+    """The curves with a label at the end of each test line (or training line), without overlaps."""
     ends = {}
     for i, curve in enumerate(drawn):
         line = curve.test if curve.test and (curve.test.end or curve.test.stray) else curve.train
@@ -385,9 +385,9 @@ def _named(drawn: list[Curve]) -> list[Curve]:
             ends[i] = (end[0], float(np.clip(end[1], 0, 1)))
     last = [
         i for i, (x, _) in ends.items() if x > 0.97
-    ]  # the others ended before: their labels stay with them
+    ]  # lines that ended earlier keep their labels at their ends
     if len(last) > HEIGHT // LABEL_STEP:
-        return drawn  # no room: the legend alone tells
+        return drawn  # no room: the legend names the lines
     places = {i: y * HEIGHT for i, (_, y) in ends.items()}
     places |= zip(last, spread([places[i] for i in last], LABEL_STEP, 6, HEIGHT - 6), strict=True)
     return [replace(c, at=ends.get(i), name_y=places.get(i)) for i, c in enumerate(drawn)]

@@ -1,4 +1,4 @@
-"""What training tells while it runs: nothing, a line a run, or bars in a terminal."""
+"""Progress of training: silent, as a line per run, or as bars in a terminal."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ Line = Callable[[dict[str, float]], str]  # a line of history as text
 
 
 class Progress:
-    """Keeps quiet. Subclasses print or draw."""
+    """Reports nothing; subclasses print or draw."""
 
     def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
-        """So many runs and epochs are still to be trained; an epoch of run `name` costs ``costs[name]``."""
+        """Called first: the runs and epochs that are left; `costs[name]` is the cost of the run `name`."""
 
     def begin(self, name: str, epochs: int, done: int) -> None:
-        """A run starts, with `done` of its `epochs` behind it."""
+        """A run starts; `done` of its `epochs` were trained before."""
 
     def step(self, done: float, loss: float) -> None:
-        """So many epochs of the run that began last are done; called a few times a second."""
+        """`done` epochs of the run that started last are trained; called a few times per second."""
 
     def step_of(self, name: str, done: float, loss: float) -> None:
-        """The same of the run `name`, where several are trained side by side."""
+        """The same for the run `name`, when several runs are trained at once."""
 
     def row(self, name: str, row: dict[str, float]) -> None:
-        """A line of history was made."""
+        """The run `name` has a new line of history."""
 
     def end(self, run: Stored) -> None:
-        """A run is finished."""
+        """A run has finished."""
 
     def note(self, text: str) -> None:
-        """Something the user should know."""
+        """A message for the user."""
 
     def __enter__(self) -> Progress:
         return self
@@ -48,7 +48,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Put the terminal back in order."""
+        """Restore the terminal."""
 
 
 def summary(run: Stored) -> str:
@@ -66,42 +66,42 @@ def summary(run: Stored) -> str:
 
 
 class Lines(Progress):
-    """A plain line for each finished run, with the time left; for output that is no terminal."""
+    """A plain line for each finished run, with the time left; for output that is not a terminal."""
 
     def __init__(self, console: Console, line: Line | None = None) -> None:
         self.console, self.line = console, line
         self.runs = self.ended = 0
         self.costs: Mapping[str, float] = {}
-        self.total = 0.0  # cost of all runs that are still to be trained, less what was done before
-        self.done: dict[str, float] = {}  # cost of what is done now, a run
-        self.start: dict[str, int] = {}  # epochs that were done before
-        self.epochs: dict[str, int] = {}  # of a run, in all
-        self.last = ""  # the run that began last
+        self.total = 0.0  # cost of all runs that are left, without the epochs that were trained before
+        self.done: dict[str, float] = {}  # cost of what was trained now, by run
+        self.start: dict[str, int] = {}  # epochs that were trained before, by run
+        self.epochs: dict[str, int] = {}  # all epochs, by run
+        self.last = ""  # the run that started last
         self.since = time.monotonic()
 
     def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
-        """Remember how much there is to do."""
+        """Remember how much is left."""
         self.runs, self.total, self.costs, self.since = runs, epochs, costs or {}, time.monotonic()
         if costs:
             self.total = math.fsum(costs.values())
 
     def begin(self, name: str, epochs: int, done: int) -> None:
-        """The time left is judged by the epochs that are trained now; a run may begin again."""
+        """Remember where the run starts, or starts again: the time left follows from epochs trained now."""
         self.total -= (done - self.start.get(name, 0)) * self._cost(name, epochs)
         self.start[name], self.done[name], self.epochs[name] = done, 0.0, epochs
         self.last = name
 
     def step(self, done: float, loss: float) -> None:
-        """Count it."""
+        """Count the progress of the run that started last."""
         self.step_of(self.last, done, loss)
 
     def step_of(self, name: str, done: float, loss: float) -> None:
-        """Count it, where the run is known to have begun."""
+        """Count the progress of the run, if it has started."""
         if name in self.start:
             self.done[name] = (done - self.start[name]) * self._cost(name, self.epochs[name])
 
     def row(self, name: str, row: dict[str, float]) -> None:
-        """Print it, where the experiment has a form for it."""
+        """Print the line of history, if the experiment has a format for it."""
         if self.line:
             self._print(f"{name}: {self.line(row)}")
 
@@ -114,12 +114,12 @@ class Lines(Progress):
         self._print(f"[{self.ended}/{self.runs}] {summary(run)}{left}")
 
     def left(self) -> float:
-        """Seconds until all runs are done, if they go on as they went."""
+        """Seconds until all runs are finished, at the speed so far."""
         done = math.fsum(self.done.values())
         return (self.total - done) * (time.monotonic() - self.since) / done if done else math.inf
 
     def note(self, text: str) -> None:
-        """Print it."""
+        """Print the message."""
         self._print(f"thinned: {text}")
 
     def _cost(self, name: str, epochs: int) -> float:
@@ -130,7 +130,7 @@ class Lines(Progress):
 
 
 class Bars(Lines):
-    """Bars in a terminal: all runs, with the time left and the loss; and one for each that is on its way."""
+    """Bars in a terminal: one for all runs with the time left and the loss, and one for each current run."""
 
     def __init__(self, console: Console, line: Line | None = None) -> None:
         from rich import progress
@@ -146,7 +146,7 @@ class Bars(Lines):
             transient=True,
         )
         self.all: Any = None
-        self.open: dict[str, tuple[Any, int]] = {}  # task and epochs of each run on its way
+        self.open: dict[str, tuple[Any, int]] = {}  # task and epochs of each current run
 
     def __enter__(self) -> Bars:
         self.bars.start()
