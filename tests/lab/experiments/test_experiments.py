@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -27,17 +26,12 @@ from thinned.lab.experiments import (
     linear_theory,
     mnist_keep_rate,
 )
-from thinned.lab.grids import autoencoder
-from thinned.lab.grids import computation as computations
-from thinned.lab.grids import residual_net as residual
 from thinned.lab.grids.experiment import BUDGETS
-from thinned.lab.grids.grid import GridConfig, GridTrainer
+from thinned.lab.grids.grid import GridConfig
 from thinned.lab.reporting.html import html
-from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reproduce import order as lab
 from thinned.lab.reproduce import results_page as results
 from thinned.lab.sweeping import sweep
-from thinned.lab.training import train
 from thinned.lab.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[3]
@@ -250,31 +244,6 @@ def test_gaussian_inference_without_dropping_is_the_network():
     assert np.array_equal(predicted, trainer.net.predict(data.x_test[:50]).argmax(axis=1))
 
 
-def test_the_machine_is_chosen_without_test_data():
-    data = load("digits")
-    turned = dataclasses.replace(data, x_test=data.x_test[::-1], y_test=(data.y_test + 1) % 10)
-    config = GridConfig(data="digits", fingerprint="", system="", hidden=(1,), epochs=1)
-    one, two = (computations.Svm(config, d).compute() for d in (data, turned))
-    assert one["measured"] == two["measured"]
-    assert one["test_error"] < 0.05 < two["test_error"]
-
-
-def test_test_data_is_looked_at_once(tmp_path):
-    (tmp_path / "a").mkdir()
-    data = load("digits")
-    config = GridConfig(data="digits", fingerprint="", system="a", hidden=(8,), epochs=4)
-    for curve, there in ((False, [False, False, False, True]), (True, [True] * 4)):
-        trainer = GridTrainer(dataclasses.replace(config, test_curve=curve), data)
-        for _ in range(4):
-            trainer.next_epoch(lambda done, loss: None)
-        assert [math.isfinite(e) for e in trainer.history["test_error"]] == there
-        assert all(map(math.isfinite, trainer.history["train_error"]))
-    held = dataclasses.replace(config, validation=0.25)
-    trainer = GridTrainer(held, data)
-    trainer.next_epoch(lambda done, loss: None)
-    assert math.isfinite(trainer.history["test_error"][0])
-
-
 def test_thinned_rows_spend_some_of_the_time_saved():
     plan = experiments.load("mnist-table2").jobs.__self__.plan("paper")
     epochs = {system.label: settings["epochs"] for system, settings, _ in plan}
@@ -283,14 +252,6 @@ def test_thinned_rows_spend_some_of_the_time_saved():
         "ours: thin, ReLU, 3 × 1024": 350,
         "ours: thin + max-norm, ReLU, 3 × 1024": 350,
     }
-
-
-def test_the_autoencoder_has_the_penalty_of_its_configuration():
-    data = load("digits")
-    config = GridConfig(data="digits", fingerprint=data.fingerprint, system="", hidden=(8,), l2=0.5)
-    net = autoencoder.Autoencoder(config, data).net
-    squares = sum(float(np.vdot(w, w)) for name, w in net.get_params().items() if name.endswith("weight"))
-    assert net.penalty() == pytest.approx(0.25 * squares, rel=1e-5)
 
 
 def test_work_counts_multiplications():
@@ -304,66 +265,6 @@ def test_work_counts_multiplications():
     assert connect == 5 * 3 * weights * 100 * 2 + steps
     params = sum(p.size for _, p, _ in scratch.mlp((5, 30, 20, 4), key=Key(0), drop=None).named_params())
     assert params == weights + 30 + 20 + 4
-
-
-# --- the residual network ---
-
-
-def image_config(data, **more):
-    common = {"data": "digits", "fingerprint": data.fingerprint, "system": "a", "hidden": (4, 8), "blocks": 2}
-    return residual.ImageConfig(**{**common, "engine": "torch", "epochs": 4, "batch": 50, "lr": 0.05, **more})
-
-
-@pytest.fixture(scope="module")
-def images():
-    pytest.importorskip("torch")
-    data = load("digits")
-    return dataclasses.replace(data, x_train=data.x_train[:100], y_train=data.y_train[:100])
-
-
-class Stop(Progress):
-    """Cuts a run off in its third epoch."""
-
-    def row(self, name, row):
-        if row["epoch"] == 3:
-            raise KeyboardInterrupt
-
-
-@pytest.mark.parametrize("drop", ["element", "path"])
-def test_a_residual_network_goes_on_where_it_was(tmp_path, images, drop):
-    config = image_config(images, drop=drop, rate=0.3, ramp=drop == "element", cut=2)
-    more = {"trainer": residual.ImageTrainer, "save_every": 0}
-    with pytest.raises(KeyboardInterrupt):
-        train.train(config, images, tmp_path / "a", Stop(), **more)
-    one, two = (train.train(config, images, tmp_path / name, **more) for name in "ab")
-    for file in ("last.npz", "best.npz"):
-        a, b = (_files.load_npz(run.folder / file) for run in (one, two))
-        a.pop("history/seconds", None), b.pop("history/seconds", None)
-        assert {k: v.tobytes() for k, v in a.items()} == {k: v.tobytes() for k, v in b.items()}
-
-
-def test_rates_of_the_residual_network(images):
-    from thinned import nn
-
-    def rates(trainer, kind):
-        return [m.p for m in trainer.net.module.modules() if type(m) is kind]
-
-    ramp = residual.ImageTrainer(image_config(images, drop="block", rate=0.2, ramp=True), images)
-    ramp.next_epoch(lambda done, loss: None)  # two of eight steps: the last had number 1
-    assert rates(ramp, nn.DropBlock2d) == pytest.approx([0.2 / 8] * 4)
-    assert rates(ramp, nn.Residual) == [0.0] * 4
-    path = residual.ImageTrainer(image_config(images, drop="path", rate=0.4), images)
-    assert rates(path, nn.Residual) == pytest.approx([0.1, 0.2, 0.3, 0.4])
-
-
-def test_the_residual_networks_penalty_is_that_of_its_weights(images):
-    net = residual.ImageTrainer(image_config(images, l2=0.5), images).net
-    weights = [p.detach().numpy() for p in net.module.parameters() if p.dim() > 1]
-    assert net.penalty() == pytest.approx(0.25 * sum(float((w**2).sum()) for w in weights), rel=1e-5)
-    gradients = {name: part.whole(own) for name, own, part in net.named_params()}
-    for name, own, part in net.named_params():
-        decay = 0.5 if part.penalty.l2 else 0.0
-        assert gradients[name] == pytest.approx(decay * own)
 
 
 # --- results ---
