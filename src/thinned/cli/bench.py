@@ -1,4 +1,4 @@
-"""`thinned bench`: the benchmarks."""
+"""`thinned bench`: run the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ def bench(
     names: Annotated[
         list[str] | None, typer.Argument(help=f"any of {', '.join(NAMES)}; all by default")
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="few rounds: a look, no measurement")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="few rounds: a rough look, not a measurement")
+    ] = False,
     json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
-    write: Annotated[Path | None, typer.Option(help="put the tables into this page, too")] = None,
+    write: Annotated[Path | None, typer.Option(help="also write the tables into this page")] = None,
 ) -> None:
     """Measure the kernels beside their floor, a plain copy or product, and their peers."""
     from thinned.lab.bench.harness import run

@@ -48,10 +48,10 @@ def compare(
 ) -> None:
     """Train the same network once per method and seed; print a table and write a report.
 
-    The same command continues what was cut off and skips what is done.
+    The same command continues runs that were cut off and skips finished ones.
 
-    A run whose loss is no number, or above 10,000 times that of guessing, is stopped and marked "diverged";
-    the others go on, and the exit code is then 1.
+    A run is stopped and marked "diverged" where its loss is not a number, or above 10,000 times that of
+    guessing. The others go on, and the exit code is then 1.
     """
     from thinned.lab import compare as lab
     from thinned.lab.reporting import terminal as console
@@ -92,5 +92,5 @@ def compare(
 
 
 def split(text: str) -> list[str]:
-    """`a, b` as its parts."""
+    """The parts of `a, b`."""
     return [item.strip() for item in text.split(",") if item.strip()]

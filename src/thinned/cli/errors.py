@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 
 def fail(text: str, code: int) -> NoReturn:
-    """One line on stderr, and out."""
+    """Print one line on stderr and exit."""
     print("thinned: " + " ".join(text.split()), file=sys.stderr)
     raise SystemExit(code)
 
@@ -35,7 +35,7 @@ class Commands(UserDict[str, Any]):
 
 
 class OneLine(TyperGroup):
-    """Every error is one line on stderr, and an exit code: 2 for a wrong call, 130 for Ctrl-C, else 1."""
+    """Commands whose errors are one line on stderr; exit code 2 for a wrong call, 130 for Ctrl-C, else 1."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
@@ -52,24 +52,24 @@ class OneLine(TyperGroup):
         except (KeyboardInterrupt, typer.Abort):
             code = 130
         except BrokenPipeError:
-            sys.stderr.close()  # nobody listens any more
+            sys.stderr.close()  # the reader has gone
             raise SystemExit(1) from None
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             fail(f"{where}{error.strerror or error}", 1)
         except Exception as error:
-            fail(*_told(error))
+            fail(*_line_and_code(error))
         if code == 130:
             fail("stopped", 130)
         raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def _told(error: Exception) -> tuple[str, int]:
-    """The line and the exit code for an error; one that is no user's is raised again."""
+def _line_and_code(error: Exception) -> tuple[str, int]:
+    """The line and the exit code for an error; an error of the program itself is raised again."""
     from thinned.lab.errors import LabError, missing
 
     if hasattr(error, "format_message"):  # of the command-line library
-        return f"{error.format_message()} (thinned --help tells more)", int(getattr(error, "exit_code", 2))
+        return f"{error.format_message()} (see thinned --help)", int(getattr(error, "exit_code", 2))
     if isinstance(error, MemoryError):
         return "out of memory; try a smaller --hidden, --batch or data set", 1
     if isinstance(error, (LabError, ValueError, TypeError)):

@@ -1,4 +1,4 @@
-"""What commands do after training: write the report, print what was learned, complain of runs that failed."""
+"""The end of a command that trained: the report, the findings, and errors for failed runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -> None:
-    """Write the report; print the table, what was learned, and where the report lies."""
+    """Write the report; print the table, the findings and the path of the report."""
     from thinned.lab import compare as lab
     from thinned.lab import experiments
     from thinned.lab.reporting import terminal as console
@@ -38,7 +38,7 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
 
 
 def complain(stored: Sequence[Stored]) -> None:
-    """Exit code 1 where runs failed or diverged, and which."""
+    """Exit with 1 where runs failed or diverged, and say which."""
     failed = [run for run in stored if run.status == "failed"]
     if failed:
         fail(

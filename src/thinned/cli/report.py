@@ -1,4 +1,4 @@
-"""`thinned report`: the report of runs that are there."""
+"""`thinned report`: write the report of existing runs again."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def report(
     folder: Annotated[str, typer.Argument(help="a folder, or URL, that compare or reproduce wrote")],
     json: Json = False,
 ) -> None:
-    """Make the report again from the runs in a folder."""
+    """Write the report again from the runs in a folder."""
     from thinned.lab.storage import remote as store
     from thinned.lab.storage.record import Record
 

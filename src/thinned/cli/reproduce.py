@@ -1,4 +1,4 @@
-"""`thinned reproduce`: an experiment of the sources, made again."""
+"""`thinned reproduce`: train an experiment of the sources again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def reproduce(
         str, typer.Option(help="smoke (seconds), quick (minutes) or paper (the whole protocol)")
     ] = "quick",
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="so many, instead of the budget's own number")
+        int | None, typer.Option(min=1, help="the number of seeds, instead of the budget's")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="systems whose names hold this; may be given several times")
+        list[str] | None,
+        typer.Option(help="only systems with this in their names; may be given several times"),
     ] = None,
     workers: Workers = None,
     ray: Ray = None,
@@ -35,22 +36,22 @@ def reproduce(
         typer.Option(help="folder, or URL such as s3://bucket/runs; by default thinned-runs/NAME-BUDGET"),
     ] = None,
     publish: Annotated[
-        Path | None, typer.Option(help="put the results into this folder, and the page beside it")
+        Path | None, typer.Option(help="save the results in this folder, and the page beside it")
     ] = None,
     save_every: SaveEvery = 30.0,
     json: Json = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="say what would be trained, and for how long")
+        bool, typer.Option("--dry-run", help="show what would be trained, and how long it would take")
     ] = False,
     page: Annotated[
-        bool, typer.Option("--page", help="make the page of all published results anew, and stop")
+        bool, typer.Option("--page", help="write the page of all published results again, and stop")
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="list the experiments")] = False,
     **settings: Any,
 ) -> None:
     """Rebuild an experiment of the sources, and print its figures beside theirs.
 
-    The same command continues what was cut off and skips what is done.
+    The same command continues runs that were cut off and skips finished ones.
     """
     from thinned import _checks
     from thinned.lab import experiments
@@ -79,9 +80,9 @@ def reproduce(
     place = folder(out) if out else lab.default_out(asked)
     todo = asked.jobs()
     if dry_run:
-        rows, told = overview.dry_run(asked, todo, place, workers, ray)
+        rows, note = overview.dry_run(asked, todo, place, workers, ray)
         console.table(["system", "runs", "done", "epochs", "about"], rows)
-        print(told)
+        print(note)
         return
     record = lab.record(asked, todo)
     record.save(place)  # first, so that a report can be made of a part

@@ -24,7 +24,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def applicable(engine: str) -> list[str]:
-    """The methods that fit a dense network and that the engine has, by name; ``"none"`` first."""
+    """Names of the methods that fit a dense network and that the engine has; ``"none"`` comes first."""
     part = "hand" if engine == "numpy" else "module"
     return ["none", *(row.name for row in METHODS.values() if fits_dense(row) and getattr(row, part))]
 
@@ -36,22 +36,22 @@ def fits_dense(row: Method) -> bool:
 
 
 def is_thin(method: str) -> bool:
-    """Whether a method is one that computes the survivors alone; it then drops inputs as dropout does."""
+    """Whether a method computes only the survivors; it then drops inputs as dropout does."""
     return method != "none" and METHODS[method].unit == "feature"
 
 
 def drops_weights(method: str) -> bool:
-    """Whether a method drops weights, a sample at a time."""
+    """Whether a method drops weights, with a mask for each sample."""
     return method != "none" and METHODS[method].unit == "weight"
 
 
 def can(engine: str, method: str, activation: str) -> bool:
-    """Whether the engine has the layers of a dense network with these."""
+    """Whether the engine has the layers of a dense network with this method and activation."""
     return method in applicable(engine) and (engine == "numpy" or ACTIVATIONS[activation].torch is not None)
 
 
 def text(config: Mapping[str, Any]) -> str:
-    """Engine, device, and numbers of a configuration, as a report tells them."""
+    """Engine, device and number format of a configuration, in the words of a report."""
     if config["engine"] != "torch":
         return f"{config['engine']}, {config['dtype']}"
     return f"torch on {config['device']}, {config['dtype']} parameters, precision {config['precision']}"

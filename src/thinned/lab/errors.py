@@ -1,11 +1,11 @@
-"""The one exception that is meant for a user's eye, and what to do where a package is missing."""
+"""The one exception meant for users, and the message for a missing package."""
 
 
 class LabError(Exception):
-    """One clear line: what went wrong, where, and what to do. The command prints it and exits with 1."""
+    """What went wrong, where, and what to do, in one line. The command prints it and exits with 1."""
 
 
 def missing(error: ImportError) -> str:
-    """What is missing, and the command that installs it."""
+    """A message: what is missing, and the command that installs it."""
     extra = "torch" if error.name == "torch" else "lab"
     return f'{error}; run pip install "thinned[{extra}]"'

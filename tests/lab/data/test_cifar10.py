@@ -42,9 +42,9 @@ def test_cifar10_in_its_archive(cifar, tmp_path):
     archive(cifar, path, skip=["data_batch_3.bin"])
     assert "lacks cifar-10-batches-bin/data_batch_3.bin" in line(load, "cifar10", data_dir=path.parent)
     archive(cifar, path, (tarfile.TarInfo("cifar-10-batches-bin/test_batch.bin"), b"short"))
-    assert "has 5 bytes, expected 61,460" in line(load, "cifar10", data_dir=path.parent)
+    assert "must have 61,460 bytes, got 5" in line(load, "cifar10", data_dir=path.parent)
     archive(cifar, path, (tarfile.TarInfo("huge"), bytes(61_461)))
-    assert "'huge' has 61,461 bytes" in line(load, "cifar10", data_dir=path.parent)
+    assert "'huge' must have at most 61,460 bytes, got 61,461" in line(load, "cifar10", data_dir=path.parent)
     whole = archive(cifar, path).read_bytes()
     for length in (0, 1, 100, len(whole) // 2, len(whole) * 9 // 10):
         path.write_bytes(whole[:length])
@@ -55,9 +55,9 @@ def test_bad_files_of_cifar10(cifar):
     path = cifar / "data_batch_2.bin"
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    assert f"{path}: expected 61,460 bytes, got 61,459" in line(load, "cifar10", data_dir=cifar)
+    assert f"{path} must have 61,460 bytes, got 61,459" in line(load, "cifar10", data_dir=cifar)
     path.write_bytes(whole[: 3073 * 7] + b"\x0a" + whole[3073 * 7 + 1 :])
-    assert "image 7 has the label 10" in line(load, "cifar10", data_dir=cifar)
+    assert "the label of image 7 must be in 0 to 9, got 10" in line(load, "cifar10", data_dir=cifar)
     path.unlink()
     assert "lacks data_batch_2.bin" in line(load, "cifar10", data_dir=cifar)
 

@@ -106,24 +106,27 @@ NAN = np.where(np.arange(90).reshape(30, 3) == 50, np.nan, 1.0)
         ({"x_train": NAN}, "x_train: row 16, column 2 is nan"),
         ({"x_train": np.where(np.isnan(NAN), -np.inf, 1).reshape(30, 3, 1)}, "row 16, column (2, 0) is -inf"),
         ({"x_test": NAN[10:20]}, "x_test: row 6, column 2 is nan"),
-        ({"x_train": np.full((30, 3), "a")}, "x_train: expected an array of numbers, got <U1"),
-        ({"x_train": X.astype(complex)}, "expected an array of numbers, got complex128"),
-        ({"x_train": X[:, 0]}, "x_train: expected the shape (examples, features, ...), got (30,)"),
-        ({"x_train": X[:0]}, "x_train: empty, of shape (0, 3)"),
-        ({"x_train": X[:, :0]}, "x_train: empty, of shape (30, 0)"),
-        ({"x_test": X[:0], "y_test": Y[:0]}, "x_test: empty"),
-        ({"x_test": X[:10, :2]}, "one shape of examples in x_train and x_test, got (3,) and (2,)"),
-        ({"x_test": X[:10].astype(np.uint8)}, "or none, got float64 and uint8"),
-        ({"y_train": Y[:29]}, "y_train: expected one label for each of 30 examples, got the shape (29,)"),
+        ({"x_train": np.full((30, 3), "a")}, "x_train must be an array of numbers, got <U1"),
+        ({"x_train": X.astype(complex)}, "must be an array of numbers, got complex128"),
+        ({"x_train": X[:, 0]}, "x_train must have the shape (examples, features, ...), got (30,)"),
+        ({"x_train": X[:0]}, "x_train must have at least one example and one feature, got the shape (0, 3)"),
+        ({"x_train": X[:, :0]}, "one feature, got the shape (30, 0)"),
+        ({"x_test": X[:0], "y_test": Y[:0]}, "x_test must have at least one example"),
+        ({"x_test": X[:10, :2]}, "x_train and x_test must have examples of one shape, got (3,) and (2,)"),
+        ({"x_test": X[:10].astype(np.uint8)}, "or neither, got float64 and uint8"),
+        ({"y_train": Y[:29]}, "y_train must have one label for each of 30 examples, got the shape (29,)"),
         (
             {"y_test": np.eye(10)},
-            "y_test: expected one label for each of 10 examples, got the shape (10, 10)",
+            "y_test must have one label for each of 10 examples, got the shape (10, 10)",
         ),
-        ({"y_train": Y + 0.5}, "y_train: row 0 is 0.5; expected whole numbers or strings"),
-        ({"y_train": np.where(Y, np.nan, 0)}, "y_train: row 1 is nan"),
-        ({"y_train": Y.astype(complex)}, "expected whole numbers or strings, got complex128"),
-        ({"y_test": np.array(list("ababababab"))}, "numbers in both y_train and y_test, or strings"),
-        ({"y_train": Y * 0}, "all training examples are of one class, '0'"),
+        ({"y_train": Y + 0.5}, "y_train must be whole numbers or strings, got 0.5 in row 0"),
+        ({"y_train": np.where(Y, np.nan, 0)}, "y_train must be whole numbers or strings, got nan in row 1"),
+        ({"y_train": Y.astype(complex)}, "must be whole numbers or strings, got complex128"),
+        (
+            {"y_test": np.array(list("ababababab"))},
+            "y_train and y_test must both be numbers, or both strings",
+        ),
+        ({"y_train": Y * 0}, "training examples must be of two or more classes, got '0' alone"),
         (
             {"y_test": np.arange(10)},
             "y_test: row 2 is 2, but the training data has the classes '0', '1' alone",
@@ -144,9 +147,9 @@ def test_npz_that_cannot_be_learnt_from(tmp_path, rng, changed, fault):
 
 def test_npz_with_other_names_or_no_npz(tmp_path, rng):
     assert "got X, Y" in line(load, npz(tmp_path, X=X, Y=Y))
-    assert "or x, y; got none" in line(load, npz(tmp_path))
+    assert "or x, y, got none" in line(load, npz(tmp_path))
     assert "no class has two examples" in line(load, npz(tmp_path, x=X[:2], y=Y[:2]))
-    assert "x: empty" in line(load, npz(tmp_path, x=X[:0], y=Y[:0]))
+    assert "x must have at least one example" in line(load, npz(tmp_path, x=X[:0], y=Y[:0]))
     path = npz(tmp_path, **four(rng))
     path.write_bytes(path.read_bytes()[:-100])
     assert line(load, path).startswith(f"{path}: expected an .npz archive; the file is truncated")
@@ -182,21 +185,21 @@ def test_csv_is_as_npz(tmp_path, rng):
 @pytest.mark.parametrize(
     ("text", "label", "fault"),
     [
-        ("", "kind", "empty; expected a first line"),
-        (GOOD, None, "no label column was named, expected --label to be one of 'length', 'width', 'kind'"),
-        (GOOD, "sort", "0 columns are named 'sort'"),
-        ("a,a\n1,2\n", "a", "2 columns are named 'a'"),
+        ("", "kind", "empty; the first line must name the columns"),
+        (GOOD, None, "--label must be the name of one column: 'length', 'width', 'kind', got none"),
+        (GOOD, "sort", "got 'sort', which 0 columns have"),
+        ("a,a\n1,2\n", "a", "got 'a', which 2 columns have"),
         ("a;b;y\n1;2;3\n", "y", "separate columns by commas"),
         ("y\n1\n", "y", "only the label column"),
         ("a,y\n", "y", "no examples"),
-        ("a,y\n1,2\n3\n", "y", "line 3: expected 2 columns as in the first line, got 1"),
-        ("a,y\n1,2\n3,4,5\n", "y", "line 3: expected 2 columns as in the first line, got 3"),
-        ("a,b,y\n1,2,0\n1,two,0\n", "y", "line 3, column 'b': expected a finite number, got 'two'"),
-        ("y,a,b\n0,1,2\n0,1,\n", "y", "line 3, column 'b': expected a finite number, got ''"),
-        ("a,y\n\nnan,0\n", "y", "line 3, column 'a': expected a finite number, got 'nan'"),
-        ("a,y\n1e999,0\n", "y", "line 2, column 'a': expected a finite number, got '1e999'"),
+        ("a,y\n1,2\n3\n", "y", "line 3 must have 2 columns, as the first line has, got 1"),
+        ("a,y\n1,2\n3,4,5\n", "y", "line 3 must have 2 columns, as the first line has, got 3"),
+        ("a,b,y\n1,2,0\n1,two,0\n", "y", "line 3, column 'b' must be a finite number, got 'two'"),
+        ("y,a,b\n0,1,2\n0,1,\n", "y", "line 3, column 'b' must be a finite number, got ''"),
+        ("a,y\n\nnan,0\n", "y", "line 3, column 'a' must be a finite number, got 'nan'"),
+        ("a,y\n1e999,0\n", "y", "line 2, column 'a' must be a finite number, got '1e999'"),
         ("a,y\n1, \n", "y", "line 2, column 'y': no label"),
-        ("a,y\n1,0\n2,0\n3,0\n", "y", "all training examples are of one class, '0'"),
+        ("a,y\n1,0\n2,0\n3,0\n", "y", "training examples must be of two or more classes, got '0' alone"),
         ('a,y\n1,"0\n', "y", "not a comma-separated table"),
         ("a,y\n1,x" + "x" * 200_000, "y", "not a comma-separated table"),
     ],
@@ -209,7 +212,7 @@ def test_csv_that_cannot_be_learnt_from(tmp_path, text, label, fault):
 
 
 def test_csv_in_another_encoding(tmp_path):
-    assert "expected text in UTF-8" in line(
+    assert "must be text in UTF-8" in line(
         load, csv_file(tmp_path, GOOD + "5,1,größer", "latin-1"), label="kind"
     )
 

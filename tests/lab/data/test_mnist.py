@@ -35,10 +35,10 @@ def test_mnist_is_found(mnist, tmp_path, monkeypatch, place, packed):
 
 def test_a_folder_that_is_not_there(mnist, tmp_path, monkeypatch):
     assert line(load, "mnist", data_dir=tmp_path / "no").startswith(
-        f"--data-dir: no folder {tmp_path / 'no'}"
+        f"--data-dir must be a folder, got {tmp_path / 'no'}"
     )
     monkeypatch.setenv("THINNED_DATA", str(tmp_path / "no"))
-    assert line(load, "mnist").startswith("$THINNED_DATA: no folder")
+    assert line(load, "mnist").startswith("$THINNED_DATA must be a folder")
 
 
 def test_a_missing_file_of_mnist(mnist):
@@ -54,7 +54,7 @@ def test_another_checksum(mnist):
     text = line(load, "mnist", data_dir=mnist)
     for part in (
         str(path),
-        "expected SHA-256",
+        "of SHA-256",
         mnist_module.FILES[TRAIN][1],
         hashlib.sha256(whole).hexdigest(),
         ".npz",
@@ -85,7 +85,7 @@ def bomb():
         (b"not an idx file", "got 6e 6f 74 20"),
         (idx(np.zeros((2, 2))), "got 00 00 08 02"),
         (idx(np.zeros((2, 2, 2))).replace(b"\x08", b"\x0d", 1), "got 00 00 0d 03"),
-        (idx(np.zeros((2, 2, 2))) + b"x", "expected 8 bytes after the header, got more"),
+        (idx(np.zeros((2, 2, 2))) + b"x", "must have 8 bytes after the header, got more"),
         (bytes((0, 0, 8, 3)) + b"\xff" * 12, "as no file of MNIST does"),
         (gzip.compress(bytes((0, 0, 8, 3)) + b"\x0f" * 12), "as no file of MNIST does"),
         (gzip.compress(b"")[:10] + b"\xff\xff", "truncated or damaged"),
@@ -107,7 +107,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path):
     text = line(mnist_module.read_idx, path, 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert "expected 4 bytes after the header, got more" in text
+    assert "must have 4 bytes after the header, got more" in text
     assert peak < 1 << 24
 
 
@@ -117,7 +117,7 @@ def test_labels_that_do_not_fit(mnist, monkeypatch):
         whole = idx(labels)
         (mnist / f"{name}.gz").write_bytes(gzip.compress(whole))
         monkeypatch.setitem(mnist_module.FILES, name, (1, hashlib.sha256(whole).hexdigest(), ""))
-        assert "expected 6 labels from 0 to 9" in line(load, "mnist", data_dir=mnist)
+        assert "must have 6 labels from 0 to 9" in line(load, "mnist", data_dir=mnist)
 
 
 def test_the_real_mnist():

@@ -223,9 +223,9 @@ def test_what_cannot_be_is_refused(name, more, message):
 
 @NO_GPU
 def test_a_gpu_that_is_not_there_is_told(images):
-    with pytest.raises(LabError, match="device: torch finds no GPU"):
+    with pytest.raises(LabError, match="device must be cpu where torch finds no GPU"):
         lab.order("spatial-dropout", "smoke", None, device="cuda")
-    with pytest.raises(LabError, match="device: torch finds no GPU"):
+    with pytest.raises(LabError, match="device must be cpu where torch finds no GPU"):
         residual.ImageTrainer(image_config(images, device="cuda"), images)
 
 

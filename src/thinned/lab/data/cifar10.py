@@ -33,8 +33,8 @@ CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 def cifar10(data_dir: str | os.PathLike[str] | None, fetch: bool) -> Four:
     """Images (N, 3, 32, 32) and labels (N,) of 50,000 training and 10,000 test images, as uint8.
 
-    Files of the binary version in a user's folder are checked by size and labels alone, because copies whose
-    pixels were stored anew are in use; a download is checked by SHA-256.
+    In a user's folder, only sizes and labels are checked, because copies with re-encoded pixels are in use. A
+    download is checked by SHA-256.
 
     Source: Krizhevsky 2009, "Learning multiple layers of features from tiny images".
     """
@@ -59,7 +59,7 @@ def _records(source: Path) -> Iterator[tuple[str, Bytes]]:
 
 
 def _find(folder: Path) -> Path | None:
-    """The folder with the six files, or the archive of them; None if there is neither."""
+    """The folder with the six files, or their archive; None where there is neither."""
     top = folder / "cifar10"
     for place in (top / FOLDER, folder / FOLDER, top, folder):
         missing = [name for name in FILES if not (place / name).is_file()]
@@ -73,7 +73,7 @@ def _find(folder: Path) -> Path | None:
 
 
 def _hint(folder: Path) -> str | None:
-    """What to do where a folder holds CIFAR-10 in a form that is not read."""
+    """What to do where a folder has CIFAR-10 in a form that cannot be read here."""
     for place in (folder / "cifar10", folder):
         for other in (place / "cifar-10-batches-py", place / "cifar-10-python.tar.gz"):
             if other.exists():
@@ -91,7 +91,7 @@ def _hint(folder: Path) -> str | None:
 
 
 def _fetch(searched: list[Path], fetch: bool) -> Path:
-    """The cache's folder of the six files, filled from the archive if it is not complete."""
+    """The cache's folder of the six files, filled from the archive where files are missing."""
     top = download.cache() / "cifar10"
     folder = top / FOLDER
     if all((folder / name).is_file() for name in FILES):
@@ -113,7 +113,7 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
     """The six files in an archive of CIFAR-10's binary version, in its order; exact names, sizes checked.
 
     Raises:
-        LabError: damaged, truncated, or a file that is missing or of another size.
+        LabError: the archive is damaged or truncated, or a file is missing or has another size.
     """
     wanted = {f"{FOLDER}/{name}": name for name in FILES}
     size = IMAGES * RECORD
@@ -121,9 +121,11 @@ def members(archive: Path) -> Iterator[tuple[str, bytes]]:
         with tarfile.open(archive, "r|gz") as tar:
             for member in tar:
                 is_wanted = member.isfile() and member.name in wanted
+                most = "" if is_wanted else "at most "
                 if member.size > size or (is_wanted and member.size != size):
                     raise LabError(
-                        f"{archive}: {member.name!r} has {member.size:,} bytes, expected {size:,}; {REPLACE}"
+                        f"{archive}: {member.name!r} must have {most}{size:,} bytes, "
+                        f"got {member.size:,}; {REPLACE}"
                     )
                 if is_wanted and (file := tar.extractfile(member)):
                     yield wanted.pop(member.name), file.read()
@@ -138,20 +140,20 @@ def read_cifar(path: Path) -> Bytes:
     """The (10000, 3073) records of one file: a label, then 1,024 red, green and blue bytes each.
 
     Raises:
-        LabError: another size, or a label above 9.
+        LabError: the file has another size, or a label above 9.
     """
     came, expected = path.stat().st_size, IMAGES * RECORD
     if came != expected:
-        raise LabError(f"{path}: expected {expected:,} bytes, got {came:,}; {REPLACE}")
+        raise LabError(f"{path} must have {expected:,} bytes, got {came:,}; {REPLACE}")
     return check_cifar(np.fromfile(path, np.uint8), str(path))
 
 
 def check_cifar(data: Bytes, where: str) -> Bytes:
-    """`data` as records, after a look at their labels."""
+    """`data` as records; LabError where a label is above 9."""
     records = data.reshape(IMAGES, RECORD)
     bad = int(np.argmax(records[:, 0] > 9))
     if records[bad, 0] > 9:
         raise LabError(
-            f"{where}: image {bad} has the label {records[bad, 0]}, expected 0 to 9; replace the file"
+            f"{where}: the label of image {bad} must be in 0 to 9, got {records[bad, 0]}; replace the file"
         )
     return records

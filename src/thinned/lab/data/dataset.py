@@ -1,4 +1,4 @@
-"""A data set, and how a part of its training data is held out."""
+"""A data set, and the holding out of a part of its training data."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ class Dataset:
 
 
 def holdout(dataset: Dataset, n_or_share: int | float, key: Key) -> Dataset:
-    """The training data alone, a part of it chosen with `key` put in the places of the test data.
+    """The training data alone: a part of it, chosen with `key`, takes the place of the test data.
 
-    Whatever is chosen (a rate, an epoch) is chosen on this, never on the test data.
+    Choose a rate or an epoch on this, never on the test data.
 
     Args:
         dataset: any data set.
-        n_or_share: how many training examples to hold out, or their share in (0, 1).
-        key: which ones.
+        n_or_share: the number of training examples to hold out, or their share in (0, 1).
+        key: decides which ones.
 
     Raises:
-        TypeError, ValueError: nothing would be held out, or nothing left to train on.
+        TypeError, ValueError: nothing would be held out, or nothing would be left to train on.
     """
     key = is_key("key", key)
     total = len(dataset.x_train)

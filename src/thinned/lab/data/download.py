@@ -1,4 +1,4 @@
-"""Downloads into the user's cache: checked by SHA-256, whole or not at all, continued where cut off."""
+"""Downloads into the user's cache: checked by SHA-256, whole or absent, continued after a cut connection."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 from thinned.lab.errors import LabError
 
 TIMEOUT = (10.0, 30.0)  # seconds to connect, seconds without a byte
-TRIES = 20  # connections a file, each of which brought some of it
+TRIES = 20  # connections for a file, as long as each brings some of it
 PAUSE = 0.5  # seconds before a cut connection is opened again
-MAX_BYTES = 1 << 28  # no file we ask for is larger
+MAX_BYTES = 1 << 28  # no file of a data set here is larger
 
 
 def cache() -> Path:
@@ -27,14 +27,14 @@ def cache() -> Path:
 def fetch(name: str, urls: Sequence[str], sha256: str, folder: Path, by_hand: str) -> Path:
     """The file `folder/name`, downloaded from the first address that has it unless it is there already.
 
-    A file whose SHA-256 is not `sha256` is removed (or, found in the cache, fetched anew). A part that came
-    before the connection was cut stays as `name.part`, and the next call continues it.
+    A file with another SHA-256 is removed; one in the cache is downloaded again. After a cut connection, the
+    part stays as `name.part`, and the next call continues it.
 
     Raises:
-        LabError: no address gave the right file; the line ends with `by_hand`, what to do without a network.
+        LabError: no address gave the right file; the message ends with `by_hand`, which says what else to do.
     """
     pooch = _pooch()
-    pooch.get_logger().setLevel("WARNING")  # we tell of a download ourselves, once bytes come
+    pooch.get_logger().setLevel("WARNING")  # this module announces a download itself, once bytes arrive
     from requests import RequestException
 
     failures = []
@@ -59,7 +59,7 @@ def fetch(name: str, urls: Sequence[str], sha256: str, folder: Path, by_hand: st
 class ResumingDownloader:
     """A downloader for pooch that collects a file in `part` and asks only for the rest of it (HTTP Range).
 
-    `resumed` tells whether the last call continued an earlier part.
+    `resumed` is True where the last call continued an earlier part.
     """
 
     def __init__(self, part: Path) -> None:
@@ -87,7 +87,7 @@ class ResumingDownloader:
         return self.part.stat().st_size if self.part.exists() else 0
 
     def _rest(self, url: str, advance: Callable[[int, int | None], None]) -> None:
-        """One connection: append what is missing to `part`, or start anew where all of it is sent."""
+        """One connection: append what is missing to `part`, or start again if the server sends all."""
         import requests
 
         have = self._have()
@@ -97,7 +97,7 @@ class ResumingDownloader:
             if response.headers.get("Content-Range") == f"bytes */{have}":
                 return  # 416: nothing is left, the part is the whole
             if response.status_code == 416 or (response.status_code == 206 and not resumes):
-                self.part.unlink()  # what is left is not the rest of this part: the next try starts anew
+                self.part.unlink()  # the server has no rest of this part: the next try starts again
                 raise requests.ConnectionError("no rest of this part")
             response.raise_for_status()
             done = have if response.status_code == 206 else 0
@@ -122,7 +122,7 @@ def _progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
     """Yields advance(bytes done, bytes in total): a bar on a terminal, one line elsewhere."""
     if not sys.stderr.isatty():
         lines = iter([f"downloading {title}"])
-        yield lambda done, total: next(map(_tell, lines), None)
+        yield lambda done, total: next(map(_print, lines), None)
         return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
@@ -133,12 +133,12 @@ def _progress(title: str) -> Iterator[Callable[[int, int | None], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _tell(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
 def _reason(error: Exception) -> str:
-    """Why an address gave nothing, in a few words."""
+    """Why a download failed, in a few words."""
     import requests
 
     if isinstance(error, requests.HTTPError) and error.response is not None:

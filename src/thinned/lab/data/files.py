@@ -19,10 +19,10 @@ from thinned.lab.errors import LabError
 def read_npz(path: Path, label: str | None, test_share: float) -> Table:
     """The arrays `x_train, y_train, x_test, y_test`, or `x, y` to be split.
 
-    uint8 inputs are images and divided by 255; others are standardised. Labels are integers or strings.
+    uint8 inputs are images, divided by 255; others are standardised. Labels are integers or strings.
 
     Raises:
-        LabError: damaged, or nothing to learn from; it names file, array, row and column.
+        LabError: the file is damaged, or cannot be learnt from; the message names array, row and column.
     """
     try:
         arrays = load_npz(path)
@@ -32,7 +32,7 @@ def read_npz(path: Path, label: str | None, test_share: float) -> Table:
     if names is None:
         came = ", ".join(arrays) or "none"
         raise LabError(
-            f"{path}: expected the arrays {', '.join(FOUR)}, or x, y; got {came}; save it with these names"
+            f"{path}: arrays must be {', '.join(FOUR)}, or x, y, got {came}; save it with these names"
         )
     for x, y in zip(names[::2], names[1::2], strict=True):
         check_inputs(f"{path}: {x}", arrays[x])
@@ -44,17 +44,17 @@ def read_npz(path: Path, label: str | None, test_share: float) -> Table:
 
 
 def read_csv(path: Path, label: str | None, test_share: float) -> Table:
-    """A comma-separated table whose first line names the columns: one of labels, all others of numbers.
+    """A comma-separated table. Its first line names the columns: one has labels, all others numbers.
 
     Raises:
-        LabError: no such column, no number, or nothing to learn from; it names file, line and column.
+        LabError: the file cannot be read or learnt from; the message names line and column.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             x, y = _parse_csv(path, csv.reader(file, strict=True), label)
     except UnicodeDecodeError as error:
         raise LabError(
-            f"{path}: expected text in UTF-8 ({error.reason} at byte {error.start}); save it so"
+            f"{path} must be text in UTF-8, got {error.reason} at byte {error.start}; save it in UTF-8"
         ) from error
     except csv.Error as error:
         raise LabError(f"{path}: not a comma-separated table ({error}); correct it") from error
@@ -65,15 +65,11 @@ def _parse_csv(path: Path, lines: Any, label: str | None) -> tuple[Array, Array]
     """Numbers (N, columns - 1) in float64, and labels (N,): integers if all of them are, else strings."""
     header = [name.strip() for name in next(lines, [])]
     if not header:
-        raise LabError(f"{path}: empty; expected a first line that names the columns")
+        raise LabError(f"{path}: empty; the first line must name the columns")
     if label is None or header.count(label) != 1:
-        fault = (
-            "no label column was named"
-            if label is None
-            else f"{header.count(label)} columns are named {label!r}"
-        )
+        came = "none" if label is None else f"{label!r}, which {header.count(label)} columns have"
         hint = "; separate columns by commas" if len(header) == 1 and set(";\t") & set(header[0]) else ""
-        raise LabError(f"{path}: {fault}, expected --label to be one of {some_of(header)}{hint}")
+        raise LabError(f"{path}: --label must be the name of one column: {some_of(header)}, got {came}{hint}")
     if len(header) == 1:
         raise LabError(
             f"{path}: only the label column is there, nothing to learn from; add columns of numbers"
@@ -85,7 +81,7 @@ def _parse_csv(path: Path, lines: Any, label: str | None) -> tuple[Array, Array]
         where = f"{path}: line {lines.line_num}"
         if len(cells) != len(header):
             raise LabError(
-                f"{where}: expected {len(header)} columns as in the first line, got {len(cells)}; correct it"
+                f"{where} must have {len(header)} columns, as the first line has, got {len(cells)}"
             )
         labels.append(cells.pop(at).strip())
         if not labels[-1]:
@@ -104,10 +100,10 @@ def _parse_csv(path: Path, lines: Any, label: str | None) -> tuple[Array, Array]
 
 
 def _no_number(where: str, cells: list[str], names: list[str]) -> LabError:
-    """What is wrong with the first cell that is no finite number."""
+    """The error for the first cell that is not a finite number."""
     at = next(i for i, text in enumerate(cells) if not _is_finite(text))
     return LabError(
-        f"{where}, column {names[at]!r}: expected a finite number, got {cells[at]!r}; correct or remove it"
+        f"{where}, column {names[at]!r} must be a finite number, got {cells[at]!r}; correct or remove it"
     )
 
 

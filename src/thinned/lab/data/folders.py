@@ -1,4 +1,4 @@
-"""Folders in which data sets are looked for, and what to do where one is not there."""
+"""Folders in which data sets are looked for, and what messages advise where one is missing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ BY_HAND = "or name the folder that holds {what} with --data-dir or $THINNED_DATA
 
 
 def user_folders(data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """The user's user_folders, in the order in which they are searched: `data_dir`, then $THINNED_DATA."""
+    """The user's user_folders, in the order of the search: `data_dir`, then $THINNED_DATA."""
     named = [("--data-dir", data_dir), ("$THINNED_DATA", os.environ.get("THINNED_DATA"))]
     found = []
     for source, folder in named:
         if folder:
             path = Path(folder).expanduser()
             if not path.is_dir():
-                raise LabError(f"{source}: no folder {path}; correct it or leave it out")
+                raise LabError(
+                    f"{source} must be a folder, got {path}, which is none; correct it or leave it out"
+                )
             found.append(path)
     return found
 

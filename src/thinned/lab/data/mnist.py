@@ -60,14 +60,14 @@ def mnist(data_dir: str | os.PathLike[str] | None, fetch: bool) -> Four:
     for images, labels, part in ((x_train, y_train, "train"), (x_test, y_test, "t10k")):
         if len(images) != len(labels) or labels.max(initial=0) > 9:
             raise LabError(
-                f"{paths[f'{part}-labels-idx1-ubyte']}: expected {len(images)} labels from 0 to 9, one an "
+                f"{paths[f'{part}-labels-idx1-ubyte']} must have {len(images)} labels from 0 to 9, one an "
                 f"image, got {len(labels)} up to {labels.max(initial=0)}; replace the file"
             )
     return x_train, y_train, x_test, y_test
 
 
 def _find(folder: Path) -> dict[str, Path] | None:
-    """The four files in a folder, packed or not; None if there is none of them."""
+    """The four files in a folder, packed or not; None where the folder has none of them."""
     for place in (folder / "mnist", folder / "MNIST" / "raw", folder):
         candidates = {name: (place / name, place / f"{name}.gz") for name in FILES}
         found = {name: path for name, two in candidates.items() for path in two if path.is_file()}
@@ -97,11 +97,11 @@ def _fetch(searched: list[Path], fetch: bool) -> dict[str, Path]:
 def read_idx(path: Path, rank: int, sha256: str | None = None) -> Bytes:
     """The uint8 array of an IDX file, gzipped or not.
 
-    Header and sizes are checked before the data is unpacked, and no more is ever unpacked than the header
-    announces; then the SHA-256 of the unpacked file, if one is given.
+    Header and sizes are checked before the data is unpacked. No more is unpacked than the header announces.
+    Last, the SHA-256 of the unpacked file is checked, where one is given.
 
     Raises:
-        LabError: not an IDX file of this rank, truncated, too long, or another checksum.
+        LabError: the file is not an IDX file of this rank, is truncated or too long, or has another checksum.
     """
     try:
         with path.open("rb") as raw:
@@ -114,23 +114,23 @@ def read_idx(path: Path, rank: int, sha256: str | None = None) -> Bytes:
         raise LabError(f"{path}: truncated or damaged ({error}); {REPLACE}") from error
     if len(data) != (expected := math.prod(shape)):
         came = "more" if len(data) > expected else f"{len(data):,}"
-        raise LabError(f"{path}: expected {expected:,} bytes after the header, got {came}; {REPLACE}")
+        raise LabError(f"{path} must have {expected:,} bytes after the header, got {came}; {REPLACE}")
     if sha256 is not None:
         digest = hashlib.sha256(header)
         digest.update(data)
         if digest.hexdigest() != sha256:
             raise LabError(
-                f"{path}: not the canonical MNIST file: expected SHA-256 {sha256} (unpacked), "
-                f"got {digest.hexdigest()}; {REPLACE}, or bring images of your own as an .npz file"
+                f"{path} must be the canonical MNIST file, of SHA-256 {sha256} (unpacked), "
+                f"got {digest.hexdigest()}; {REPLACE}, or give images of your own as an .npz file"
             )
     return np.frombuffer(data, np.uint8).reshape(shape)
 
 
 def _idx_shape(path: Path, header: bytes, rank: int) -> tuple[int, ...]:
-    """Two zeros, the type (8 = uint8), the rank, then a big-endian 32-bit size for each dimension."""
+    """The sizes in a header: two zeros, the type (8 = uint8), the rank, then big-endian 32-bit sizes."""
     if header[:4] != bytes((0, 0, 8, rank)):
         came = header[:4].hex(" ") or "an empty file"
-        raise LabError(f"{path}: expected an IDX file (first bytes 00 00 08 0{rank}), got {came}; {REPLACE}")
+        raise LabError(f"{path} must be an IDX file (first bytes 00 00 08 0{rank}), got {came}; {REPLACE}")
     if len(header) < 4 + 4 * rank:
         raise LabError(f"{path}: truncated within its header; {REPLACE}")
     shape = tuple(int(size) for size in np.frombuffer(header, ">u4", offset=4))

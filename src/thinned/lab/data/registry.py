@@ -77,8 +77,8 @@ def load(
 ) -> Dataset:
     """The data set of a built-in name (a key of `BUILT_IN`), or of a file ending in `.npz` or `.csv`.
 
-    MNIST and CIFAR-10 are searched for in `data_dir`, in `$THINNED_DATA`, then in the user's cache, which is
-    filled by download unless `download` is False.
+    MNIST and CIFAR-10 are looked for in `data_dir`, in `$THINNED_DATA`, then in the user's cache. A
+    download fills the cache, unless `download` is False.
 
     Args:
         name_or_path: a name or a file.
@@ -86,10 +86,11 @@ def load(
         label: the column of the labels; for `.csv` alone.
         test_share: the share of each class, in (0, 1), that becomes test data where there is none (`digits`,
             `.csv`, `.npz` with `x, y`); the choice is made with `Key(0)`.
-        limit: keep so many training examples, chosen with `Key(0)`, and a fifth as many test examples.
+        limit: the number of training examples to keep, chosen with `Key(0)`; test data keeps a fifth of that
+            number.
 
     Raises:
-        LabError: the data is missing, damaged, or nothing to learn from.
+        LabError: the data is missing or damaged, or cannot be learnt from.
         TypeError, ValueError: `test_share` or `limit` is out of range.
     """
     test_share = _checks.number("test_share", test_share)

@@ -11,12 +11,15 @@ from thinned.lab.errors import LabError
 
 
 def digits(test_share: float) -> Table:
-    """Source: Alpaydin and Kaynak 1998, doi:10.24432/C50P49; the part that scikit-learn embeds."""
+    """Handwritten digits of 8 × 8 pixels; `test_share` of each class becomes test data.
+
+    Source: Alpaydin and Kaynak 1998, doi:10.24432/C50P49; the part that scikit-learn has.
+    """
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise LabError(
-            'digits: embedded in scikit-learn, which is missing; run pip install "thinned[lab]"'
+            'digits: scikit-learn, which has them, is missing; run pip install "thinned[lab]"'
         ) from None
     x, y = load_digits(return_X_y=True)
     x, y = (x / 16.0).astype(np.float32), y.astype(np.int64)
@@ -26,7 +29,7 @@ def digits(test_share: float) -> Table:
 
 
 def spiral(samples: int = 2000, classes: int = 3, *, key: Key) -> tuple[Floats, Labels]:
-    """Points on spiral arms, `samples` for each of `classes`, arm after arm.
+    """Points on spiral arms, `samples` for each of `classes`, one arm after the other.
 
     Arm c has radius r from 0 to 1 and angle 2.5 t, t from 4c to 4(c + 1) plus 0.2 N(0, 1).
 
@@ -44,7 +47,7 @@ def spiral(samples: int = 2000, classes: int = 3, *, key: Key) -> tuple[Floats, 
 
 
 def spiral_table() -> Table:
-    """Half of the shuffled points to train, half to test, unscaled."""
+    """Spiral points, shuffled and not scaled: half are training data, half test data."""
     key = Key(0).fold_in("spiral")
     x, y = spiral(key=key.fold_in("points"))
     train, test = np.split(permutation(key.fold_in("order"), len(y)), 2)

@@ -13,7 +13,7 @@ from thinned.key import Key, permutation
 from thinned.lab.errors import LabError
 
 FOUR = ("x_train", "y_train", "x_test", "y_test")
-BLOCK = 1 << 22  # numbers that are scaled at a time, so that a large table needs no second copy in float64
+BLOCK = 1 << 22  # numbers that are scaled at a time: a large table is never copied to float64 as a whole
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -23,19 +23,19 @@ Labels = NDArray[np.int64]
 
 
 class Table(NamedTuple):
-    """Training and test data as the network sees them, images but for the division by 255."""
+    """Training and test data as a network takes them; images are still bytes, to be divided by 255."""
 
     x_train: Array  # (N, features), float32 or uint8
     y_train: Labels
     x_test: Array
     y_test: Labels
     classes: tuple[str, ...]
-    shape: tuple[int, ...]  # of one example, as it came
+    shape: tuple[int, ...]  # of one example before it was flattened
     note: str
 
 
 def stratified(y: Array, share: float, key: Key) -> tuple[Labels, Labels]:
-    """Indices (training, test): a share of each class, the first in the order of a permutation, is for test.
+    """Indices (training, test). Test data is a share of each class: the first in the order of a permutation.
 
     A class keeps at least one training example and, if it has two, gives at least one test example. Both
     parts stay in the order of `permutation(key, len(y))`.
@@ -52,11 +52,11 @@ def stratified(y: Array, share: float, key: Key) -> tuple[Labels, Labels]:
 def check_inputs(where: str, x: Array) -> None:
     """LabError unless the inputs are finite numbers (N, features, …), at least one of each."""
     if x.dtype.kind not in "buif":
-        raise LabError(f"{where}: expected an array of numbers, got {x.dtype}; convert it")
+        raise LabError(f"{where} must be an array of numbers, got {x.dtype}; convert it")
     if x.ndim < 2:
-        raise LabError(f"{where}: expected the shape (examples, features, ...), got {x.shape}; reshape it")
+        raise LabError(f"{where} must have the shape (examples, features, ...), got {x.shape}; reshape it")
     if x.size == 0:
-        raise LabError(f"{where}: empty, of shape {x.shape}; expected at least one example and one feature")
+        raise LabError(f"{where} must have at least one example and one feature, got the shape {x.shape}")
     if x.dtype.kind == "f":
         for start, block in _blocks(x):
             finite = np.isfinite(block)
@@ -73,7 +73,7 @@ def labels(where: str, y: Array, examples: int) -> Array:
     """Labels (N,), as int64 or strings."""
     if y.shape not in ((examples,), (examples, 1)):
         raise LabError(
-            f"{where}: expected one label for each of {examples} examples, got the shape {y.shape}"
+            f"{where} must have one label for each of {examples} examples, got the shape {y.shape}"
         )
     y = y.reshape(-1)
     if y.dtype.kind == "S":
@@ -82,16 +82,16 @@ def labels(where: str, y: Array, examples: int) -> Array:
         whole = np.isfinite(y) & (y == np.trunc(y)) & (np.abs(y) < 2**53)
         if not whole.all():
             row = int(np.argmin(whole))
-            raise LabError(f"{where}: row {row} is {y[row]}; expected whole numbers or strings, one a class")
+            raise LabError(f"{where} must be whole numbers or strings, got {y[row]} in row {row}")
     elif y.dtype.kind not in "buiU":
-        raise LabError(f"{where}: expected whole numbers or strings, got {y.dtype}; convert it")
+        raise LabError(f"{where} must be whole numbers or strings, got {y.dtype}; convert it")
     return y if y.dtype.kind == "U" else y.astype(np.int64)
 
 
 def divide(path: Path, x: Array, y: Array, share: float) -> Table:
     """Undivided data: a share of each class becomes test data."""
     if len(y) == 0:
-        raise LabError(f"{path}: no examples; expected at least two of each class")
+        raise LabError(f"{path}: no examples; there must be at least two of each class")
     train, test = stratified(y, share, Key(0))
     if len(test) == 0:
         raise LabError(f"{path}: no class has two examples, so none can be kept for testing; add examples")
@@ -105,9 +105,7 @@ def make(path: Path, x_train: Array, y_train: Array, x_test: Array, y_test: Arra
     values, codes = np.unique(y_train, return_inverse=True)
     classes = tuple(str(value) for value in values)
     if len(classes) < 2:
-        raise LabError(
-            f"{path}: all training examples are of one class, {classes[0]!r}; expected two or more"
-        )
+        raise LabError(f"{path}: training examples must be of two or more classes, got {classes[0]!r} alone")
     test_codes = np.minimum(np.searchsorted(values, y_test), len(values) - 1)
     unseen = values[test_codes] != y_test
     if unseen.any():
@@ -152,21 +150,30 @@ def pixels(x: NDArray[np.uint8]) -> Floats:
 
 
 def _check_alike(path: Path, x_train: Array, y_train: Array, x_test: Array, y_test: Array) -> None:
-    """Training and test data must have examples of one shape and kind, and labels of one kind."""
+    """LabError unless training and test data have examples of one shape and kind, and labels of one kind."""
     fault = None
     if x_train.shape[1:] != x_test.shape[1:]:
-        fault = f"one shape of examples in x_train and x_test, got {x_train.shape[1:]} and {x_test.shape[1:]}"
+        fault = (
+            f"x_train and x_test must have examples of one shape, got {x_train.shape[1:]} and "
+            f"{x_test.shape[1:]}"
+        )
     elif (x_train.dtype == np.uint8) != (x_test.dtype == np.uint8):
-        fault = f"uint8 (images) in both x_train and x_test, or none, got {x_train.dtype} and {x_test.dtype}"
+        fault = (
+            f"x_train and x_test must both be uint8 (images), or neither, got {x_train.dtype} and "
+            f"{x_test.dtype}"
+        )
     elif (y_train.dtype.kind == "U") != (y_test.dtype.kind == "U"):
-        fault = f"numbers in both y_train and y_test, or strings, got {y_train.dtype} and {y_test.dtype}"
+        fault = (
+            f"y_train and y_test must both be numbers, or both strings, got {y_train.dtype} and "
+            f"{y_test.dtype}"
+        )
     if fault:
-        raise LabError(f"{path}: expected {fault}; convert one of them")
+        raise LabError(f"{path}: {fault}; convert one of them")
 
 
 def _standardised(path: Path, train: Array, test: Array) -> tuple[Floats, Floats]:
-    """(x - mean) / deviation of each column, with the training data's figures; a constant column is 0."""
-    with np.errstate(all="ignore"):  # what overflows is reported below
+    """(x - mean) / deviation of each column, of the training data; a constant column becomes 0."""
+    with np.errstate(all="ignore"):  # an overflow is reported below
         mean = train.mean(axis=0, dtype=np.float64)
         variance = sum(np.square(block - mean).sum(axis=0) for _, block in _blocks(train)) / len(train)
         constant = train.max(axis=0) == train.min(axis=0)
@@ -186,7 +193,7 @@ def _standardised(path: Path, train: Array, test: Array) -> tuple[Floats, Floats
 
 
 def _blocks(x: Array) -> Iterator[tuple[int, Array]]:
-    """(start, rows) of some million numbers at a time."""
+    """(start, rows): blocks of about `BLOCK` numbers."""
     rows = max(1, BLOCK * len(x) // max(1, x.size))
     for start in range(0, len(x), rows):
         yield start, x[start : start + rows]

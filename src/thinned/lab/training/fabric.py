@@ -1,6 +1,6 @@
-"""Where and how precisely torch trains, through Lightning Fabric: devices and processes are its business.
+"""Devices and precision of torch, through Lightning Fabric.
 
-Parameters are at home on the host, in NumPy's memory, where optimizer, penalties and checkpoints know them.
+Parameters stay on the host, in NumPy's memory, where optimizer, penalties and checkpoints use them.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 
 def check(device: str) -> None:
-    """Whether torch reaches the device; LabError where it does not."""
+    """LabError unless torch can use the device."""
     if device != "cuda":
         return
     import torch
 
     if not torch.cuda.is_available():
-        raise LabError("device: torch finds no GPU that it can use here, got 'cuda'; use cpu")
+        raise LabError("device must be cpu where torch finds no GPU, got 'cuda'")
 
 
 def about(config: Config) -> dict[str, Any]:
-    """What a result tells of torch and the device; nothing where NumPy computes."""
+    """The version of torch and the name of the device, for a result; empty where NumPy computes."""
     if config.engine != "torch":
         return {}
     import torch
@@ -42,8 +42,8 @@ def about(config: Config) -> dict[str, Any]:
 class OnDevice:
     """A torch module that trains on a device.
 
-    ``module`` stays on the host. On a CPU it computes itself; elsewhere ``model`` holds its twin: `push`
-    takes parameters there, `backward` brings gradients, and `pull` running statistics.
+    ``module`` stays on the host. On a CPU it computes itself. Elsewhere ``model`` is a copy on the device: `push`
+    copies parameters there, `backward` copies gradients back, and `pull` running statistics.
     """
 
     def __init__(self, module: torch.nn.Module, device: str, precision: str) -> None:
@@ -62,7 +62,7 @@ class OnDevice:
         self._buffers = list(zip(module.buffers(), twin.buffers(), strict=True)) if apart else []
 
     def training_pass(self, x: np.ndarray, key: Key, step: int) -> torch.Tensor:
-        """The outputs, for `backward`, with the masks of `thinned.nn.keyed` at that step."""
+        """The outputs in training, for `backward`, with the masks of `thinned.nn.keyed` at that step."""
         from thinned.nn import keyed
 
         with keyed(self.model.train(), key, step):
@@ -77,19 +77,19 @@ class OnDevice:
             return array(self.model.eval()(self.tensor(x)))
 
     def backward(self, outputs: torch.Tensor, grad: np.ndarray) -> None:
-        """The gradients by the parameters of ``module``, from those by the outputs."""
+        """Set the gradients of the parameters of ``module``, given those of the outputs."""
         self.model.zero_grad()
         self.fabric.backward(outputs, self.tensor(grad))
         for own, there in self._params:
             own.grad = None if there.grad is None else there.grad.cpu()
 
     def push(self, *, buffers: bool = False) -> None:
-        """Take the parameters to the device, and with ``buffers`` the running statistics."""
+        """Copy the parameters to the device, and with ``buffers`` the running statistics."""
         for own, there in (*self._params, *(self._buffers if buffers else ())):
             there.data.copy_(own.data)
 
     def pull(self) -> None:
-        """Bring the running statistics from the device."""
+        """Copy the running statistics from the device."""
         for own, there in self._buffers:
             own.data.copy_(there.data)
 
@@ -108,5 +108,5 @@ def array(x: torch.Tensor) -> np.ndarray:
 
 
 def _apart(device: str) -> bool:
-    """Whether the device has a memory of its own."""
+    """Whether the device has its own memory."""
     return device != "cpu"

@@ -14,15 +14,15 @@ def constant(done: float) -> float:
 
 
 def linear(done: float) -> float:
-    """Up over the first 3 % of the training, then down to 0 in a straight line."""
+    """It rises over the first 3 % of the training, then falls to 0 in a straight line."""
     return min(done / WARM_UP, (1.0 - done) / (1.0 - WARM_UP))
 
 
 def cycle(done: float) -> float:
-    """Up over the first 30 % of the training and down to 0, both as a cosine.
+    """It rises over the first 30 % of the training, then falls to 0, both as a cosine.
 
-    The long rise lets large rates start well, which masks that a whole batch shares need. Smith and Topin
-    2018, arXiv:1708.07120.
+    Large rates need the long rise where a whole batch shares a mask. Smith and Topin 2018,
+    arXiv:1708.07120.
     """
     turned = done / 0.3 if done < 0.3 else (1.0 - done) / 0.7
     return 0.5 - 0.5 * math.cos(math.pi * turned)

@@ -17,7 +17,7 @@ from thinned.methods import METHODS
 
 
 def build(config: Config, dataset: Dataset) -> scratch.Network:
-    """The network of a configuration: inputs → hidden layers, with dropout after each → outputs."""
+    """The network of a configuration: inputs → hidden layers, each followed by dropping → outputs."""
     classes = len(dataset.classes)
     outputs = classes if config.outputs is None else config.outputs
     if outputs < classes:
@@ -37,7 +37,7 @@ def build(config: Config, dataset: Dataset) -> scratch.Network:
 
 
 def drop_arguments(method: str) -> dict[str, Any]:
-    """The arguments of `scratch.mlp` that put a method in."""
+    """The arguments of `scratch.mlp` for a method."""
     if method == "none":
         return {"drop": None}
     row = METHODS[method]
@@ -50,7 +50,7 @@ def drop_arguments(method: str) -> dict[str, Any]:
 
 
 def computed(net: scratch.Sequential, config: Config) -> scratch.Network:
-    """The network as the configuration computes it: by torch, on the survivors alone, or as it is."""
+    """The network that the configuration trains: computed by torch, thinned, or unchanged."""
     if config.engine == "torch":
         return TorchNet(net, config)
     return scratch.Thin(net) if is_thin(config.method) else net

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ByTorch(scratch.Network):
-    """A network whose passes are a torch module's; its parameters are arrays on the memory of that module."""
+    """A network that a torch module computes; its parameters are arrays that share the module's memory."""
 
     def __init__(self, children: Mapping[str, scratch.Layer], module: Any, config: Config) -> None:
         super().__init__(children)
@@ -31,7 +31,7 @@ class ByTorch(scratch.Network):
         self.on = fabric.OnDevice(module, config.device, config.precision)
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
-        """A batch as the module takes it."""
+        """A batch in the form that the module takes."""
         return x
 
     def training_pass(self, x: np.ndarray, key: Key, step: int) -> np.ndarray:
@@ -42,40 +42,40 @@ class ByTorch(scratch.Network):
     def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
         """Logits (N, n_out) in evaluation; training is `training_pass`."""
         if key is not None:
-            raise TypeError("key must be None, for evaluation: training_pass trains")
+            raise TypeError(f"key must be None, for evaluation, got {key!r}; training_pass trains")
         return self.on.predict(self.inputs(x))
 
     def backward(self, grad: np.ndarray) -> np.ndarray:
-        """Not there: nobody asks for the gradient by the inputs; `param_grads` gives the others."""
-        raise NotImplementedError(f"{type(self).__name__} has param_grads alone")
+        """Not implemented: the gradient by the inputs is never needed; `param_grads` gives the others."""
+        raise NotImplementedError(f"{type(self).__name__} has only param_grads")
 
     def param_grads(self, grad: np.ndarray) -> None:
         """The gradients, by torch's autograd."""
         self.on.backward(self.recall(), grad)
 
     def project(self) -> None:
-        """Every layer's constraint; then the device has what the optimizer made."""
+        """Apply every layer's constraint, and copy the updated parameters to the device."""
         super().project()
         self.on.push()
 
     def set_params(self, params: Mapping[str, np.ndarray]) -> None:
-        """Take over values as `get_params` gives them."""
+        """Set the values that `get_params` gives."""
         super().set_params(params)
         self.on.push(buffers=True)
 
 
 class TorchNet(ByTorch):
-    """A dense network of `scratch.mlp`, computed by torch, with the parameters in place.
+    """A dense network of `scratch.mlp` that torch computes, on the memory of the same parameters.
 
-    The method names the row whose module stands for each dropping layer.
+    The method is the row whose torch module replaces each dropping layer.
     """
 
-    def __init__(self, hand: scratch.Sequential, config: Config) -> None:
-        super().__init__(hand.children, _module(hand, config.method), config)
+    def __init__(self, net: scratch.Sequential, config: Config) -> None:
+        super().__init__(net.children, _module(net, config.method), config)
         self.dtype = np.dtype(config.dtype)
 
     def inputs(self, x: np.ndarray) -> np.ndarray:
-        """The batch in the network's dtype, as `scratch.Linear` takes it."""
+        """The batch in the network's dtype, which `scratch.Linear` uses too."""
         return x.astype(self.dtype, copy=False)
 
     def param_grads(self, grad: np.ndarray) -> None:
@@ -89,8 +89,8 @@ class TorchNet(ByTorch):
                 layer.add_penalty_grads()
 
 
-def _module(hand: scratch.Sequential, method: str) -> Any:
-    """The torch twin of a network: the same names, the same memory."""
+def _module(net: scratch.Sequential, method: str) -> Any:
+    """The torch module of a network: the same names, the same memory."""
     import torch
 
     from thinned import nn
@@ -113,4 +113,4 @@ def _module(hand: scratch.Sequential, method: str) -> Any:
         module: torch.nn.Module = getattr(nn, str(row.module))(vars(layer)["p"], **row.options)
         return module
 
-    return torch.nn.Sequential(*map(twin, hand.children.values()))
+    return torch.nn.Sequential(*map(twin, net.children.values()))

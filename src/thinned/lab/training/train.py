@@ -1,7 +1,7 @@
-"""Training: a configuration and a data set in, a run folder out, resumable, on a CPU bit for bit.
+"""Training: a configuration and a data set in, a run folder out. Runs continue; on a CPU, bit for bit.
 
 Every random number comes from `Key(config.seed)`: `"init"`, `"order"` and the epoch, `"mask"` and the step.
-So the state after an epoch is the parameters, the optimizer and the history, and nothing else.
+So the parameters, the optimizer and the history are the whole state after an epoch.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def train(
     trainer: type[Trainer] | None = None,
     save_every: float = 2.0,
 ) -> Stored:
-    """Train a run in its own folder inside `folder`: skip what is done, continue what was cut off.
+    """Train a run in its own folder inside `folder`. A finished run is only read; one cut off continues.
 
     Args:
         trainer: `Trainer`, or a subclass with another network or other inputs.
-        save_every: seconds between checkpoints, which are taken at ends of epochs; the last is always taken.
+        save_every: seconds between checkpoints. They are taken after whole epochs, and always after the last.
 
     Raises:
-        LabError: the folder cannot be written, or another process trains this run.
+        LabError: the folder cannot be written to, or another process trains this run.
     """
     progress = progress or Progress()
     run = Run(folder, config)
@@ -60,7 +60,7 @@ def train(
         current.folder = run.folder
         progress.begin(run.folder.name, config.epochs, current.epoch)
         _epochs(current, run, progress, save_every)
-        if current.diverged:  # the parameters are of no use now, and of no whole epoch
+        if current.diverged:  # the parameters are useless now, and not those of a whole epoch
             run.save_history(current.history)
         else:
             run.save(current.checkpoint())
@@ -71,13 +71,13 @@ def train(
 
 
 def small(config: Config, dataset: Dataset) -> bool:
-    """Whether one thread is enough: handing out the work would take longer than the work."""
+    """Whether one thread is enough: distributing the work would take longer than the work."""
     sizes = (dataset.x_train.shape[1], *config.hidden, len(dataset.classes))
     return min(config.batch, len(dataset.x_train)) * max(a * b for a, b in pairwise(sizes)) < ONE_THREAD
 
 
 def limited(threads: int) -> AbstractContextManager[Any]:
-    """Matrix products on so many threads, where the matrix library lets itself be told."""
+    """A context in which matrix products use that number of threads, where threadpoolctl is installed."""
     with contextlib.suppress(ImportError):
         limits: AbstractContextManager[Any] = importlib.import_module("threadpoolctl").threadpool_limits(
             threads

@@ -21,26 +21,26 @@ from thinned.lab.storage.run import COLUMNS, Arrays, Checkpoint, History, Run
 from thinned.lab.training import fabric, networks
 from thinned.lab.training.config import Config
 
-EVALUATED = 10_000  # training examples, at most, behind train_error and train_loss of each epoch
+EVALUATED = 10_000  # training examples at most, for train_error and train_loss of an epoch
 BLOCK = 1_000  # examples in one evaluation pass
-DIVERGED = 1e4  # times ln K, the loss of guessing among K classes: a loss above counts as divergence
-STEP = 1e7  # multiplications that take about as long as what a step costs besides
-MASKS = 5.0  # passes that take as long as one in which every sample has a mask of the weights
+DIVERGED = 1e4  # times ln K, the loss of guessing among K classes: a larger loss is divergence
+STEP = 1e7  # multiplications that take about as long as the fixed cost of a step
+MASKS = 5.0  # passes that take as long as one with a mask of the weights for every sample
 
 
 class Trainer:
-    """A network on its way: `next_epoch` after `next_epoch`. Experiments override `build` and `examples`."""
+    """A network in training, one `next_epoch` after another. Experiments override methods such as `build`."""
 
-    network = True  # whether there is one
+    network = True  # whether it trains a network
     keeps = False  # whether a report needs the parameters after training
-    computed_by: tuple[str, ...] = ENGINES  # the engines that can
-    folder: Folder | None = None  # of the run; a trainer may keep more in it
+    computed_by: tuple[str, ...] = ENGINES  # the engines that can train it
+    folder: Folder | None = None  # of the run; a trainer may keep more files in it
 
     @staticmethod
     def work(settings: Mapping[str, Any], examples: int, inputs: int, classes: int) -> float:
-        """Multiplications that train a dense network: forward, and back twice; thin: of survivors alone.
+        """Multiplications that train a dense network: one pass forward, two back; thin counts survivors only.
 
-        Where every sample drops weights of its own, a pass takes as long as `MASKS`.
+        Where every sample drops its own weights, a pass takes as long as `MASKS` passes.
         """
         sizes = (inputs, *settings["hidden"], classes)
         method = settings.get("method", "none")
@@ -81,27 +81,27 @@ class Trainer:
         return networks.build(self.config, self.data)
 
     def loss(self) -> scratch.Loss:
-        """A new loss, of what the network gives and its `targets`."""
+        """A new loss, of the outputs and the `targets`."""
         return scratch.SoftmaxCrossEntropy()
 
     def targets(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """What the outputs should be, for inputs x and labels y."""
+        """The desired outputs, for inputs x and labels y."""
         return y
 
     def wrong(self, outputs: np.ndarray, targets: np.ndarray) -> float:
-        """How many errors there are."""
+        """The number of errors."""
         return int(np.count_nonzero(outputs.argmax(axis=1) != targets))
 
     def tests(self) -> bool:
-        """Whether the test data is looked at after this epoch; it always is after the last."""
+        """Whether test data is evaluated after this epoch; it always is after the last."""
         return True
 
     def measure(self) -> dict[str, Any]:
-        """What to measure besides errors, after the last epoch."""
+        """Further figures by name, measured after the last epoch."""
         return {}
 
     def examples(self) -> np.ndarray:
-        """The inputs of all training examples, as this epoch sees them."""
+        """The inputs of all training examples in this epoch."""
         return self.x
 
     def checkpoint(self) -> Checkpoint:
@@ -109,22 +109,22 @@ class Trainer:
         return Checkpoint(self.epoch, self.net.get_params(), self.optimizer.state(), self.history, *self.best)
 
     def resume(self, run: Run) -> None:
-        """Take up the checkpoint of `run`, if there is one; ValueError or TypeError where it does not fit."""
+        """Continue from the checkpoint of `run`, if any; ValueError or TypeError where it does not fit."""
         checkpoint = run.load()
         if checkpoint is None:
             return
         every, last = self.config.log, self.config.epochs
         logged = [e + 1 for e in range(min(checkpoint.epoch, last)) if e % every == 0 or e + 1 == last]
         if checkpoint.epoch > last or checkpoint.history["epoch"] != logged:
-            raise ValueError(f"its history is not that of {checkpoint.epoch} of {last} epochs")
+            raise ValueError(f"its history must be that of {checkpoint.epoch} of {last} epochs")
         self.net.set_params(checkpoint.params)
         self.optimizer.load(checkpoint.optimizer)
         self.epoch, self.history = checkpoint.epoch, checkpoint.history
         self.best = (checkpoint.best_epoch, checkpoint.best)
 
     def next_epoch(self, tell: Callable[[float, float], None]) -> dict[str, float] | None:
-        """Train one epoch; returns its line of history if one is due. Where it diverges, sets `diverged`."""
-        c, n, told, started = self.config, len(self.y), time.monotonic(), time.perf_counter()
+        """Train one epoch; returns its line of history, if one is due. Sets `diverged` on divergence."""
+        c, n, reported, started = self.config, len(self.y), time.monotonic(), time.perf_counter()
         losses, errors = 0.0, 0.0
         order, x = self._order(), self.examples()
         for i in range(self.steps):
@@ -133,9 +133,9 @@ class Trainer:
             if self.diverged:
                 return None
             losses, errors = losses + loss * len(rows), errors + wrong
-            if time.monotonic() - told > 0.1:
+            if time.monotonic() - reported > 0.1:
                 tell(self.epoch + (i + 1) / self.steps, loss)
-                told = time.monotonic()
+                reported = time.monotonic()
         self.seconds += time.perf_counter() - started
         self.timed += 1
         logged = self.epoch % c.log == 0 or self.epoch + 1 == c.epochs
@@ -148,9 +148,9 @@ class Trainer:
         return {column: self.history[column][-1] for column in COLUMNS} if logged else None
 
     def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
-        """One update; returns the mean loss of the batch and the number of errors in it, both before."""
+        """One update; returns the mean loss and the number of errors of the batch before it."""
         self.optimizer.lr = self.config.learning_rate(step, self.config.epochs * self.steps)
-        with np.errstate(over="ignore", invalid="ignore"):  # judged by the loss
+        with np.errstate(over="ignore", invalid="ignore"):  # the loss decides on divergence
             scores = networks.training_pass(self.net, x, self.mask_key, step)
             targets = self.targets(x, y)
             loss = self.criterion.forward(scores, targets)
@@ -164,13 +164,13 @@ class Trainer:
         return loss, self.wrong(scores, targets)
 
     def _order(self) -> np.ndarray:
-        """The examples of this epoch in their order; one batch of everything needs no shuffling."""
+        """The order of the examples in this epoch; a batch of all examples needs no shuffling."""
         if self.steps == 1:
             return np.arange(len(self.x))
         return permutation(self.order_key.fold_in(self.epoch), len(self.x))
 
     def _log(self, **row: float) -> None:
-        """Add a line of history, unless the network now diverges on the training data."""
+        """Add a line of history, unless the network diverges on the training data."""
         epoch = self.epoch + 1
         row |= {"epoch": epoch, "seconds": self.seconds / self.timed}
         row["train_error"], row["train_loss"] = self.evaluate(self.x[self.part], self.y[self.part])
@@ -205,7 +205,7 @@ class Trainer:
         return wrong / len(x), losses / len(x)
 
     def result(self) -> dict[str, Any]:
-        """What `result.json` says: errors after the last epoch, in training on all training examples."""
+        """The content of `result.json`: errors after the last epoch, on all training and test examples."""
         params = sum(param.size for _, param, _ in self.net.named_params())
         common = {
             "method": self.config.method,
