@@ -42,8 +42,8 @@ def about(config: Config) -> dict[str, Any]:
 class OnDevice:
     """A torch module that trains on a device.
 
-    ``module`` stays on the host. On a CPU it computes itself. Elsewhere ``model`` is a copy on the device: `push`
-    copies parameters there, `backward` copies gradients back, and `pull` running statistics.
+    ``module`` stays on the host. On a CPU it computes itself; elsewhere ``model`` is a copy on the device.
+    `push` copies parameters there, `backward` copies gradients back, and `pull` running statistics.
     """
 
     def __init__(self, module: torch.nn.Module, device: str, precision: str) -> None:
