@@ -56,7 +56,7 @@ def test_a_page_and_its_json(made):
     assert "2-8-3" in html(page)
 
 
-def test_a_run_that_was_cut_off_is_told(made, tmp_path):
+def test_a_run_that_was_cut_off_is_shown(made, tmp_path):
     class Stop(Progress):
         def row(self, name, row):
             if row["epoch"] == 2:

@@ -18,7 +18,7 @@ from thinned.lab.sweeping.worker import Message, Sender, environment, threads_of
 
 
 class Processes:
-    """`count` processes of this machine, with so many threads each; each makes the jobs from `recipe`."""
+    """`count` processes of this machine, with `threads` threads each; each makes the jobs from `recipe`."""
 
     def __init__(self, recipe: Recipe, out: Folder, save_every: float, count: int, threads: int) -> None:
         self.task, self.count, self.threads = (recipe, out, save_every), count, threads
