@@ -7,8 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-TEXTS = [page for page in PAGES if page.name != "results.md"]
-TEXTS += [ROOT / "docs" / "explore.html", ROOT / "Makefile", ROOT / "pyproject.toml"]
+TEXTS = [*PAGES, ROOT / "docs" / "explore.html", ROOT / "Makefile", ROOT / "pyproject.toml"]
 # A path that only one machine has, and a source named by its number in a folder outside the repository.
 LOCAL = re.compile(r"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt|opt|srv)/|\b[A-Z]:\\|\bsources?[ /]0\d")
 CODE = re.compile(r"^```.*?^```|`[^`\n]*`|^ {4}.*?$", re.DOTALL | re.MULTILINE)
@@ -69,3 +68,29 @@ def test_the_examples_of_the_readme_run(i, capsys):
     assert len(examples) == 3
     exec(examples[i], {})
     assert capsys.readouterr().out
+
+
+def test_the_design_page_names_every_room():
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    layout = page.partition("## Layout")[2].partition("### Where does it belong?")[0]
+    source = ROOT / "src" / "thinned"
+    rooms = {f"{path.parent.name}/" for path in source.rglob("*.[ch]pp") if path.parent != source}
+    rooms |= {f"{path.parent.name}/" for path in source.rglob("*.py") if path.parent != source}
+    rooms |= {path.name for path in source.glob("*.py") if path.name != "__main__.py"}
+    missing = [
+        room for room in sorted(rooms) if not re.search(rf"^ *{re.escape(room)} ", layout, re.MULTILINE)
+    ]
+    assert not missing, f"the layout in docs/design.md has no line for {missing}"
+
+
+def test_files_that_the_design_page_names_are_there():
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w./]+/|[\w./]+\.(?:py|pyi|hpp|cpp|txt|md))`", page))
+    named |= set(re.findall(r"^ +([\w./]+\.py) ", page, re.MULTILINE))
+    places = [ROOT, ROOT / "src" / "thinned", ROOT / "src" / "thinned" / "lab"]
+    missing = [
+        path
+        for path in sorted(named)
+        if "NAME" not in path and not any((place / path).exists() for place in places)
+    ]
+    assert not missing, f"docs/design.md names {missing}, which are not there"
