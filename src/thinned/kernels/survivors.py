@@ -11,6 +11,7 @@ equal bit for bit, `clip` up to rounding.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -66,14 +67,25 @@ def compact_shape(shape: tuple[int, ...], rows: Indices | None, cols: Indices | 
 
 def take(w: Any, rows: Indices | None = None, cols: Indices | None = None, out: Any = None) -> Any:
     """The survivors of w, written to ``out`` where that is given."""
+    if not _array.on_cpu(w):
+        compact = select(w, rows, cols)
+        return compact if out is None else out.copy_(compact)
     if out is None:
-        out = _array.empty(compact_shape(tuple(w.shape), rows, cols), w)
+        out = room(compact_shape(tuple(w.shape), rows, cols), w)
     cpu = _native((w, out), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = w[_index(rows, cols, w)]
     elif out.shape[0]:
         cpu.take(_array.address(w), _array.address(out), _part(w, rows, cols), w.dtype.itemsize, _workers(w))
     return out
+
+
+def select(w: Any, rows: Any = None, cols: Any = None) -> Any:
+    """The survivors of a tensor by torch's own operations: on any device, differentiable, also compiled."""
+    for axis, index in enumerate((rows, cols)):
+        if index is not None:
+            w = w.index_select(axis, _on_device(index, w))
+    return w
 
 
 def place(
@@ -84,8 +96,11 @@ def place(
     out: Any = None,
 ) -> Any:
     """An array of that shape: the survivors in their places, zeros elsewhere."""
+    if not _array.on_cpu(compact):
+        whole = _placed_elsewhere(compact, rows, cols, shape)
+        return whole if out is None else out.copy_(whole)
     if out is None:
-        out = _array.empty(shape, compact)
+        out = room(shape, compact)
     cpu = _native((compact, out), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = 0.0
@@ -237,9 +252,33 @@ def _workers(x: Any) -> int:
     return _array.threads(x) or kernels.threads()
 
 
+def room(shape: tuple[int, ...], like: Any) -> Any:
+    """An uninitialised array of the dtype and device of ``like``; a large one is memory of the pool."""
+    if not _array.is_torch(like):
+        return kernels.empty(shape, like.dtype)
+    size = math.prod(shape) * like.itemsize
+    if like.device.type != "cpu" or size < kernels.POOLED or kernels.extension() is None:
+        return like.new_empty(shape)
+    return sys.modules["torch"].frombuffer(kernels.buffer(size), dtype=like.dtype).view(shape)
+
+
+def _on_device(index: Any, like: Any) -> Any:
+    """An index where ``like`` is; a tensor is there already."""
+    return index if _array.is_torch(index) else _array.to_like(index, like)
+
+
+def _placed_elsewhere(compact: Any, rows: Any, cols: Any, shape: tuple[int, ...]) -> Any:
+    """`place`, by torch's own operations."""
+    for axis, index in ((1, cols), (0, rows)):
+        if index is not None:
+            sizes = (*compact.shape[:axis], shape[axis], *compact.shape[axis + 1 :])
+            compact = compact.new_zeros(sizes).index_copy_(axis, _on_device(index, compact), compact)
+    return compact
+
+
 def _index(rows: Indices | None, cols: Indices | None, like: Any) -> Any:
     """The index that picks rows × cols out of an array."""
-    r, c = (None if i is None else _array.to_like(i, like) for i in (rows, cols))
+    r, c = (None if i is None else _on_device(i, like) for i in (rows, cols))
     if c is None:
         return slice(None) if r is None else r
     return (slice(None), c) if r is None else (r[:, None], c)

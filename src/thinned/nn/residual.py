@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from thinned import _array
 from thinned.nn.compiled import operators as ops
 from thinned.nn.modules import DropPath
-from thinned.nn.stream import Draw, among
+from thinned.nn.samples import fits, scaled, survivors
+from thinned.nn.stream import among
 
 Branch = Callable[[Tensor], Tensor]
 
@@ -91,20 +90,6 @@ def on_survivors(branch: Branch, x: Tensor, drop: DropPath, *, skip: bool = True
     return out
 
 
-def survivors(n: int, draw: Draw, drop: DropPath) -> Tensor:
-    """Which of n samples survive, ascending."""
-    ones = torch.ones(n, dtype=torch.float64, device="cpu")
-    return drop.by(draw, ones).nonzero().flatten()
-
-
-def fits(modules: Iterable[nn.Module], survivors: int) -> bool:
-    """Whether a branch may run on so few: a batch norm needs two samples, or those of all processes."""
-    norms = [module for module in modules if isinstance(module, _BatchNorm)]
-    norms = [norm for norm in norms if norm.training or norm.running_mean is None]
-    together = any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
-    return not together and not (norms and survivors == 1)
-
-
 def _modules(branch: Branch) -> Iterator[nn.Module]:
     return branch.modules() if isinstance(branch, nn.Module) else iter(())
 
@@ -132,12 +117,6 @@ def _run(branch: Branch, x: Tensor) -> Tensor:
 def _version(x: Tensor) -> int:
     """How often x was changed in place, where torch counts it."""
     return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
-
-
-def scaled(x: Tensor, p: float) -> Tensor:
-    """x/(1 − p), rounded as `drop_path` does."""
-    scaled: Tensor = x if p == 0.0 else _array.times(x, 1.0 / (1.0 - p))
-    return scaled
 
 
 class _Take(torch.autograd.Function):

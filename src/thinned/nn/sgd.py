@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from thinned.kernels import survivors
-from thinned.nn.thin.weights import COMPACT, CompactGradient
+from thinned.nn.thin.compact_gradient import WANTED, CompactGradient
 
 
 class SGD(torch.optim.SGD):
@@ -42,7 +42,7 @@ class SGD(torch.optim.SGD):
         """As torch's; the gradients of these parameters may be compact from now on."""
         super().add_param_group(param_group)
         for p in self.param_groups[-1]["params"]:
-            setattr(p, COMPACT, True)
+            setattr(p, WANTED, True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -63,10 +63,11 @@ class SGD(torch.optim.SGD):
         known = p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) and p.is_contiguous()
         if not known or grad is None or grad.is_sparse or group["dampening"] or group["maximize"]:
             return False
-        part = grad.compact if isinstance(grad, CompactGradient) else None
-        if part is not None:
-            (g, place), shape = part, part[1].shape
-            g, (rows, cols) = g.reshape(place.sizes).contiguous(), place.arrays
+        compact = grad.compact if isinstance(grad, CompactGradient) else None
+        if compact is not None:
+            g, selection = compact
+            g, shape = g.reshape(selection.sizes).contiguous(), selection.shape
+            rows, cols = selection.indices(p.device)
         else:
             g = grad.dense() if isinstance(grad, CompactGradient) else grad
             g, rows, cols, shape = g.contiguous(), None, None, p.shape

@@ -24,9 +24,10 @@ from thinned.nn.keyed import keyed, named_drops
 from thinned.nn.modules import Drop, DropConnectLinear, Dropout, DropPath
 from thinned.nn.surgery import swap_dropout
 from thinned.nn.thin.convert import install
-from thinned.nn.thin.run_chains import Chain, Pass, ThinLinear
-from thinned.nn.thin.tracing import Found, Reader, hooked
-from thinned.nn.thin.weights import Pool, Units
+from thinned.nn.thin.find_chains import FoundChain, find_chains
+from thinned.nn.thin.run_chains import ChainPass, RunningChain, ThinLinear
+from thinned.nn.thin.selection import SurvivingUnits
+from thinned.nn.thin.tracing import TracedModule, hooked
 from thinned.uncertainty import sample_perceptron as perceptron
 from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_perceptron import Operation, Perceptron
@@ -212,9 +213,9 @@ def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Tensor)
 
 def _chains(part: Cut, live: Mapping[str, Drop]) -> Iterator[Picks]:
     """The chains of the graph whose dropout is random, installed in the model."""
-    found = dict(Reader(part.model, part.graph, "").chains())
+    found = dict(find_chains(TracedModule(part.model, part.graph, "")))
     for name, what in found.items():
-        if name in live and isinstance(what, Found):
+        if name in live and isinstance(what, FoundChain):
             chain = Picks(part.model, what, cached=what.producer in part.computed)
             install(part.model, what, chain)
             yield chain
@@ -262,15 +263,15 @@ def _plain(module: nn.Module | None, live: Mapping[Drop, str]) -> type[nn.Module
     return nn.Identity if isinstance(module, Drop) and module not in live else type(module)
 
 
-class Picks(Chain):
+class Picks(RunningChain):
     """A chain whose survivors are picked for each sample.
 
     ``cached``: all its units are computed once, in the head; its dropout takes the survivors out of them.
     """
 
-    def __init__(self, owner: nn.Module, found: Found, cached: bool) -> None:
-        super().__init__(owner, "", found, 1, region=None)
-        self.name, self.cached, self.pool = found.drop, cached, Pool()
+    def __init__(self, owner: nn.Module, found: FoundChain, cached: bool) -> None:
+        super().__init__(owner, "", found, 1, hooks=None)
+        self.name, self.cached = found.drop, cached
         self.turned: tuple[Tensor, Tensor] | None = None  # all units, and their transpose
 
     def __str__(self) -> str:
@@ -280,10 +281,10 @@ class Picks(Chain):
         """The survivors of a sample with that key."""
         row = torch.from_numpy(masks.survivors(self.n, self.drop.p, key.fold_in(self.name))[0])
         scale = self.n / len(row)
-        units = [Units(row, self.n, scale if self.folded else 1.0, self.pool)]
-        self.passes[threading.get_ident()] = Pass(units, scale, narrow=scale > 1.0)
+        units = [SurvivingUnits(row, self.n, scale if self.folded else 1.0)]
+        self.passes[threading.get_ident()] = ChainPass(units, scale, narrow=scale > 1.0)
 
-    def begin(self, x: Tensor) -> list[Units] | None:
+    def begin(self, x: Tensor) -> list[SurvivingUnits] | None:
         """The rows that survive."""
         if self.now is not None and self.matrix_only and x.dim() != 2:
             self.now.narrow = False
@@ -296,22 +297,21 @@ class Picks(Chain):
             x = self._taken(x, units[0], x.dim() + self.axis)
         return super().dropped(x)
 
-    def _taken(self, x: Tensor, units: Units, axis: int) -> Tensor:
+    def _taken(self, x: Tensor, units: SurvivingUnits, axis: int) -> Tensor:
         """The surviving units of x.
 
         Rows are taken faster than columns. All samples share the matrix, so it is transposed once.
         """
         if axis != 1 or not x.is_contiguous() or x.device.type != "cpu":
             return x.index_select(axis, units.on(x.device))
-        picked, like = units.index.numpy(), (x.dtype, x.device)
+        picked = units.index.numpy()
         taken: Tensor
         if x.dim() > 2:
-            room = self.pool.empty((len(x), len(picked), *x.shape[2:]), *like)
-            taken = survivors.take(x, None, picked, out=room)
+            taken = survivors.take(x, None, picked)
             return taken
         if self.turned is None or self.turned[0] is not x:
             self.turned = x, x.T.contiguous()
-        taken = survivors.take(self.turned[1], picked, out=self.pool.empty((len(picked), len(x)), *like))
+        taken = survivors.take(self.turned[1], picked)
         return taken.T
 
 

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import thinned.nn as tnn  # noqa: E402
 from thinned.nn import stream  # noqa: E402
+from thinned.nn.thin.run_branches import ThinDropPath  # noqa: E402
 
 KEY, STEP, N = Key(5), 3, 8
 WIDER = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
@@ -341,7 +342,7 @@ def test_names_state_evaluation_and_back(name):
         assert type(module) is type(twin)
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
-        assert "chain" not in vars(module)
+        assert not {"chain", "branch"} & set(vars(module))
 
 
 @BY_NAME
@@ -354,9 +355,7 @@ def test_copies_and_pickles(name):
     for twin in twins:
         assert all(torch.equal(*both) for both in zip(run(twin, x), expected, strict=True))
         own = {id(module) for module in twin.modules()}
-        assert all(
-            id(module.chain.drop) in own for module in twin.modules() if getattr(module, "chain", None)
-        )
+        assert all(id(module.branch.drop) in own for module in twin.modules() if type(module) is ThinDropPath)
 
 
 @pytest.mark.parametrize("name", ["block", "functions", "maps"])

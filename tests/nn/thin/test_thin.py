@@ -16,7 +16,8 @@ from torch.nn import functional  # noqa: E402
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E402
 
 import thinned.nn as tnn  # noqa: E402
-from thinned.nn.thin.weights import SMALL, CompactGradient, Pool  # noqa: E402
+from thinned.kernels import POOLED, extension, survivors  # noqa: E402
+from thinned.nn.thin.compact_gradient import CompactGradient  # noqa: E402
 
 KEY, STEP = Key(5), 3
 
@@ -270,7 +271,7 @@ def test_the_stream_is_torchs_and_each_pass_has_a_pick_of_its_own():
 
 def test_two_passes_before_the_backward_pass():
     """Memory is used again only when nothing can see it any more."""
-    wide = 2 * int((SMALL / 4) ** 0.5)  # the survivors' weights are larger than what the pool leaves alone
+    wide = 2 * int((POOLED / 4) ** 0.5)  # the survivors' weights are larger than what the pool leaves alone
     model = tnn.thin(nn.Sequential(nn.Linear(wide, wide), nn.ReLU(), nn.Dropout(0.5), nn.Linear(wide, wide)))
     x = torch.randn(4, wide)
     alone = []
@@ -851,17 +852,17 @@ def test_sgd_in_half_precision(dtype):
 # Memory.
 
 
+@pytest.mark.skipif(extension() is None, reason="the extension has the pool")
 def test_memory_is_lent_again_only_when_its_tensors_are_gone():
-    pool, shape = Pool(), (SMALL // 4, 2)
-    first = pool.empty(shape, torch.float32, torch.device("cpu"))
+    like, shape = torch.empty(0), (POOLED // 4, 2)
+    first = survivors.room(shape, like)
     address, view = first.data_ptr(), first[1:3].detach()
     assert address % 64 == 0
     del first
-    second = pool.empty(shape, torch.float32, torch.device("cpu"))
+    second = survivors.room(shape, like)
     assert second.data_ptr() != address
     del view
-    third = pool.empty(shape, torch.float32, torch.device("cpu"))
+    third = survivors.room(shape, like)
     assert third.data_ptr() == address
     assert third.shape == shape
-    assert copy.deepcopy(pool).free == {}
-    assert pool.empty((3,), torch.bfloat16, torch.device("cpu")).dtype == torch.bfloat16
+    assert survivors.room((3,), like.bfloat16()).dtype == torch.bfloat16

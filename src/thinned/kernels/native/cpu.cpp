@@ -229,6 +229,7 @@ PyType_Slot block_slots[] = {{Py_bf_getbuffer, (void *)block_buffer}, {0, nullpt
 
 NB_MODULE(_cpu, m) {
     m.doc() = "Native CPU kernels; thinned.kernels calls them.";
+    nb::set_leak_warnings(false);  // a tensor that lives until the interpreter ends keeps its Block
     m.def("levels", [] {
         nb::list names;
         for (const Level *level : available()) names.append(level->name);

@@ -11,11 +11,13 @@ from thinned import _checks
 from thinned.nn.keyed import unwrap
 from thinned.nn.modules import DropPath
 from thinned.nn.surgery import TWINS, swap_dropout
+from thinned.nn.thin.find_branches import FoundBranch, find_branches
+from thinned.nn.thin.find_chains import FoundChain, find_chains
 from thinned.nn.thin.layer_kinds import DROPS
-from thinned.nn.thin.passes import Part, Region
-from thinned.nn.thin.run_branches import FoundPath, Gate, Path, Paths, ThinPath
-from thinned.nn.thin.run_chains import KINDS, THIN, Chain
-from thinned.nn.thin.tracing import Explorer, Found, Reader, join
+from thinned.nn.thin.passes import ModelHooks
+from thinned.nn.thin.run_branches import Gate, RunningBranch, ThinDropPath
+from thinned.nn.thin.run_chains import KINDS, THIN, RunningChain
+from thinned.nn.thin.tracing import Explorer, TracedModule, join
 from thinned.nn.unreached import reason
 
 
@@ -85,30 +87,32 @@ def thinning(model: nn.Module) -> Thinning:
     root = unwrap(model)
     if _REPORT not in vars(root):
         raise ValueError("model must have been given to thinned.nn.thin, got one that was not")
-    chains = {
-        name: str(module.chain)
+    running: dict[str, RunningChain | RunningBranch | None] = {
+        name: vars(module).get("branch" if type(module) is ThinDropPath else "chain")
         for name, module in root.named_modules()
-        if type(module) in (*KINDS, ThinPath)
-        and getattr(module, "chain", None)
-        and module.chain.drop is module
+        if type(module) in (*KINDS, ThinDropPath)
     }
+    dropouts = dict(root.named_modules())
+    chains = {name: str(each) for name, each in running.items() if each and each.drop is dropouts[name]}
     return Thinning(chains, dict(vars(root)[_REPORT]))
 
 
 _REPORT = "_left_dense"
+_ROLES = ("reads_chain", "begins_chain", "chain", "branch")  # the attributes of thin layers
+Found = FoundChain | FoundBranch
 
 
-def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found | FoundPath]], dict[str, str]]:
+def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found]], dict[str, str]]:
     """The chains and branches by the name of the module that was traced, and why other dropouts have none."""
     explorer = Explorer(root)
-    found: dict[str, list[Found | FoundPath]] = {}
+    found: dict[str, list[Found]] = {}
     dense: dict[str, str] = {}
     for name, graph in explorer.graphs.items():
-        reader = Reader(root.get_submodule(name), graph, name)
-        for drop, what in (*reader.chains(), *Paths(reader, graph).found()):
+        traced = TracedModule(root.get_submodule(name), graph, name)
+        for drop, what in (*find_chains(traced), *find_branches(traced)):
             if isinstance(what, str):
                 dense[drop] = what
-            elif groups > 1 and (why := _needs_all(reader.module, what, found.get(name, []))):
+            elif groups > 1 and (why := _needs_all(traced.module, what, found.get(name, []))):
                 dense[drop] = f"{why}, which {groups} groups do not give"
             else:
                 found.setdefault(name, []).append(what)
@@ -121,15 +125,15 @@ def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found | FoundPat
     return found, dense
 
 
-def _needs_all(owner: nn.Module, what: Found | FoundPath, found: list[Found | FoundPath]) -> str:
+def _needs_all(owner: nn.Module, what: Found, found: list[Found]) -> str:
     """What in a chain needs all samples of a unit; what in a branch needs a sample's number in the batch."""
-    if isinstance(what, Found):
+    if isinstance(what, FoundChain):
         return "BatchNorm between needs the whole batch of a unit" if _normed(owner, what) else ""
-    inside = [each.drop for each in found if isinstance(each, Found) and each.drop in what.layers]
+    inside = [each.drop for each in found if isinstance(each, FoundChain) and each.drop in what.layers]
     return f"{inside[0]} in its branch needs the samples' numbers" if inside else ""
 
 
-def _normed(owner: nn.Module, found: Found) -> bool:
+def _normed(owner: nn.Module, found: FoundChain) -> bool:
     return any(not isinstance(owner.get_submodule(name), nn.PReLU) for name in found.between)
 
 
@@ -143,32 +147,26 @@ def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
     return "not called" if name else "is the model itself"
 
 
-def _install(root: nn.Module, name: str, found: list[Found | FoundPath], groups: int) -> None:
+def _install(root: nn.Module, name: str, found: list[Found], groups: int) -> None:
     """Turn the layers of what was found in a traced module into thin ones, and hook the module."""
     owner = root.get_submodule(name)
-    region = Region(owner)
+    hooks = ModelHooks(owner)
     for each in found:
-        part: Part
-        if isinstance(each, Found):
-            part = _chain(owner, name, each, groups, region)
-        else:
-            part = Path(owner, name, each, region)
-        region.parts.append(part)
+        if isinstance(each, FoundBranch):
+            hooks.running.append(RunningBranch(owner, name, each, hooks))
+            continue
+        drop = owner.get_submodule(each.drop)
+        if type(drop) in TWINS:
+            swap_dropout(drop)
+        hooks.running.append(install(owner, each, RunningChain(owner, name, each, groups, hooks)))
 
 
-def _chain(owner: nn.Module, name: str, found: Found, groups: int, region: Region) -> Chain:
-    drop = owner.get_submodule(found.drop)
-    if type(drop) in TWINS:
-        swap_dropout(drop)
-    return install(owner, found, Chain(owner, name, found, groups, region))
-
-
-def install(owner: nn.Module, found: Found, chain: Chain) -> Chain:
-    """Give the layers of a chain their parts in it."""
-    roles = {found.producer: "target", found.drop: "chain"}
-    roles |= dict.fromkeys(found.readers, "source") | dict.fromkeys(found.between, "chain")
-    for part, role in roles.items():
-        module = owner.get_submodule(part)
+def install(owner: nn.Module, found: FoundChain, chain: RunningChain) -> RunningChain:
+    """Give the layers of a chain their roles in it; returns the chain."""
+    roles = {found.producer: "begins_chain", found.drop: "chain"}
+    roles |= dict.fromkeys(found.readers, "reads_chain") | dict.fromkeys(found.between, "chain")
+    for name, role in roles.items():
+        module = owner.get_submodule(name)
         module.__class__ = THIN.get(type(module), type(module))
         setattr(module, role, chain)
     return chain
@@ -177,13 +175,13 @@ def install(owner: nn.Module, found: Found, chain: Chain) -> Chain:
 def _restore(root: nn.Module) -> None:
     """Make every layer what it was before it was thinned."""
     for module in root.modules():
-        if type(module) in (*KINDS, ThinPath):
+        if type(module) in (*KINDS, ThinDropPath):
             module.__class__ = type(module).__bases__[-1]
-            for name in ("source", "target", "chain"):
+            for name in _ROLES:
                 vars(module).pop(name, None)
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for handle, hook in list(hooks.items()):
-                if isinstance(getattr(hook, "__self__", None), (Region, Gate)):
+                if isinstance(getattr(hook, "__self__", None), (ModelHooks, Gate)):
                     _forget(module, handle)
     vars(root).pop(_REPORT, None)
 

@@ -11,16 +11,15 @@ from torch import nn
 
 from thinned.nn.stream import RECENT, random_seed, recomputing
 from thinned.nn.thin.tracing import defaults
-from thinned.nn.thin.weights import Pool
 
 COMPILED = 0  # stands for the thread in a compiled graph
 
 
-class Part:
+class Running:
     """What chains and paths have: a drop module, and a pass in each thread that runs the model."""
 
     drop: Any
-    region: Any  # the `Region` that must be under way; None where passes are begun from outside
+    hooks: Any  # the `ModelHooks` that must be under way; None where passes are begun from outside
 
     def forget(self) -> None:
         """Begin without passes."""
@@ -41,7 +40,7 @@ class Part:
 
     def due(self) -> bool:
         """Whether a pass begins: the model was called as it was thinned, or a checkpoint runs again."""
-        if thread() not in self.region.open:
+        if thread() not in self.hooks.open:
             return recomputing() and next_mark() in self.recent
         self.recent[next_mark()] = None
         if len(self.recent) > RECENT:
@@ -63,17 +62,16 @@ class Part:
             self.passes.pop(each, None)
 
 
-class Region:
+class ModelHooks:
     """A model that was thinned, as its hooks see it: its parts work while it runs."""
 
     def __init__(self, owner: nn.Module) -> None:
         arguments = inspect.signature(owner.forward).parameters.values()
         positional = [each for each in arguments if each.kind <= each.POSITIONAL_OR_KEYWORD]
         self.required = sum(each.default is each.empty for each in positional)
-        self.parts: list[Part] = []
+        self.running: list[Running] = []
         self.defaults = defaults(owner)
         self.open: dict[int, None] = {}  # threads
-        self.pool = Pool()
         owner.register_forward_pre_hook(self.enter, with_kwargs=True)
         owner.register_forward_hook(self.check)
         owner.register_forward_hook(self.leave, always_call=True)
@@ -86,19 +84,19 @@ class Region:
         known = all(self.defaults.get(name, value) is value for name, value in kwargs.items())
         if known and len(args) <= self.required:
             self.open[thread()] = None
-        for part in self.parts:
-            part.close()
+        for each in self.running:
+            each.close()
 
     def check(self, module: nn.Module, args: Any, output: Any) -> None:
         """After it, where it raised nothing."""
-        for part in self.parts:
-            part.check()
+        for each in self.running:
+            each.check()
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
         """After it, in any case."""
         self.open.pop(thread(), None)
-        for part in self.parts:
-            part.close()
+        for each in self.running:
+            each.close()
 
 
 def next_mark() -> int:

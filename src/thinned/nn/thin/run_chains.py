@@ -20,9 +20,11 @@ from thinned import masks, theory
 from thinned.key import Key
 from thinned.nn import modules
 from thinned.nn.compiled import unpack
-from thinned.nn.thin.passes import Part, Region, thread
-from thinned.nn.thin.tracing import Found, hooked, join, partial
-from thinned.nn.thin.weights import Chosen, Units, interleaved, linear, take
+from thinned.nn.thin.find_chains import FoundChain
+from thinned.nn.thin.passes import ModelHooks, Running, thread
+from thinned.nn.thin.selection import Chosen, SurvivingUnits
+from thinned.nn.thin.survivor_weights import interleaved, linear, take
+from thinned.nn.thin.tracing import hooked, join, partly_outside
 
 torch.library.define("thinned::survivors", "(Tensor ticket, int n, int k, int groups) -> Tensor")
 
@@ -44,22 +46,24 @@ def _picks(n: int, p: float, key: Key, groups: int, sample_offset: int) -> Tenso
 
 
 @dataclass
-class Pass:
+class ChainPass:
     """The survivors of one chain in one forward pass, those of each group of samples."""
 
-    units: list[Units]
+    units: list[SurvivingUnits]
     scale: float  # n/k
     narrow: bool  # only they are computed; else all, and the others are zeroed
     reads: int = 0
 
 
-class Chain(Part):
+class RunningChain(Running):
     """One dropout module, and what the layers around it know of the pass that is under way.
 
     ``owner`` is the module that was traced, ``name`` its name in the model.
     """
 
-    def __init__(self, owner: nn.Module, name: str, found: Found, groups: int, region: Region | None) -> None:
+    def __init__(
+        self, owner: nn.Module, name: str, found: FoundChain, groups: int, hooks: ModelHooks | None
+    ) -> None:
         producer: Any = owner.get_submodule(found.producer)
         self.drop: Any = owner.get_submodule(found.drop)
         self.n, self.groups = len(producer.weight), groups
@@ -68,8 +72,8 @@ class Chain(Part):
         self.readers = len(found.readers)
         self.folded = found.folded  # the factor n/k is in the readers' products
         self.matrix_only = found.rank == 0 and bool(found.between)  # a layer between takes (N, C) alone
-        self.watched = [owner.get_submodule(each) for each in (*found.names, *partial(found.names))]
-        self.region = region
+        self.watched = [owner.get_submodule(each) for each in (*found.names, *partly_outside(found.names))]
+        self.hooks = hooks
         self.forget()
 
     def __str__(self) -> str:
@@ -82,12 +86,12 @@ class Chain(Part):
         return theory.survivor_count(self.n, self.drop.p)
 
     @property
-    def units(self) -> list[Units] | None:
+    def units(self) -> list[SurvivingUnits] | None:
         """The survivors, where they alone are computed."""
         now = self.now
         return now.units if now is not None and now.narrow else None
 
-    def begin(self, x: Tensor) -> list[Units] | None:
+    def begin(self, x: Tensor) -> list[SurvivingUnits] | None:
         """A new pass, where there is one: the rows that survive, where they alone are computed."""
         self.close()
         picked = self._draw() if self.drop.training else None
@@ -95,15 +99,15 @@ class Chain(Part):
             return None
         scale = self.n / picked.shape[1]
         seen = any(map(hooked, self.watched)) or (self.matrix_only and x.dim() != 2)
-        of_readers, pool = (scale if self.folded else 1.0), self.region.pool
-        units = [Units(row, self.n, of_readers, pool) for row in picked.unbind(0)]
-        self.passes[thread()] = Pass(units, scale, narrow=scale > 1.0 and not seen)
+        of_readers = scale if self.folded else 1.0
+        units = [SurvivingUnits(row, self.n, of_readers) for row in picked.unbind(0)]
+        self.passes[thread()] = ChainPass(units, scale, narrow=scale > 1.0 and not seen)
         return self.units
 
     def _draw(self) -> Tensor | None:
         """The survivors of a new pass, (groups, k); None where the model was not called as it was thinned."""
         if torch.compiler.is_compiling():
-            if not self.region.open:
+            if not self.hooks.open:
                 return None
             picked: Tensor = torch.ops.thinned.survivors(self.drop.ticket(), self.n, self.k, self.groups)
             return picked
@@ -120,7 +124,7 @@ class Chain(Part):
         self.unmark()
         return None
 
-    def read(self) -> list[Units] | None:
+    def read(self) -> list[SurvivingUnits] | None:
         """The columns that survive, for one of the readers."""
         if self.units is not None:
             self.passes[thread()].reads += 1
@@ -136,12 +140,12 @@ class Chain(Part):
             )
 
 
-def _scaled(x: Tensor, now: Pass, axis: int, folded: bool) -> Tensor:
+def _scaled(x: Tensor, now: ChainPass, axis: int, folded: bool) -> Tensor:
     """x·n/k, of narrow units where the readers do not see to it; of all units with zeros at the dropped."""
     if now.narrow:
         return x if folded else x * now.scale
 
-    def among_zeros(part: Tensor, units: Units) -> Tensor:
+    def among_zeros(part: Tensor, units: SurvivingUnits) -> Tensor:
         kept = torch.zeros(units.n, dtype=torch.bool, device=part.device)
         kept = kept.index_fill(0, units.on(part.device), True)
         return torch.where(kept.view(-1, *[1] * (-1 - axis)), part * now.scale, 0.0)
@@ -149,7 +153,9 @@ def _scaled(x: Tensor, now: Pass, axis: int, folded: bool) -> Tensor:
     return by_group(among_zeros, x, -axis, now.units)
 
 
-def by_group(call: Callable[..., Tensor], x: Tensor, rank: int, *units: list[Units] | None) -> Tensor:
+def by_group(
+    call: Callable[..., Tensor], x: Tensor, rank: int, *units: list[SurvivingUnits] | None
+) -> Tensor:
     """``call(samples of a group, its units…)`` for each; sample i is of group i mod groups.
 
     ``rank`` is that of x without a batch.
@@ -160,14 +166,14 @@ def by_group(call: Callable[..., Tensor], x: Tensor, rank: int, *units: list[Uni
     return interleaved([call(x[g :: len(groups)], *each) for g, each in enumerate(groups)], len(x))
 
 
-def _of_groups(*units: list[Units] | None) -> list[tuple[Chosen, ...]]:
+def _of_groups(*units: list[SurvivingUnits] | None) -> list[tuple[Chosen, ...]]:
     """The units of each group."""
     groups = max(1 if each is None else len(each) for each in units)
     return list(zip(*([None] * groups if each is None else each for each in units), strict=True))
 
 
 class _Thin:
-    """Torch's layer outside a pass and for torch.fx; `part` of it on the survivors in a pass."""
+    """Torch's layer outside a pass and for torch.fx; `compute` of it on the survivors in a pass."""
 
     def forward(self, input: Any) -> Any:
         """The layer on the survivors; as it was before where there is no pass."""
@@ -177,31 +183,31 @@ class _Thin:
         units = self.begin(input)
         if all(each is None for each in units):
             return super().forward(input)  # type: ignore[misc]
-        return self.parts(input, *units)
+        return self.compute_groups(input, *units)
 
-    def parts(self, input: Tensor, *units: list[Units] | None) -> Tensor:
-        """`part` of each group of samples."""
-        return by_group(self.part, input, self.rank, *units)
+    def compute_groups(self, input: Tensor, *units: list[SurvivingUnits] | None) -> Tensor:
+        """`compute` of each group of samples."""
+        return by_group(self.compute, input, self.rank, *units)
 
     rank: int  # of an input without a batch
 
-    def begin(self, input: Tensor) -> tuple[list[Units] | None, ...]:
-        """What `part` is given: survivors, or None for all; all None where there is no pass."""
+    def begin(self, input: Tensor) -> tuple[list[SurvivingUnits] | None, ...]:
+        """What `compute` is given: survivors, or None for all; all None where there is no pass."""
         raise NotImplementedError
 
-    part: Callable[..., Tensor]
+    compute: Callable[..., Tensor]
 
 
 class _ThinWeight(_Thin):
     """A layer with a weight: it begins a chain, or reads one's survivors, or both."""
 
-    source: Chain | None = None
-    target: Chain | None = None
+    reads_chain: RunningChain | None = None
+    begins_chain: RunningChain | None = None
 
-    def begin(self, input: Tensor) -> tuple[list[Units] | None, ...]:
+    def begin(self, input: Tensor) -> tuple[list[SurvivingUnits] | None, ...]:
         """The rows and the columns that survive."""
-        cols = self.source.read() if self.source else None
-        return self.target.begin(input) if self.target else None, cols
+        cols = self.reads_chain.read() if self.reads_chain else None
+        return self.begins_chain.begin(input) if self.begins_chain else None, cols
 
 
 class ThinLinear(_ThinWeight, nn.Linear):
@@ -209,21 +215,21 @@ class ThinLinear(_ThinWeight, nn.Linear):
 
     rank = 1
 
-    def part(self, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
+    def compute(self, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
         """X Wᵀ + b with the survivors of W and b."""
         return linear(x, self.weight, self.bias, [(rows, cols)])
 
-    def parts(self, input: Tensor, *units: list[Units] | None) -> Tensor:
+    def compute_groups(self, input: Tensor, *units: list[SurvivingUnits] | None) -> Tensor:
         """Of the rows of a matrix, all groups in one go."""
-        if self.source is None and input.shape[-1:] != (self.in_features,):
+        if self.reads_chain is None and input.shape[-1:] != (self.in_features,):
             return nn.Linear.forward(self, input)  # which says so, with the sizes that the user knows
         if input.dim() != 2 or torch.compiler.is_compiling():
-            return super().parts(input, *units)
+            return super().compute_groups(input, *units)
         return linear(input, self.weight, self.bias, _of_groups(*units))
 
 
 class _ThinConv(_ThinWeight):
-    def part(self: Any, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
+    def compute(self: Any, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
         """The convolution with the survivors of weight and bias."""
         weight = take(self.weight, rows, cols)
         bias = None if self.bias is None else take(self.bias, rows)
@@ -254,10 +260,10 @@ class ThinConv3d(_ThinConv, nn.Conv3d):
 class _ThinBetween(_Thin):
     """A layer between: it has a row of parameters for each unit."""
 
-    chain: Chain
+    chain: RunningChain
     rank = 1
 
-    def begin(self, input: Tensor) -> tuple[list[Units] | None, ...]:
+    def begin(self, input: Tensor) -> tuple[list[SurvivingUnits] | None, ...]:
         """The survivors of the pass under way."""
         return (self.chain.units,)
 
@@ -265,13 +271,13 @@ class _ThinBetween(_Thin):
 class ThinPReLU(_ThinBetween, nn.PReLU):
     """`torch.nn.PReLU` with a slope for each unit, in a chain."""
 
-    def part(self, x: Tensor, units: Units) -> Tensor:
+    def compute(self, x: Tensor, units: SurvivingUnits) -> Tensor:
         """The survivors' slopes."""
         return nn.functional.prelu(x, take(self.weight, units))
 
 
 class _ThinNorm(_ThinBetween):
-    def part(self: Any, x: Tensor, units: Units) -> Tensor:
+    def compute(self: Any, x: Tensor, units: SurvivingUnits) -> Tensor:
         """Batch normalisation of the survivors, whose running statistics alone move."""
         self._check_input_dim(x)
         weight, bias = (each if each is None else take(each, units) for each in (self.weight, self.bias))
@@ -299,7 +305,7 @@ class ThinBatchNorm3d(_ThinNorm, nn.BatchNorm3d):
 
 
 class _ThinDrop:
-    chain: Chain
+    chain: RunningChain
 
     def drop(self, input: Tensor) -> Tensor:
         """Survivors times n/k; outside a pass, what the module did before."""

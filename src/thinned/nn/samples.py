@@ -1,0 +1,52 @@
+"""The samples of a batch that survive a `DropPath`: which they are, gathered, and put back among zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from thinned import _array
+from thinned.nn.modules import DropPath
+from thinned.nn.stream import Draw
+
+
+def survivors(n: int, draw: Draw, drop: DropPath) -> Tensor:
+    """Which of n samples survive, ascending."""
+    ones = torch.ones(n, dtype=torch.float64, device="cpu")
+    return drop.by(draw, ones).nonzero().flatten()
+
+
+def fits(modules: Iterable[nn.Module], survivors: int) -> bool:
+    """Whether a branch may run on so few: a batch norm needs two samples, or those of all processes."""
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
+    norms = [norm for norm in norms if norm.training or norm.running_mean is None]
+    together = any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    return not together and not (norms and survivors == 1)
+
+
+def scaled(x: Tensor, p: float) -> Tensor:
+    """x/(1 − p), rounded as `drop_path` does."""
+    scaled: Tensor = x if p == 0.0 else _array.times(x, 1.0 / (1.0 - p))
+    return scaled
+
+
+def gathered(x: Tensor, index: Tensor) -> Tensor:
+    """x[index], in the strides of x."""
+    order, back = orders(x)
+    return x.permute(order).index_select(0, index).permute(back)
+
+
+def scattered(part: Tensor, index: Tensor, n: int) -> Tensor:
+    """n samples, zeros but for those of ``part`` at ``index``, in the strides of ``part``."""
+    order, back = orders(part)
+    part = part.permute(order)
+    return part.new_zeros(n, *part.shape[1:]).index_copy_(0, index, part).permute(back)
+
+
+def orders(x: Tensor) -> tuple[list[int], list[int]]:
+    """The dimensions behind that of the samples by stride, the largest first; and how to put them back."""
+    order = [0, *sorted(range(1, x.dim()), key=x.stride, reverse=True)]
+    return order, [order.index(i) for i in range(x.dim())]
