@@ -1,4 +1,4 @@
-"""Training: schedules, checks, honest figures, and what may not influence them."""
+"""Training: honest figures, and what may not influence them."""
 
 import dataclasses
 import json
@@ -6,35 +6,13 @@ import math
 
 import numpy as np
 import pytest
+from helpers.clouds import DATA, config
 
-from thinned import Key
-from thinned.key import normals, words
 from thinned.lab.choices import applicable
-from thinned.lab.data.dataset import Dataset
 from thinned.lab.storage.run import Run
-from thinned.lab.training import learning_rate, networks, train
-from thinned.lab.training.config import Config
-from thinned.lab.training.learning_rate import SCHEDULES
+from thinned.lab.training import networks, train
 from thinned.lab.training.trainer import Trainer
-from thinned.scratch import Adam, Linear, load_params
-
-
-def clouds(n=90, features=6, classes=3, seed=1):
-    """Gaussian clouds, a third as many to test."""
-    key = Key(seed)
-    y = (words(key.fold_in("y"), n + n // 3) % classes).astype(np.int64)
-    x = normals(key.fold_in("x"), len(y) * features).reshape(len(y), features).astype(np.float32)
-    x[np.arange(len(y)), y] += 2.0
-    names = tuple(map(str, range(classes)))
-    return Dataset("clouds", x[:n], y[:n], x[n:], y[n:], names, (features,), "Clouds.")
-
-
-DATA = clouds()
-
-
-def config(**settings):
-    settings = {"hidden": (8,), "epochs": 4, "batch": 20, "method": "dropout", **settings}
-    return Config(data=DATA.name, fingerprint=DATA.fingerprint, **settings)
+from thinned.scratch import load_params
 
 
 def last(run):
@@ -42,94 +20,6 @@ def last(run):
     found = Run(run.folder.parent, config())
     found.folder = run.folder
     return found.load()
-
-
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_rates_stay_between_0_and_the_full_one(name):
-    values = [SCHEDULES[name](t) for t in np.linspace(0.0, 1.0, 101)]
-    assert min(values) >= 0.0
-    assert max(values) <= 1.0
-
-
-def test_linear_rises_then_falls_to_nothing():
-    values = [learning_rate.linear(t) for t in np.linspace(learning_rate.WARM_UP, 1.0, 50)]
-    assert values[0] == 1.0
-    assert values == sorted(values, reverse=True)
-    assert learning_rate.linear(0.0) == learning_rate.linear(1.0) == 0.0
-    assert learning_rate.linear(learning_rate.WARM_UP / 2) == pytest.approx(0.5)
-
-
-def test_cycle_rises_then_falls_to_nothing():
-    values = [learning_rate.cycle(t) for t in np.linspace(0.0, 1.0, 101)]
-    assert np.argmax(values) == 30
-    assert values[30] == 1.0
-    assert values[:31] == sorted(values[:31])
-    assert values[30:] == sorted(values[30:], reverse=True)
-    assert values[0] == values[-1] == 0.0
-
-
-def test_halve_is_the_sources_rule_at_300_epochs():
-    steps = 7  # an epoch
-    lr = 1e-3
-    ours = config(lr=lr, schedule="halve", epochs=300)
-    for epoch in range(300):  # the source halves after epochs 50, 100, 150 and 200
-        for step in (epoch * steps, (epoch + 1) * steps - 1):
-            assert ours.learning_rate(step, 300 * steps) == pytest.approx(lr, rel=1e-12), epoch
-        if epoch % 50 == 49 and epoch < 200:
-            lr /= 2
-
-
-def test_decay_is_adams():
-    ours = config(lr=0.05, decay=5e-5, schedule="constant", optimizer="adam")
-    assert ours.learning_rate(9_999, 10_001) == pytest.approx(
-        0.03333444448148271, rel=1e-12
-    )  # as the source prints it
-    net, theirs = Linear(1, 1, key=Key(0), dtype=np.float64), Adam(0.05, decay=5e-5)
-    before = net.params["weight"].copy()
-    net.grads["weight"][:] = 1.0
-    theirs.t = 0
-    theirs.step(net)
-    assert before - net.params["weight"] == pytest.approx(ours.learning_rate(0, 10_001), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "error"),
-    [
-        ("method", "dropuot", ValueError),
-        ("hidden", (8, 0), ValueError),
-        ("hidden", (), ValueError),
-        ("hidden", 8, TypeError),
-        ("p", 1.5, ValueError),
-        ("p", 1.0, ValueError),
-        ("p", math.nan, ValueError),
-        ("p", "half", TypeError),
-        ("input_p", -0.1, ValueError),
-        ("max_norm", 0.0, ValueError),
-        ("l2", -1.0, ValueError),
-        ("epochs", 0, ValueError),
-        ("batch", 0, ValueError),
-        ("batch", 2.5, TypeError),
-        ("lr", 0.0, ValueError),
-        ("lr", math.inf, ValueError),
-        ("momentum", 1.0, ValueError),
-        ("validation", 1.0, ValueError),
-        ("seed", -1, ValueError),
-        ("activation", "tanh", ValueError),
-        ("optimizer", "lbfgs", ValueError),
-        ("schedule", "cosine", ValueError),
-        ("dtype", "float16", ValueError),
-        ("outputs", 0, ValueError),
-    ],
-)
-def test_a_senseless_setting_is_named(name, value, error):
-    with pytest.raises(error, match=name):
-        config(**{name: value})
-
-
-def test_settings_without_effect_are_forgotten():
-    assert config(method="none", p=0.3, input_p=0.2) == config(method="none", p=0.7)
-    assert config(optimizer="adam", momentum=0.9) == config(optimizer="adam", momentum=0.5, nesterov=False)
-    assert config(momentum=0.0, nesterov=True) == config(momentum=0.0, nesterov=False)
 
 
 def test_too_few_outputs_are_refused(tmp_path):
