@@ -1,4 +1,4 @@
-"""What classifier and regressor have in common: parameters, training, evaluation."""
+"""The base class of classifier and regressor: parameters, training, evaluation."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from thinned.estimators.data import (
 )
 from thinned.key import Key, choose, permutation
 
-DTYPES = (np.float64, np.float32)  # those of X that are kept; any other becomes the first
-WATCHED = 1000  # rows whose loss says whether training goes on, where masks make that of an epoch noisy
-SMALLEST_RATE = 1e-6  # where "adaptive" stops, as scikit-learn's does
+DTYPES = (np.float64, np.float32)  # of X that are kept; any other becomes the first
+WATCHED = 1000  # rows whose loss decides whether to stop, where masks make the loss of an epoch noisy
+SMALLEST_RATE = 1e-6  # at which "adaptive" stops, as in scikit-learn
 LOSSES: dict[str, type[scratch.Loss]] = {
     "softmax": scratch.SoftmaxCrossEntropy,
     "logistic": scratch.LogisticCrossEntropy,
@@ -41,7 +41,7 @@ LOSSES: dict[str, type[scratch.Loss]] = {
 
 
 class DropoutMLP(BaseEstimator):
-    """What the two have in common; each says what its targets, outputs and scores are."""
+    """The common part; each subclass defines its targets, outputs and scores."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class DropoutMLP(BaseEstimator):
 
     @property
     def coefs_(self) -> list[Array]:
-        """The weights of each layer, (n_in, n_out), as scikit-learn lays them out: views, not copies."""
+        """The weights of each layer, (n_in, n_out), the layout of scikit-learn: views, not copies."""
         return [layer.params["weight"].T for layer in self._linears()]
 
     @property
@@ -111,27 +111,27 @@ class DropoutMLP(BaseEstimator):
         return [layer.params["bias"] for layer in self._linears()]
 
     def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Any:
-        """Train on X (N, features), dense or sparse, and y; a sample of weight 2 counts as two.
+        """Train on X (N, features), dense or sparse, and y; a sample of weight 2 counts twice.
 
         Raises ValueError or TypeError where a parameter is out of its range or the data do not fit, and
         ValueError where training diverged. Warns (ConvergenceWarning) where ``max_iter`` ended it.
         """
         return self._fit(X, y, sample_weight)
 
-    # ---- what the subclasses say ----
+    # ---- defined by the subclasses ----
 
     def _encode(self, y: Any, fresh: bool, dtype: Any, classes: Any) -> Array:
-        """Targets as the loss takes them; sets ``out_activation_`` and ``n_outputs_`` where fresh."""
+        """Targets as the loss takes them; sets ``out_activation_`` and ``n_outputs_`` if ``fresh``."""
         raise NotImplementedError
 
     def _score_outputs(self, outputs: Array, targets: Array, weights: Array | None) -> float:
-        """What `score` would say; higher is better."""
+        """The value of `score`; higher is better."""
         raise NotImplementedError
 
     # ---- training ----
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, partial: bool = False, classes: Any = None) -> Any:
-        """Train from fresh, or go on from what was learned; ``partial``: one epoch."""
+        """Train a new network, or continue with the last one; ``partial``: for one epoch."""
         hidden = self._checked()
         fresh = not ((partial or self.warm_start) and hasattr(self, "_net"))
         if partial and self.early_stopping:
@@ -151,20 +151,20 @@ class DropoutMLP(BaseEstimator):
         weights = None if sample_weight is None else sample_weights(sample_weight, X.shape[0], X.dtype)
         targets = self._encode(y, fresh, X.dtype, classes)
         data = Data(X, targets, weights)
-        if weights is not None and not weights.all():  # weight 0: as if it were not there
+        if weights is not None and not weights.all():  # a row of weight 0 is left out
             data = data.take(np.flatnonzero(weights))
         if fresh:
             self._start((X.shape[1], *hidden, self.n_outputs_), X.dtype)
         if fresh or not partial:
             self._optimizer = self._new_optimizer()
-        with np.errstate(over="ignore", invalid="ignore"):  # divergence has an error of its own
+        with np.errstate(over="ignore", invalid="ignore"):  # divergence raises an error of its own
             self._train(data, partial)
         if not self._net.finite():
             raise ValueError(_diverged(self.n_iter_))
         return self
 
     def _start(self, sizes: tuple[int, ...], dtype: Any) -> None:
-        """A new network, and nothing learned."""
+        """Make a new network, and reset what training records."""
         high, low = check_random_state(self.random_state).randint(1 << 32, size=2, dtype=np.uint64)
         self._key, self._dtype, self._epochs = Key(int(high) << 32 | int(low)), dtype, 0
         self._net = scratch.mlp(
@@ -190,7 +190,7 @@ class DropoutMLP(BaseEstimator):
         return scratch.SGD(self.learning_rate_init, self.momentum, nesterov)
 
     def _train(self, data: Data, partial: bool) -> None:
-        """Epochs until nothing improves, or ``max_iter``; then, in early stopping, back to the best."""
+        """Train until nothing improves, or for ``max_iter`` epochs; early stopping then restores the best."""
         rows, judges = self._split(data.targets)
         net, loss = scratch.Thin(_twin(self._net)), LOSSES[self.out_activation_]()
         if _row_dropouts(net):
@@ -224,7 +224,7 @@ class DropoutMLP(BaseEstimator):
             self._net.set_params(learned)
 
     def _epoch(self, net: scratch.Network, loss: scratch.Loss, data: Data, rows: Array) -> float:
-        """Every row once, in random order; the mean loss, penalty included, as training met it."""
+        """Train on every row once, in random order; returns the mean training loss, penalty included."""
         key = self._key.fold_in(self._epochs)
         n = len(rows)
         size = min(200 if self.batch_size == "auto" else int(self.batch_size), n)
@@ -250,9 +250,9 @@ class DropoutMLP(BaseEstimator):
         return total / mass
 
     def _judge(self, loss: scratch.Loss, judges: Data) -> float:
-        """What must rise for training to go on: the score of held-out rows, or the falling training loss.
+        """The value that must rise for training to continue: the score of held-out rows, or minus the loss.
 
-        Masks make the loss that training met noisy; so it is that of the whole network, on WATCHED rows.
+        Masks make the training loss noisy. With dropout it is the loss of the whole network on WATCHED rows.
         """
         if not self.early_stopping and self.dropout == self.input_dropout == 0:
             return -self.loss_
@@ -271,7 +271,7 @@ class DropoutMLP(BaseEstimator):
             print(f"epoch {self.n_iter_}: {name} {value:.6f}")
 
     def _last_rate(self) -> bool:
-        """Whether to stop where nothing improves; ``"adaptive"`` goes on with a fifth of the rate."""
+        """Whether to stop where nothing improves; ``"adaptive"`` first continues with a fifth of the rate."""
         adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
         if not adaptive or self._optimizer.lr <= SMALLEST_RATE:
             return True
@@ -279,7 +279,7 @@ class DropoutMLP(BaseEstimator):
         return False
 
     def _split(self, targets: Array) -> tuple[Array, Array]:
-        """Rows to train on, and rows to judge by."""
+        """The rows to train on, and the rows that `_judge` evaluates."""
         if self.early_stopping:
             return hold_out(targets, self.validation_fraction, self._key.fold_in("held out"))
         n = len(targets)
@@ -294,9 +294,9 @@ class DropoutMLP(BaseEstimator):
         return self._evaluate(X)
 
     def sampled(self, X: Any) -> tuple[scratch.Network, Any, str]:
-        """What `thinned.uncertainty` samples: the network, X as it is checked, and what the outputs are.
+        """For `thinned.uncertainty`: the network, the checked X, and the kind of the outputs.
 
-        Masks are each row's own. Of two classes the outputs are the logits of both.
+        Each row has a mask of its own. For two classes the outputs are the logits of both.
         """
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
@@ -312,7 +312,7 @@ class DropoutMLP(BaseEstimator):
         return scratch.Sequential(*layers), X, outputs
 
     def _evaluate(self, X: Any) -> Array:
-        """What the last linear layer gives, nothing dropped: (N, n_outputs_)."""
+        """The outputs of the last linear layer in evaluation: (N, n_outputs_)."""
         net = _twin(self._net)
         return np.concatenate([net.predict(block) for block in dense_blocks(X)])
 
@@ -323,11 +323,11 @@ class DropoutMLP(BaseEstimator):
     # ---- parameters ----
 
     def _checked(self) -> tuple[int, ...]:
-        """Check all parameters, as scikit-learn wants it, here and not in ``__init__``; the hidden sizes."""
+        """Check all parameters, which scikit-learn forbids in ``__init__``; returns the hidden sizes."""
         if self.solver == "lbfgs":
             raise ValueError(
                 "solver must be one of 'sgd', 'adam', got 'lbfgs': it needs the same loss at each call, "
-                "and dropout draws another; take MLPClassifier or MLPRegressor for it"
+                "and dropout changes it; use MLPClassifier or MLPRegressor for it"
             )
         for name, choices in (
             ("solver", ("sgd", "adam")),
@@ -362,12 +362,12 @@ class DropoutMLP(BaseEstimator):
 
 
 def _twin(net: scratch.Network) -> scratch.Network:
-    """The same parameters in other layers: what a pass saves goes with them; no fitted model holds data."""
+    """The same parameters in other layers, which hold what a pass saves: a fitted model holds no data."""
     return scratch.Sequential(*(copy.copy(layer) for layer in net.children.values()))
 
 
 def _row_dropouts(net: scratch.Network) -> list[RowDropout]:
-    """The layers whose masks go with rows."""
+    """The layers whose masks belong to rows."""
     return [layer for layer in net.children.values() if isinstance(layer, RowDropout) and layer.p]
 
 

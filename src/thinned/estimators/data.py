@@ -1,4 +1,4 @@
-"""What training meets: rows of a table, their weights, and masks that go with a row."""
+"""The data of training: rows of a table, their weights, and masks that belong to rows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BLOCK = 1 << 22  # numbers of X that are dense at once: memory stays small for a
 
 
 class Data(NamedTuple):
-    """What to learn from."""
+    """Rows to learn from."""
 
     X: Any  # (N, features), dense or sparse
     targets: Array  # as the loss takes them
     weights: Array | None
-    ids: Array | None = None  # of `row_ids`, where masks go with rows
+    ids: Array | None = None  # of `row_ids`, where masks belong to rows
 
     def take(self, rows: Array) -> Data:
         """These rows of each."""
@@ -34,10 +34,10 @@ class Data(NamedTuple):
 
 
 class RowDropout(Drop):
-    """Dropout whose mask goes with what a row holds: copies of a row have the same, and count as its weight.
+    """Dropout whose mask belongs to the content of a row: copies of a row have the same mask.
 
-    y[i] = r[place[i]]·x[i]/(1 − p), r ~ Bernoulli(1 − p), (N, n) -> same; y = x in evaluation. `set_rows`
-    goes before a training pass.
+    y[i] = r[place[i]]·x[i]/(1 − p), r ~ Bernoulli(1 − p), (N, n) -> same; y = x in evaluation. Call
+    `set_rows` before a training pass.
     """
 
     place: Array
@@ -50,7 +50,7 @@ class RowDropout(Drop):
 
     @staticmethod
     def set_rows(layers: list[RowDropout], ids: Array) -> None:
-        """Tell the layers which rows of a batch are copies, by their ``ids`` (N,)."""
+        """Set which rows of a batch are copies, by their ``ids`` (N,)."""
         _, place = np.unique(ids, return_inverse=True)
         for layer in layers:
             layer.place = place
@@ -59,7 +59,7 @@ class RowDropout(Drop):
 class Column(Layer):
     """(N, 1) -> (N,), as the targets of one output are."""
 
-    moves_only = True  # numbers: what holds for them holds for their variances
+    moves_only = True  # it moves numbers; their variances move alike
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """The column."""
@@ -67,7 +67,7 @@ class Column(Layer):
 
 
 def with_zero(layer: Layer) -> Linear:
-    """A linear layer of one logit as that of two classes: of the first it is 0."""
+    """A linear layer of one logit as one of two classes, where the logit of the first is 0."""
     weight, bias = layer.params["weight"], layer.params["bias"]
     both = Linear(weight.shape[1], 2, key=Key(0), dtype=weight.dtype)
     both.params["weight"][:], both.params["bias"][:] = [0 * weight[0], weight[0]], [0.0, bias[0]]
@@ -75,16 +75,16 @@ def with_zero(layer: Layer) -> Linear:
 
 
 def row_ids(X: Any) -> Array:
-    """A number for each row, (N,), that hangs on nothing but what it holds, to float32: its CRC-32.
+    """A number for each row, (N,), that depends only on its values in float32: their CRC-32.
 
-    Of a million pairs of rows that differ, fewer than one has the same number: they only share masks.
+    Among a million pairs of different rows, fewer than one pair shares a number, and so its masks.
     """
     rows = (row for block in dense_blocks(X) for row in block.astype(np.float32) + 0)  # -0 becomes 0
     return np.fromiter(map(zlib.crc32, rows), np.uint32, X.shape[0])
 
 
 def dense(rows: Any) -> Array:
-    """Sparse rows as an array; an array as it is."""
+    """Sparse rows as an array; an array unchanged."""
     return rows.toarray() if hasattr(rows, "toarray") else rows
 
 

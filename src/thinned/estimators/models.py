@@ -1,4 +1,4 @@
-"""The classifier and the regressor: what their targets, outputs and scores are."""
+"""The classifier and the regressor: their targets, outputs and scores."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from thinned.estimators.data import Array, dense
 class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
     """A network that classifies, with dropout: scikit-learn's ``MLPClassifier`` and four parameters.
 
-    ``dropout``: the share of hidden units that is dropped in a step of training; ``input_dropout``: of
+    ``dropout``: the share of hidden units that is dropped in a training step; ``input_dropout``: that of the
     features. ``max_norm``: c such that every hidden unit's incoming weights keep ‖w‖₂ ≤ c; 2 to 4 is usual.
     ``thin``: drop the same units for a whole batch, exactly a share ``dropout`` of them, and do not compute
     them: training takes less time than without dropout. False: other units for each row (copies of a row
     share them), at the full price.
 
-    The others mean what they mean in scikit-learn, except: ``solver`` is "adam" or "sgd". Where units are
-    dropped, ``tol`` is held against the loss of the whole network, on a thousand of the training samples at
-    most: masks make that of an epoch, in ``loss_curve_``, noisy. ``early_stopping`` holds out samples of
+    All other parameters are scikit-learn's, except: ``solver`` is "adam" or "sgd". Where units are dropped,
+    ``tol`` applies to the loss of the whole network, on a thousand of the training samples at most, because
+    masks make the loss of an epoch, in ``loss_curve_``, noisy. ``early_stopping`` holds out samples of
     every class in proportion. ``alpha`` counts once for a batch, alpha/2·‖W‖²/(its samples), as there.
     Sizes, activation, dropout and ``max_norm`` are those of the first call where ``partial_fit`` or
-    ``warm_start`` go on.
+    ``warm_start`` continue.
 
     X: (N, features), dense or sparse; float32 stays float32 and is about twice as fast, all else becomes
-    float64. Scale it: to [0, 1] or to mean 0 and variance 1. y: (N,) of any classes, or (N, labels) of 0
-    and 1. One ``random_state``, one result: masks, order and first weights come from it alone.
+    float64. Scale X to [0, 1] or to mean 0 and variance 1. y: (N,) of any classes, or (N, labels) of 0
+    and 1. The same ``random_state`` gives the same result: masks, order and first weights depend on it alone.
 
     After `fit`: ``classes_``, ``coefs_``, ``intercepts_``, ``loss_``, ``best_loss_``, ``loss_curve_``,
     ``validation_scores_``, ``best_validation_score_``, ``n_iter_``, ``t_``, ``n_layers_``, ``n_outputs_``,
@@ -47,9 +47,9 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
     def partial_fit(
         self, X: Any, y: Any, *, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> Any:
-        """One epoch on X and y, going on from what was learned.
+        """Train for one more epoch, on X and y.
 
-        ``classes``: all that will ever come; the first call needs them.
+        ``classes``: all classes of all calls; the first call needs them.
         """
         return self._fit(X, y, sample_weight, partial=True, classes=classes)
 
@@ -103,7 +103,7 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
         return outputs.argmax(axis=1) if self.out_activation_ == "softmax" else outputs > 0
 
     def _score_outputs(self, outputs: Array, targets: Array, weights: Array | None) -> float:
-        """The share of rows of which all is right."""
+        """The share of rows whose labels are all right."""
         right = (self._decide(outputs) == targets).reshape(len(targets), -1).all(axis=1)
         return float(np.average(right, weights=weights))
 
@@ -116,13 +116,13 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
 class DropoutMLPRegressor(RegressorMixin, DropoutMLP):
     """A network that predicts numbers, with dropout: scikit-learn's ``MLPRegressor`` and four parameters.
 
-    Parameters, X and what is there after `fit` are those of `DropoutMLPClassifier`, but for ``classes_``. The
-    loss is half the squared error, summed over outputs. y: (N,) or (N, outputs); scale it, as X: weights
-    start for targets of about 1. ``early_stopping`` holds out small and large y alike, and goes by R².
+    Parameters, X and the attributes after `fit` are those of `DropoutMLPClassifier`, except ``classes_``. The
+    loss is half the squared error, summed over outputs. y: (N,) or (N, outputs); scale it like X: the
+    first weights suit targets of about 1. ``early_stopping`` holds out small and large y alike, and uses R².
     """
 
     def partial_fit(self, X: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> Any:
-        """One epoch on X and y, going on from what was learned."""
+        """Train for one more epoch, on X and y."""
         return self._fit(X, y, sample_weight, partial=True)
 
     def predict(self, X: Any) -> Array:

@@ -1,4 +1,4 @@
-"""Networks by hand, in NumPy: each layer's backward pass stands beside its forward pass.
+"""Networks in NumPy: each layer's backward pass stands beside its forward pass.
 
 >>> import numpy as np, thinned
 >>> from thinned.scratch import SGD, SoftmaxCrossEntropy, ThreeLayerNet

@@ -10,7 +10,7 @@ from thinned.scratch.layer import Array, floats
 
 
 def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> None:
-    """Write what ``get_params`` gave, as an `.npz` file that ``numpy.load`` reads.
+    """Write the values of ``get_params`` to an `.npz` file, which ``numpy.load`` reads.
 
     Raises TypeError where a value is no floating-point array, OSError where the file cannot be written;
     an earlier file at ``path`` is then still there.
@@ -19,9 +19,9 @@ def save_params(path: str | os.PathLike[str], params: Mapping[str, Array]) -> No
 
 
 def load_params(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """Read what `save_params` wrote, for ``set_params``; nothing is unpickled.
+    """Read a file of `save_params`, for ``set_params``; nothing is unpickled.
 
-    Raises FileNotFoundError where there is no file, ValueError where it is truncated, or not of this kind.
+    Raises FileNotFoundError where there is no file, ValueError where it is truncated or holds something else.
     """
     params = load_npz(path)
     for name, array in params.items():

@@ -1,7 +1,7 @@
-"""Layers: what each computes, and the chain rule through it.
+"""The base class of layers, and checks of arrays.
 
-A pass with a key is a training pass; one without is evaluation. ``backward`` takes the gradient of
-the loss by the output of the last ``forward``, and returns that by its input.
+A pass with a key is a training pass; a pass without is evaluation. ``backward`` takes the gradient of the
+loss with respect to the output of the last ``forward``, and returns the gradient with respect to its input.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def table(name: str, value: Any, columns: int, dtype: DTypeLike | None = None) -
 
 
 def same_shape(name: str, value: Any, shape: tuple[int, ...]) -> Array:
-    """``value`` as a floating-point array of that shape: the gradient by an array that went forward."""
+    """``value`` as a floating-point array of that shape, such as a gradient."""
     value = floats(name, value)
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, as in the last forward pass, got {value.shape}")
@@ -86,8 +86,8 @@ def float_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 class Layer:
     """One step of a network.
 
-    ``params`` and ``grads`` hold arrays under the same names, changed in place. ``buffers`` holds what
-    is saved with the parameters but not learned by descent, such as running means.
+    ``params`` and ``grads`` hold arrays under the same names, which are changed in place. ``buffers`` holds
+    what is saved with the parameters but not learned by gradient descent, such as running means.
     """
 
     params: dict[str, Array]
@@ -99,23 +99,23 @@ class Layer:
         self._saved: Any = None  # what backward needs of the last forward pass
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
-        """The output; ``x`` is left as it is."""
+        """The output; ``x`` is not changed."""
         raise NotImplementedError
 
     def backward(self, grad: Array) -> Array:
-        """The gradient by the input, from that by the output; fills ``grads``."""
+        """The gradient with respect to the input, from that of the output; fills ``grads``."""
         raise NotImplementedError
 
     def param_grads(self, grad: Array) -> None:
-        """Fill ``grads`` alone: `backward` where nobody wants the gradient by the input."""
+        """Fill ``grads`` alone: `backward` without the gradient with respect to the input."""
         self.backward(grad)
 
     def penalty(self) -> float:
-        """What regularisation adds to the loss; its gradient is in ``grads`` already."""
+        """The regularisation term of the loss; ``grads`` already has its gradient."""
         return 0.0
 
     def project(self) -> None:
-        """Put the parameters back into their constraint, after an update."""
+        """Enforce the constraint on the parameters, after an update."""
 
     def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
         """Name, parameter and gradient of each parameter; the gradient is compact where units are thinned."""
@@ -128,7 +128,7 @@ class Layer:
         yield from self.buffers.items()
 
     def recall(self) -> Any:
-        """What the last forward pass left; RuntimeError where there was none."""
+        """What the last forward pass saved. Raises RuntimeError where there was none."""
         if self._saved is None:
             raise RuntimeError(f"{type(self).__name__}.backward: call forward first")
         return self._saved

@@ -97,7 +97,7 @@ class Linear(Layer):
             survivors.clip(self.params["weight"], None, self.max_norm)
 
     def penalties(self) -> Iterator[tuple[str, Penalty]]:
-        """Name and rates of the parameters that are regularised."""
+        """Name and penalty of each parameter that is regularised."""
         rates = {"weight": Penalty(self.l1, self.l2), "bias": Penalty(self.bias_l1, self.bias_l2)}
         return ((name, rate) for name, rate in rates.items() if rate)
 
@@ -109,8 +109,8 @@ class Maxout(Layer):
     """y = max_j (x W_jᵀ + b_j): each unit is the largest of ``pieces`` linear functions.
 
     ``x``: (N, n_in) -> (N, n_out). ``weight`` (pieces·n_out, n_in) and ``bias`` (pieces·n_out,) are those of
-    a `Linear` layer; rows j·n_out … (j + 1)·n_out − 1 are W_j. Among equal pieces the first counts: the
-    gradient is its alone. Initial weights are those of `Linear`, but ``"he"`` is √(1/n_in): of two pieces
+    a `Linear` layer; rows j·n_out … (j + 1)·n_out − 1 are W_j. Among equal pieces the first counts: it
+    alone gets the gradient. Initial weights are those of `Linear`, but ``"he"`` is √(1/n_in): of two pieces
     the larger keeps the mean square, E max(z, z′)² = E z², where a ReLU halves it. ``linear``: all other
     arguments of `Linear`; ``max_norm`` bounds every row, the incoming weights of one piece of one unit.
 
@@ -141,19 +141,19 @@ class Maxout(Layer):
         return self.linear.backward(self._spread(grad))
 
     def param_grads(self, grad: Array) -> None:
-        """`backward` without the gradient by x."""
+        """`backward` without the gradient with respect to x."""
         self.linear.param_grads(self._spread(grad))
 
     def penalties(self) -> Iterator[tuple[str, Penalty]]:
-        """Those of `Linear`."""
+        """The penalties of `Linear`."""
         return self.linear.penalties()
 
     def penalty(self) -> float:
-        """That of `Linear`."""
+        """The penalty of `Linear`."""
         return self.linear.penalty()
 
     def project(self) -> None:
-        """That of `Linear`: w ← w·min(1, c/‖w‖) for each row w of each W_j."""
+        """The constraint of `Linear`: w ← w·min(1, c/‖w‖) for each row w of each W_j."""
         self.linear.project()
 
     def _spread(self, grad: Array) -> Array:
@@ -169,7 +169,7 @@ class Maxout(Layer):
 
 
 def _init_std(init: str | float, n_in: int, n_out: int, gain: float = 2.0) -> float:
-    """The standard deviation of the first weights; ``gain`` makes up for what the activation takes away."""
+    """The standard deviation of the first weights; ``gain`` compensates for the activation."""
     if isinstance(init, str):
         _checks.one_of("init", init, ("he", "xavier"))
         return float((gain / n_in if init == "he" else 2.0 / (n_in + n_out)) ** 0.5)

@@ -1,7 +1,7 @@
-"""Losses: a number, and its gradient by what went in.
+"""Losses: a number, and its gradient with respect to the network's outputs.
 
 All are means over the samples. With ``weights`` w of shape (N,), at least 0 and not all 0, they are
-weighted means, Σ_n w_n L_n/Σ_n w_n: a sample of weight 2 counts as two.
+weighted means, Σ_n w_n L_n/Σ_n w_n: a sample of weight 2 counts twice.
 """
 
 from __future__ import annotations

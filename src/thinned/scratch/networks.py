@@ -1,4 +1,4 @@
-"""Networks: layers one after the other, under names."""
+"""Networks: named layers, one after the other."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from thinned.scratch.layer import Array, CompactGradient, Layer, floats
 from thinned.scratch.linear import Linear, Maxout
 from thinned.scratch.optimizers import SGD
 
-PREDICT_ROWS = 4096  # evaluated at once: memory stays small for any number of samples
+PREDICT_ROWS = 4096  # that `predict` evaluates at once: memory stays small for any number of samples
 
 
 class Network(Layer):
@@ -76,7 +76,7 @@ class Network(Layer):
         return sum(layer.penalty() for layer in self.children.values())
 
     def project(self) -> None:
-        """Every layer's constraint."""
+        """Enforce the constraint of every layer."""
         for layer in self.children.values():
             layer.project()
 
@@ -97,7 +97,7 @@ class Network(Layer):
         return {name: array.copy() for name, array in self.named_arrays()}
 
     def set_params(self, params: Mapping[str, Array]) -> None:
-        """Take over values as `get_params` gives them; all of them or, with an error, none.
+        """Set all parameters and buffers from values of `get_params`; where there is an error, set none.
 
         Raises ValueError where a name is missing or unknown, or a shape differs; TypeError where a value
         is no floating-point array.
@@ -117,7 +117,7 @@ class Network(Layer):
             array[...] = params[name]
 
     def finite(self) -> bool:
-        """Whether every parameter and buffer is finite. The loss tells, too, but a ReLU hides −∞ from it."""
+        """Whether every parameter and buffer is finite. The loss may hide it: ReLU makes −∞ 0."""
         return all(bool(np.isfinite(array).all()) for _, array in self.named_arrays())
 
     def __repr__(self) -> str:
@@ -135,7 +135,7 @@ class Sequential(Network):
 class ThreeLayerNet(Network):
     """fc3(drop2(relu2(fc2(drop1(relu1(fc1(drop0(x)))))))): three linear layers with dropout.
 
-    ``x``: (N, n_in) -> logits (N, n_out). ``p`` drops hidden units, ``input_p`` inputs; ``rescale`` as
+    ``x``: (N, n_in) -> logits (N, n_out). ``p`` drops hidden units, ``input_p`` inputs; ``rescale`` is that
     of `Dropout`. ``l2`` is for the weights of all layers, ``max_norm`` for hidden units, as in the paper;
     ``momentum`` and ``nesterov`` are for `update`. Weights start as He et al. 2015, arXiv:1502.01852.
 
@@ -183,7 +183,7 @@ class ThreeLayerNet(Network):
         return self.fc3.forward(h2)
 
     def backward(self, grad: Array) -> Array:
-        """The same way back: ∂L/∂logits -> ∂L/∂x."""
+        """The chain rule in reverse order: ∂L/∂logits -> ∂L/∂x."""
         grad = self.relu2.backward(self.drop2.backward(self.fc3.backward(grad)))
         grad = self.relu1.backward(self.drop1.backward(self.fc2.backward(grad)))
         return self.drop0.backward(self.fc1.backward(grad))

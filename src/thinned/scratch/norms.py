@@ -1,4 +1,4 @@
-"""Normalisations: one layer; which axes it takes mean and variance over is all that tells them apart.
+"""Normalisations: one layer. They differ only in the axes of their mean and variance.
 
 | layer | x is seen as | mean and variance over | one γ and β for each |
 | --- | --- | --- | --- |
@@ -29,8 +29,8 @@ class Normalize(Layer):
     μ and σ² are taken in float64; σ² is the mean square, without Bessel's correction. ``weight`` γ starts
     as ones, ``bias`` β as zeros; with ``affine=False`` there are none.
 
-    A subclass says with `view` how it sees x, with `axes` what it averages over, and with `per` which axes
-    of x have parameters.
+    A subclass defines `view`, the shape in which it sees x; `axes`, which it averages over; and `per`, the
+    axes of x that have parameters.
 
     Raises ValueError where a mean is of fewer than two values: x̂ would be zero whatever x is.
     """
@@ -55,11 +55,11 @@ class Normalize(Layer):
         raise NotImplementedError
 
     def per(self, ndim: int) -> tuple[int, ...]:
-        """The axes of x that γ and β have."""
+        """The axes of x along which γ and β vary."""
         return (1,)
 
     def check(self, x: Any) -> Array:
-        """``x`` as the layer takes it: here (N, C, *spatial)."""
+        """``x``, checked: here (N, C, *spatial)."""
         x = floats("x", x, self.dtype)
         if x.ndim < 2 or x.shape[1:2] != self.shape:
             raise ValueError(f"x must have shape (N, {self.shape[0]}, *spatial), got {x.shape}")
@@ -152,7 +152,7 @@ class BatchNorm(Normalize):
         }
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        """All but the channels."""
+        """All axes but that of the channels."""
         return (0, *range(2, ndim))
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
@@ -168,7 +168,7 @@ class BatchNorm(Normalize):
         n = x.size // self.shape[0]
         for name, new in (("running_mean", mean), ("running_var", variance * (n / (n - 1)))):
             running = self.buffers[name]
-            with np.errstate(over="ignore"):  # σ² beyond float32: ∞, and `Network.finite` tells
+            with np.errstate(over="ignore"):  # σ² beyond float32: ∞, which `Network.finite` finds
                 running[...] = (1 - self.momentum) * running + self.momentum * new.reshape(self.shape)
         return self._normalize(x, mean, variance, fixed=False)
 
@@ -206,7 +206,7 @@ class GroupNorm(Normalize):
         return shape[0], self.groups, shape[1] // self.groups, *shape[2:]
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        """A group's channels, and space."""
+        """The channels of a group, and space."""
         return tuple(range(2, ndim))
 
     def __repr__(self) -> str:
@@ -228,7 +228,7 @@ class InstanceNorm(Normalize):
         super().__init__((_checks.positive_int("channels", channels),), eps=eps, affine=affine, dtype=dtype)
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        """Space."""
+        """The spatial axes."""
         return tuple(range(2, ndim))
 
     def __repr__(self) -> str:
@@ -265,11 +265,11 @@ class LayerNorm(Normalize):
         return x
 
     def axes(self, ndim: int) -> tuple[int, ...]:
-        """Those of ``shape``."""
+        """The axes of ``shape``."""
         return tuple(range(ndim - len(self.shape), ndim))
 
     def per(self, ndim: int) -> tuple[int, ...]:
-        """The same."""
+        """The axes of ``shape``."""
         return self.axes(ndim)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Optimizers: one step down the gradient, in place, in buffers that are made once."""
+"""Optimizers: steps of gradient descent, in place, in buffers that are allocated once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from thinned.scratch.layer import Array, CompactGradient, Layer, floats
 
 
 class Optimizer:
-    """A rule that updates each parameter w from its gradient g and the rule's moments of it.
+    """A rule that updates each parameter w from its gradient g and from moments of that gradient.
 
-    ``lr`` may be set between steps. ``t`` counts the steps. A rule names its moments, and says in
-    ``_update`` what a step does to w.
+    ``lr`` may be set between steps. ``t`` counts the steps. A subclass names its moments, and
+    its ``_update`` is one step for w.
     """
 
     moments: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Optimizer:
         self._state: dict[str, Array] = {}
 
     def step(self, net: Layer) -> None:
-        """Update every parameter of ``net`` in place, then put it back into its constraints.
+        """Update every parameter of ``net`` in place, then enforce its constraints.
 
         Raises ValueError, before anything is changed, where the moments are those of another network.
         """
@@ -40,11 +40,11 @@ class Optimizer:
         net.project()
 
     def state(self) -> dict[str, Array]:
-        """A copy of what a later run needs to go on: the step count and the moments, not the settings."""
+        """A copy of what a later run needs to continue: the step count and the moments, not the settings."""
         return {"t": np.array(self.t), **{name: array.copy() for name, array in self._state.items()}}
 
     def load(self, state: Mapping[str, Array]) -> None:
-        """Take over what `state` gave. Raises ValueError or TypeError where it is of another rule."""
+        """Continue from a `state`. Raises ValueError or TypeError where it belongs to another rule."""
         if "t" not in state:
             raise ValueError("state must have the step count 't', got none")
         t = _checks.integer("state['t']", np.asarray(state["t"])[()], 0)

@@ -1,4 +1,4 @@
-"""Thin: a training pass that computes the surviving units alone."""
+"""`Thin`: a training pass that computes only the surviving units."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ class Thin(Network):
 
     It has the layers of ``net`` under their names: parameters, files, optimizers and evaluation are those of
     ``net``. In a training pass each `Dropout` or `ThinDropout` at the end of a chain
-    `Linear` → (`ReLU`, `Sigmoid`, `Tanh`, `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout`: k of n
-    units survive for the whole batch, picked by ``key.fold_in(name)``, and are multiplied by n/k. Of the
-    first weight the surviving rows are used, of the second the surviving columns, forward and backward; their
-    gradients are compact. A `Maxout` may stand for each `Linear`. All is as in ``net`` with `ThinDropout`
-    layers, to rounding; but a `BatchNorm` counts survivors alone in its running mean and variance.
+    `Linear` → (activation or `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout`: k of n
+    units survive for the whole batch, picked by ``key.fold_in(name)``, and are multiplied by n/k. Forward and
+    backward use the surviving rows of the first weight and the surviving columns of the second; their
+    gradients are compact. A `Maxout` may take the place of a `Linear`. To rounding, the result is that of
+    ``net`` with `ThinDropout` layers, except that a `BatchNorm` updates the running mean and variance of
+    survivors alone.
 
     ``groups``: sample i has the survivors of group i mod ``groups``; with several, gradients are whole.
     ``thinned`` names the dropout layers that are thinned; ``dense`` those that are not, which work as in
@@ -131,16 +132,16 @@ class Thin(Network):
             yield name, param, self._parts.get(name, grad)
 
     def __repr__(self) -> str:
-        told = [f"thinned: {', '.join(self.thinned) or 'none'}"]
-        told += [f"dense: {name}, as {reason}" for name, reason in self.dense.items()]
-        return f"{super().__repr__()[:-1]}; {'; '.join(told)})"
+        lines = [f"thinned: {', '.join(self.thinned) or 'none'}"]
+        lines += [f"dense: {name}, as {reason}" for name, reason in self.dense.items()]
+        return f"{super().__repr__()[:-1]}; {'; '.join(lines)})"
 
 
 class Chain(Network):
-    """Linear layers with a dropout after each but the last, computed on what survives.
+    """Linear layers with a dropout after each but the last, computed for the survivors alone.
 
-    In a training pass each dropout picks its survivors. A copy of each layer, with their rows and columns of
-    its parameters, does the work. ``parts`` holds the gradients of the last backward pass.
+    In a training pass each dropout picks its survivors. A copy of each layer, with the rows and columns of
+    the survivors, computes. ``parts`` holds the gradients of the last backward pass.
     """
 
     def __init__(self, children: dict[str, Layer], groups: int) -> None:
@@ -171,13 +172,13 @@ class Chain(Network):
         return self._join(grads)
 
     def param_grads(self, grad: Array) -> None:
-        """`backward` without the gradient by x."""
+        """`backward` without the gradient with respect to x."""
         for g, few in enumerate(self.groups):
             few[0].layer.param_grads(self._back(few, self._group(grad, g)))
         self._collect()
 
     def _back(self, few: list[Narrow], grad: Array) -> Array:
-        """Back to the output of the first layer."""
+        """The gradient with respect to the output of the first layer."""
         for one in reversed(few[1:]):
             grad = one.layer.backward(grad)
         return grad
@@ -190,7 +191,7 @@ class Chain(Network):
             yield Narrow(name, layer, n)
 
     def _pick(self, key: Key) -> Iterator[list[Indices | None]]:
-        """The survivors of each dropout, group by group; None, all, of the layer behind the last."""
+        """The survivors of each dropout, group by group; None (all units) for the layer behind the last."""
         for one in self.groups[0]:
             if isinstance(one.whole, Drop):
                 yield list(masks.survivors(one.n, one.whole.p, key.fold_in(one.name), len(self.groups)))
@@ -245,7 +246,7 @@ class Narrow:
             layer.params, layer.grads, layer.buffers = self.params, self.grads, {}
 
     def pick(self, rows: Indices | None, cols: Indices | None) -> None:
-        """Take the parameters of these units, into the room of the last pass."""
+        """Copy the parameters of these units into the arrays of the last pass."""
         if rows is not None and isinstance(self.layer, Maxout):  # the rows of all its pieces
             rows = (np.arange(self.layer.pieces)[:, None] * self.n + rows).ravel()
         self.rows, self.cols = rows, cols
@@ -263,7 +264,7 @@ class Narrow:
         self._fit()
 
     def _fit(self) -> None:
-        """Tell the layer its sizes."""
+        """Set the sizes of the layer."""
         if isinstance(self.linear, Linear):
             self.linear.n_out, self.linear.n_in = self.params["weight"].shape
         if isinstance(self.layer, Maxout):
@@ -275,7 +276,7 @@ class Narrow:
             self.layer.scale = self.n / len(self.rows)
 
     def forward(self, x: Array, key: Key) -> Array:
-        """The layer's; what it counts, as running means, is put back."""
+        """The layer's output; running means go back into the whole layer."""
         y = self.layer.forward(x, key)
         for name, buffer in self.layer.buffers.items():
             self.whole.buffers[name][self.rows] = buffer

@@ -1,10 +1,10 @@
-"""What dropout knows: predictions with error bars, from samples of thinned networks or from moments.
+"""Predictions with error bars, from samples of thinned networks or from moments.
 
 >>> import numpy as np, thinned
 >>> from thinned import scratch, uncertainty
 >>> net = scratch.mlp((4, 32, 3), key=thinned.Key(0), drop=scratch.Dropout)
->>> told = uncertainty.predict(net, np.ones((5, 4), np.float32), samples=50, key=thinned.Key(1))
->>> told.mean.shape, told.entropy.shape
+>>> prediction = uncertainty.predict(net, np.ones((5, 4), np.float32), samples=50, key=thinned.Key(1))
+>>> prediction.mean.shape, prediction.entropy.shape
 ((5, 3), (5,))
 """
 

@@ -1,4 +1,4 @@
-"""The ensemble that dropout trains, one network after the other: all thinned networks of a small net."""
+"""The whole ensemble that dropout trains: all thinned networks of a small net."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ TOGETHER = 1 << 24  # numbers that a batch of networks may take
 
 @dataclass(frozen=True)
 class Averages:
-    """What all thinned networks of a net say together, each (N, classes).
+    """Averages over all thinned networks of a net, each (N, classes).
 
     Attributes:
         arithmetic: Σ_m P(m)·p_m, the mean of their probabilities.
         geometric: ∏_m p_m^P(m), scaled to sum to 1.
         votes: the share, by P(m), of networks for which a class is the largest.
         scaled: weight scaling, the mean network alone.
-        networks: how many, 2ⁿ of n units; n!/(k!(n − k)!) where exactly k survive.
-        effective: e to the entropy of P(m): as many as share the training; all where p = ½, or k survive.
+        networks: their number, 2ⁿ for n units; n!/(k!(n − k)!) where exactly k survive.
+        effective: e to the entropy of P(m), the number of networks that share the training: all of them where
+            p = ½ or exactly k survive.
     """
 
     arithmetic: Array
@@ -43,10 +44,10 @@ class Averages:
 
 
 def average(model: Any, x: Any, limit: int = LIMIT, *, thin: bool = False) -> Averages:
-    """Run every thinned network of a small net, and average them as the sources do.
+    """Averages over every thinned network of a small net, as in the sources.
 
-    Arguments and errors are those of `subnetworks`. Of a net without hidden layers, or with linear ones, the
-    geometric mean is what weight scaling gives, exactly.
+    Arguments and errors are those of `subnetworks`. For a net without hidden layers, or with linear
+    ones, the geometric mean equals weight scaling exactly.
 
     Srivastava et al. 2014, JMLR 15:1929-1958; the geometric mean: Baldi and Sadowski 2013, NIPS 26;
     Warde-Farley, Goodfellow, Courville and Bengio 2013, arXiv:1312.6197.
@@ -74,11 +75,11 @@ def subnetworks(
     `DropoutMLPClassifier`; x: (N, features). Of n units each makes 2ⁿ networks, and network m has
     P(m) = ∏ p^dropped·(1 − p)^kept. `ThinDropout`, and with ``thin`` all that `thinned.scratch.Thin` thins,
     makes n!/(k!(n − k)!), equally likely. They come in the order of `itertools`: of ``product((0, 1), …)``,
-    where the last unit changes first and 1 is kept, or of ``combinations`` of the survivors; of several
-    layers the last changes first.
+    where the last unit changes fastest and 1 is kept, or of ``combinations`` of the survivors. Of several
+    layers the last changes fastest.
 
     Raises ValueError where there are more than ``limit`` networks, or something else drops; TypeError where
-    ``model`` is no classifier by hand.
+    ``model`` is no such classifier.
     """
     sampler, x = _small(model, x, thin)
     given = sampler.before(x)
@@ -96,7 +97,7 @@ class Dropping:
 
     @property
     def networks(self) -> int:
-        """How many it makes."""
+        """The number of thinned networks that it makes."""
         return theory.subnetworks(self.n, self.k)
 
     @property
@@ -116,7 +117,7 @@ class Dropping:
 
 @lru_cache(8)
 def _masks(n: int, k: int | None) -> Array:
-    """All of n units, or those with exactly k kept, (networks, n)."""
+    """All masks of n units, or those with exactly k kept, (networks, n)."""
     if k is None:
         return np.arange(1 << n)[:, None] >> np.arange(n)[::-1] & 1 == 1
     masks = np.zeros((math.comb(n, k), n), bool)
@@ -125,7 +126,7 @@ def _masks(n: int, k: int | None) -> Array:
 
 
 def _small(model: Any, x: Any, thin: bool) -> tuple[ScratchSampler, Array]:
-    """What runs the networks, and x as it takes it."""
+    """The sampler that runs the networks, and x in the form that it takes."""
     sampler, x, outputs = sampler_of(model, x, None, thin)
     if not isinstance(sampler, ScratchSampler) or outputs != "logits":
         kind = type(model).__name__
@@ -179,7 +180,7 @@ def _blocks(sampler: ScratchSampler, given: Array, layers: list[Dropping]) -> It
 def _probabilities(
     sampler: ScratchSampler, given: Array, layers: list[Dropping], kept: list[Array], networks: int
 ) -> Array:
-    """Of each network for each row, (networks, N, classes)."""
+    """The probabilities of each network for each row, (networks, N, classes)."""
     y, masks = np.tile(given, (networks, *[1] * (given.ndim - 1))), zip(layers, kept, strict=True)
     for step in sampler.tail:
         if step.name not in sampler.random:

@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: reliability, calibration error, error against rejection."""
+"""Whether predicted probabilities are right: reliability, calibration error, error against rejection."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from thinned import _array, _checks
 
 Floats = NDArray[np.float64]
-LOOSE = 0.05  # what rounding half-precision numbers may take from a sum
+LOOSE = 0.05  # how far rounding to half precision may move a sum
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """What a reliability diagram shows, a value for each bin of confidence.
+    """The numbers of a reliability diagram: a value for each bin of confidence.
 
     Attributes:
         edges: (bins + 1,), ascending; a bin holds its upper edge.
         count: (bins,), samples in each.
         confidence: (bins,), the mean probability of the predicted class; NaN in an empty bin.
-        accuracy: (bins,), the share predicted rightly; NaN in an empty bin.
+        accuracy: (bins,), the share predicted correctly; NaN in an empty bin.
     """
 
     edges: Floats
@@ -42,9 +42,9 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15, *, adaptive: bo
     """Accuracy beside confidence, in bins of equal width from 0 to 1, or, if ``adaptive``, of equal count.
 
     ``probabilities`` (N, classes), such as `Prediction.mean`; ``labels`` (N,) class numbers. The confidence
-    is the largest probability. Equal ones are in the same bin.
+    is the largest probability. Equal confidences are in the same bin.
 
-    Raises TypeError or ValueError where they are no such arrays, N is 0, or ``bins`` is not positive.
+    Raises TypeError or ValueError where the arrays are not of that kind, N is 0, or ``bins`` is not positive.
 
     Niculescu-Mizil and Caruana 2005, doi:10.1145/1102351.1102430; Guo, Pleiss, Sun and Weinberger 2017,
     arXiv:1706.04599; bins of equal count: Nguyen and O'Connor 2015, arXiv:1508.05154.
@@ -72,7 +72,7 @@ def calibration_error(probabilities: Any, labels: Any, bins: int = 15, *, adapti
 
 @dataclass(frozen=True)
 class Scores:
-    """How good probabilities are; of all but ``overconfidence`` less is better.
+    """How good probabilities are; less is better, except for ``overconfidence``.
 
     Attributes:
         error: the share predicted wrongly.
@@ -80,7 +80,7 @@ class Scores:
         brier: the mean over samples of Σ_c (p_c − y_c)², y 1 for the label and 0 elsewhere.
         calibration: the expected calibration error, in bins of equal width.
         adaptive: the same in bins of equal count.
-        overconfidence: the mean confidence less the accuracy: above 0 too sure, below 0 not sure enough.
+        overconfidence: the mean confidence minus the accuracy; positive where too sure.
     """
 
     error: float
@@ -92,7 +92,7 @@ class Scores:
 
 
 def scores(probabilities: Any, labels: Any, bins: int = 15) -> Scores:
-    """What is told of probabilities on labelled data: arguments and errors are those of `reliability`.
+    """`Scores` of probabilities on labelled data. Arguments and errors are those of `reliability`.
 
     The Brier score: Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2; why it and the log loss
     reward the true probabilities: Gneiting and Raftery 2007, doi:10.1198/016214506000001437.
@@ -110,9 +110,10 @@ def scores(probabilities: Any, labels: Any, bins: int = 15) -> Scores:
 
 
 def rejection(probabilities: Any, labels: Any, uncertainty: Any = None) -> tuple[Floats, Floats]:
-    """The error of what is kept, where the most uncertain are rejected first: (share rejected, error), (N,).
+    """The error of the samples that remain, where the most uncertain are rejected first: two arrays (N,).
 
-    ``uncertainty`` (N,), such as an entropy; None is 1 − the largest probability. Samples of equal
+    Returns the share that is rejected, and the error of the others. ``uncertainty`` (N,), such as an entropy;
+    None is 1 − the largest probability. Samples of equal
     uncertainty count as if they were rejected in random order. Entry r has r of N rejected.
 
     Raises TypeError or ValueError as `reliability`.
@@ -126,7 +127,7 @@ def rejection(probabilities: Any, labels: Any, uncertainty: Any = None) -> tuple
         else _array.to_numpy(_array.array("uncertainty", uncertainty))
     )
     if doubt.shape != y.shape:
-        raise ValueError(f"uncertainty must have shape {y.shape}, one a sample, got {doubt.shape}")
+        raise ValueError(f"uncertainty must have shape {y.shape}, one for each sample, got {doubt.shape}")
     _, group, size = np.unique(doubt, return_inverse=True, return_counts=True)
     wrong = np.bincount(group, p.argmax(axis=1) != y) / size  # the mean of those that are equally uncertain
     errors = np.cumsum(np.repeat(wrong, size))[::-1]  # of the n most certain, n = N … 1
@@ -135,7 +136,7 @@ def rejection(probabilities: Any, labels: Any, uncertainty: Any = None) -> tuple
 
 
 def _checked(probabilities: Any, labels: Any) -> tuple[Floats, NDArray[np.int64]]:
-    """Both as arrays."""
+    """Both as checked arrays."""
     p = _array.to_numpy(_array.floating("probabilities", probabilities)).astype(np.float64)
     y = _array.to_numpy(_array.array("labels", labels))
     if p.ndim != 2 or not len(p) or not p.shape[1]:
@@ -144,7 +145,9 @@ def _checked(probabilities: Any, labels: Any) -> tuple[Floats, NDArray[np.int64]
         raise ValueError(f"probabilities must be in [0, 1], got {p.min():g} to {p.max():g}")
     sums = p.sum(axis=1)
     if np.abs(sums - 1.0).max() > LOOSE:
-        raise ValueError(f"probabilities must sum to 1 a row, got sums from {sums.min():g} to {sums.max():g}")
+        raise ValueError(
+            f"probabilities must sum to 1 in each row, got sums from {sums.min():g} to {sums.max():g}"
+        )
     if y.dtype.kind not in "iu":
         raise TypeError(f"labels must hold integers, got dtype {y.dtype}")
     if y.shape != (len(p),) or y.min() < 0 or y.max() >= p.shape[1]:

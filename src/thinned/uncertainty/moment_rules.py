@@ -19,10 +19,10 @@ class Moments(NamedTuple):
 
 
 def no_rule(name: str, kind: str) -> ValueError:
-    """What is raised where a layer's moments are not known."""
+    """The error for a layer without a rule."""
     return ValueError(
-        f"model must have layers behind its first dropout that moments know (dropout, linear, convolution, "
-        f"ReLU, BatchNorm, flatten), got {kind} at {name}: sample with predict"
+        f"model must have layers behind its first dropout for which moments have a rule (dropout, linear, "
+        f"convolution, ReLU, BatchNorm, flatten), got {kind} at {name}: sample with predict"
     )
 
 
@@ -35,7 +35,7 @@ def activation(row: Activation, x: Moments, name: str) -> Moments:
 
 
 def identity(x: Moments) -> Moments:
-    """x itself."""
+    """x, unchanged."""
     return x
 
 

@@ -29,13 +29,14 @@ def moments(
     quantiles: Sequence[float] = (0.05, 0.5, 0.95),
     batch_size: int | None = None,
 ) -> Prediction:
-    """What `predict` tells, by mean and variance through the layers in one pass; no samples, no key.
+    """The statistics of `predict`, from means and variances in one pass through the layers; no samples.
 
-    Arguments, shapes and errors are those of `predict`. Everything before the first random layer is exact;
-    from there on dropout, linear and convolutional layers, ReLU and batch normalisation each map a mean and
-    a variance to those of their outputs. The numbers of a layer count as independent and normal: a linear
-    layer of many inputs makes them nearly normal, but what two units share of a mask is lost, so that the
-    spread comes out too small. The softmax of the normal logits is averaged over 32 fixed points.
+    Arguments, shapes and errors are those of `predict`; there is no key. Everything before the first random
+    layer is exact. From there on, dropout, linear and convolutional layers, ReLU and batch normalisation each
+    map a mean and a variance to those of their outputs. The numbers of a layer count as independent and
+    normal. A linear layer of many inputs makes them nearly normal, but the correlation of units that share a
+    mask is lost, so the spread is too small. The softmax is averaged over 32 fixed points
+    of the normal logits.
 
     Raises ValueError where a layer behind the first random one has no rule.
 
@@ -59,7 +60,7 @@ def moments(
 
 
 def _normal(mean: Array, variance: Array, outputs: str, quantiles: Sequence[float]) -> Summary:
-    """What normal outputs (N, *out) tell."""
+    """The statistics of normal outputs (N, *out)."""
     sigma = np.sqrt(variance)
     if outputs == "numbers":
         inside = [min(max(q, 1e-12), 1.0 - 1e-12) for q in quantiles]

@@ -14,9 +14,9 @@ from thinned import _array, _checks
 from thinned.key import Key, is_key
 from thinned.uncertainty.prediction import OUTPUTS, Array, Prediction, Summary, probabilities, summarise
 
-MEMORY = 1 << 28  # bytes that a batch may take, by default
+MEMORY = 1 << 28  # bytes of a batch, by default
 PATIENCE = 2.0  # seconds before a bar appears
-Told = Callable[[float], object]  # is given the share that is done
+Report = Callable[[float], object]  # is called with the share that is done
 
 
 class Sampler(Protocol):
@@ -40,11 +40,11 @@ class Sampler(Protocol):
     def evaluate(self, x: Any) -> Any:
         """The outputs in evaluation."""
 
-    def draw(self, x: Any, first: int, samples: int, key: Key, progress: Told) -> Array:
+    def draw(self, x: Any, first: int, samples: int, key: Key, progress: Report) -> Array:
         """The samples' outputs (S, rows, *out); ``first`` is the index of the first row in all of x."""
 
     def row_bytes(self, x: Any, samples: int) -> int:
-        """What a row of a batch takes in memory, about."""
+        """About how many bytes a row of a batch takes."""
 
 
 def predict(
@@ -57,18 +57,18 @@ def predict(
     quantiles: Sequence[float] = (0.05, 0.5, 0.95),
     thin: bool = True,
     batch_size: int | None = None,
-    progress: bool | Told = True,
+    progress: bool | Report = True,
 ) -> Prediction:
     """Mean, spread and entropy of a model's predictions over its dropout masks: Monte-Carlo dropout.
 
     ``model``: a torch module, a `thinned.scratch.Network`, or a `DropoutMLPClassifier` or
-    `DropoutMLPRegressor`; ``x``: (N, …), what it takes. Everything that drops does; all else is as in
-    evaluation, BatchNorm too. The model itself is not touched: a copy of its modules, which shares its
-    parameters, is run. What comes before the first random layer is computed once.
+    `DropoutMLPRegressor`; ``x``: (N, …), what it takes. Everything that can drop does; all else, BatchNorm
+    too, is as in evaluation. The model itself is not changed: a copy of its modules, which shares its
+    parameters, runs. What precedes the first random layer is computed once.
 
     ``outputs`` says what the model returns: ``"logits"`` (N, classes, …), of a softmax over axis 1; the
-    ``"probabilities"`` themselves; ``"labels"``, logits of a yes or no each; ``"numbers"``, for regression.
-    An estimator knows; None is ``"logits"`` for all else.
+    ``"probabilities"`` themselves; ``"labels"``, a logit for each yes-or-no label; ``"numbers"``, for
+    regression. An estimator knows its own; None is ``"logits"`` for all others.
 
     With ``thin``, dropout of whole units in a chain of layers, as `thinned.nn.thin` and
     `thinned.scratch.Thin` find it, is sampled by thinned sub-networks: k = max(1, n − round(p·n)) of n units,
@@ -76,8 +76,8 @@ def predict(
     and row, and many samples run as one batch. One key gives the same prediction, to the rounding of
     products, whatever ``batch_size`` (rows at once; None: what fits in 256 MB).
 
-    ``progress``: a bar where work takes long and `rich` and a terminal are there; or a function that is told
-    the share done.
+    ``progress``: True shows a bar if the work takes long, in a terminal and with `rich` installed; a function
+    is called with the share done.
 
     Raises TypeError or ValueError where an argument is of the wrong kind or range, or the outputs do not
     fit ``outputs``; ValueError where nothing in the model drops.
@@ -101,11 +101,11 @@ def sample(
     outputs: str | None = None,
     thin: bool = True,
     batch_size: int | None = None,
-    progress: bool | Told = True,
+    progress: bool | Report = True,
 ) -> Any:
-    """The samples of which `predict` tells mean and spread, (samples, N, classes, …) or (samples, N, …).
+    """The samples behind the statistics of `predict`, (samples, N, classes, …) or (samples, N, …).
 
-    Arguments and errors are those of `predict`, and so are the samples of a key.
+    Arguments and errors are those of `predict`; the same key gives the same samples.
     """
     sampler, x, outputs = sampler_of(model, x, outputs, thin)
     parts = []
@@ -132,7 +132,7 @@ def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size
 
 
 def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sampler, Any, str]:
-    """What samples a model, x as it takes it, and what its outputs are."""
+    """The sampler of a model, x in the form that it takes, and the kind of the outputs."""
     from thinned.scratch import Network
     from thinned.uncertainty.sample_scratch import ScratchSampler
 
@@ -163,7 +163,7 @@ def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sam
 
 
 def _drawn(
-    sampler: Sampler, x: Any, samples: int, key: Key, batch_size: int | None, progress: bool | Told
+    sampler: Sampler, x: Any, samples: int, key: Key, batch_size: int | None, progress: bool | Report
 ) -> Iterator[Array]:
     """The samples of the outputs, batch after batch of rows."""
     samples, key = _checks.positive_int("samples", samples), is_key("key", key)
@@ -171,27 +171,27 @@ def _drawn(
         why = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in sampler.fixed.items())
         raise ValueError(f"model must hold dropout with p > 0, got nothing that drops{why and f' ({why})'}")
     rows, n = rows_at_once(sampler, x, samples, batch_size), max(1, x.shape[0])
-    with _bar(progress) as told:
+    with _bar(progress) as report:
         for first in range(0, n, rows):
             part = sampler.take(x, first, first + rows)
             start, share = first / n, len(part) / n
-            yield sampler.draw(part, first, samples, key, lambda done, a=start, b=share: told(a + b * done))  # type: ignore[misc]
+            yield sampler.draw(part, first, samples, key, lambda done, a=start, b=share: report(a + b * done))  # type: ignore[misc]
 
 
 def prediction(summary: Summary, x: Any, samples: int, sampler: Sampler) -> Prediction:
-    """The statistics in the kind of x, with what was sampled."""
-    told = {name: value if value is None else as_given(value, x) for name, value in vars(summary).items()}
-    return Prediction(**told, samples=samples, random=sampler.random, fixed=sampler.fixed)
+    """The statistics in the kind of x, with the names of what was sampled."""
+    values = {name: value if value is None else as_given(value, x) for name, value in vars(summary).items()}
+    return Prediction(**values, samples=samples, random=sampler.random, fixed=sampler.fixed)
 
 
 def as_given(y: Array, x: Any) -> Any:
-    """In the kind and device of x, and in its dtype where that is a floating one."""
+    """y in the kind and on the device of x, and in its dtype where that is a floating one."""
     y = _array.to_like(y, x)
     return _array.cast(y, x) if _array.is_torch(x) and _array.is_floating(x) else y
 
 
 def _fitting(y: Array, outputs: str) -> Array:
-    """Samples of outputs (S, N, …), checked."""
+    """Samples of outputs (S, N, …), checked against ``outputs``."""
     if outputs in ("logits", "probabilities") and y.ndim < 3:
         raise ValueError(
             f"model must return (N, classes, …) for outputs={outputs!r}, got {y.shape[1:]}; for regression "
@@ -212,8 +212,8 @@ def rows_at_once(sampler: Sampler, x: Any, samples: int, batch_size: int | None)
 
 
 @contextmanager
-def _bar(progress: bool | Told) -> Iterator[Told]:
-    """What is told the share done: the caller's function, a bar that appears after a while, or nothing."""
+def _bar(progress: bool | Report) -> Iterator[Report]:
+    """The function to call with the share done: the caller's, that of a bar, or one that does nothing."""
     if callable(progress):
         yield progress
         return
@@ -229,12 +229,12 @@ def _bar(progress: bool | Told) -> Iterator[Told]:
     begin, bar = time.perf_counter(), Progress(console=Console(stderr=True), transient=True)
     task = bar.add_task("sampling", total=1.0)
 
-    def told(done: float) -> None:
+    def report(done: float) -> None:
         if not bar.live.is_started and time.perf_counter() - begin > PATIENCE:
             bar.start()
         bar.update(task, completed=done)
 
     try:
-        yield told
+        yield report
     finally:
         bar.stop()

@@ -1,4 +1,4 @@
-"""What samples of a prediction tell: mean, spread, entropy, mutual information, quantiles."""
+"""The statistics of sampled predictions: mean, spread, entropy, mutual information, quantiles."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Prediction:
     Attributes:
         mean: (N, classes, …) mean probabilities, or (N, …) mean numbers.
         std: the standard deviation of the samples, in the shape of ``mean``.
-        entropy: H of the mean in nats, (N, …), of labels (N, labels): all that is not known about the class.
+        entropy: H of the mean in nats, (N, …), of labels (N, labels): the whole uncertainty about the class.
             None for numbers.
-        mutual_information: H of the mean minus the mean H, in nats, in the same shape: what the networks
-            disagree on, and more data would tell. None for numbers.
+        mutual_information: H of the mean minus the mean H, in nats, in the same shape: the
+            disagreement of the networks, which more data would reduce. None for numbers.
         quantiles: (len(quantiles), *shape of mean), of the samples.
-        samples: how many; 0 for an approximation that draws none.
+        samples: their number; 0 for an approximation that draws none.
         random: qualified name -> how it was sampled, of everything that dropped.
-        fixed: qualified name -> why it was left as in evaluation, of everything that could drop and did not.
+        fixed: qualified name -> why it was left as in evaluation, of everything that could drop but did not.
     """
 
     mean: Any
@@ -75,7 +75,7 @@ class Summary:
 def summarise(y: Array, outputs: str, quantiles: Sequence[float]) -> Summary:
     """The statistics of samples (S, N, *out) of a model's outputs.
 
-    The standard deviation has S − 1 below it, and is 0 of one sample.
+    The standard deviation divides by S − 1; of one sample it is 0.
     """
     y = np.ascontiguousarray(np.moveaxis(y, 0, -1))  # (N, *out, S): the samples of one number side by side
     y = probabilities(y, outputs)
@@ -91,7 +91,7 @@ def summarise(y: Array, outputs: str, quantiles: Sequence[float]) -> Summary:
 
 
 def probabilities(y: Array, outputs: str) -> Array:
-    """What the outputs (N, classes, …) say: probabilities, or the numbers themselves."""
+    """The probabilities that outputs (N, classes, …) stand for, or the numbers themselves."""
     if outputs == "logits":
         e = np.exp(y - y.max(axis=1, keepdims=True))
         return np.asarray(e / e.sum(axis=1, keepdims=True))
@@ -110,7 +110,7 @@ def entropy_of(p: Array, outputs: str) -> Array:
 
 
 def quantile(ordered: Array, q: float) -> Array:
-    """The q-quantile of what is sorted along the last axis, linear between neighbours."""
+    """The q-quantile along the last axis, which is sorted; linear between neighbours."""
     place = q * (ordered.shape[-1] - 1)
     low = int(place)
     high = min(low + 1, ordered.shape[-1] - 1)

@@ -1,4 +1,4 @@
-"""A perceptron behind its first dropout: samples by one kernel, not layer by layer."""
+"""Samples of a perceptron behind its first dropout, by one kernel for all layers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from thinned.key import Key, threshold
 from thinned.masks import survivors
 from thinned.uncertainty.prediction import Array
 
-TERMS = 1 << 32  # of the sums of one call, about: a tenth of a second or so; as many samples for each thread
+TERMS = 1 << 32  # of the sums of one call: about a tenth of a second
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ class DBM(Machine):
     ``sizes`` (n_0, …, n_L); ``params``: ``weight0`` … (n_{l+1}, n_l), ``bias0`` … (n_l,). ``iterations``: of
     mean-field inference. ``l2``: the loss gets l2/2·‖W‖².
 
-    `pretrain` first, then `fit`: the data's side of the gradient takes mean-field posteriors, the model's
-    side chains that go on from step to step.
+    Call `pretrain`, then `fit`. The data term of the gradient takes mean-field posteriors, the model term
+    chains that continue from step to step.
 
     Raises ValueError or TypeError where there are fewer than two sizes, a number is not positive, ``l2`` is
     negative, or ``key`` is no key.
@@ -58,7 +58,7 @@ class DBM(Machine):
         return len(self.sizes) - 1
 
     def pretrain(self, x: Any, *, key: Key, lr: float = 0.05, **how: Any) -> list[list[float]]:
-        """Greedy pretraining: an RBM for each pair of layers, whose averages are the machine.
+        """Greedy pretraining: an RBM for each pair of layers; their averages are the machine.
 
         Alone, the RBM of layers l and l + 1 lacks what they will get from l − 1 and l + 2. So it has two tied
         copies of its lower layer, where another layer comes above, and two of its upper layer, where another
@@ -108,7 +108,7 @@ class DBM(Machine):
     def bottom_up(self, v: Any) -> State:
         """v and h_l = σ(2 W_{l−1} h_{l−1} + b_l), l < L; the top has nothing above it: σ(W h + b).
 
-        The double stands for what comes from above, not known yet. Mean-field inference begins here.
+        The factor 2 replaces the input from above, which is not known yet. Mean-field inference begins here.
         """
         state = [_array.cast(units("v", v, self.sizes[0]), self.own("weight0", v))]
         for i, (weight, bias) in enumerate(self.upward()):
@@ -150,7 +150,7 @@ class DBM(Machine):
         return entropies - self.energy(state)
 
     def gibbs(self, state: State, key: Key, steps: int = 1) -> State:
-        """So many times: odd layers given the even ones, then even ones given the odd; v is layer 0."""
+        """Repeat ``steps`` times: sample the odd layers, then the even ones. v is layer 0."""
         state, key = self._layers(state), is_key("key", key)
         for t in range(_checks.positive_int("steps", steps)):
             now = key.fold_in(t)

@@ -49,7 +49,7 @@ def units(name: str, x: Any, n: int) -> Any:
 
 
 class Initialises:
-    """What has a bottom-up pass, and so can be the start of a network of logistic units.
+    """A model with a bottom-up pass, from which a network of logistic units can start.
 
     ``sizes``: units of each layer, the visible first.
     """
@@ -61,13 +61,13 @@ class Initialises:
         raise NotImplementedError
 
     def initialise(self, net: Network) -> None:
-        """Put the bottom-up pass into the first linear layers of ``net``, so that dropout keeps its inputs.
+        """Put the bottom-up pass into the first linear layers of ``net``; dropout then keeps the mean inputs.
 
         Under dropout that keeps a unit with probability q, unit j gets a_j = b_j + s·Σ_i w_ij r_i x_i,
         r_i ~ Bernoulli(q). The machine's own input is the mean of a_j where s = 1/q: then
         E a_j = b_j + Σ_i w_ij x_i. The paper drops without rescaling and so divides the pretrained weights by
         q. `Dropout` by default does the division in its own pass (inverted dropout), and the weights are
-        taken as they are: dividing them too would give 1/q times the input. Behind a `Dropout` with
+        not divided: that would give 1/q times the input. Behind a `Dropout` with
         ``rescale="test"``, the paper's, they are divided by q.
 
         Raises TypeError where ``net`` is no network, ValueError, before anything is changed, where its first
@@ -102,10 +102,10 @@ class Initialises:
 
 
 class Machine(Initialises, Layer):
-    """What Boltzmann machines share: L2 on the weights, and descent along what `contrast` gives.
+    """What Boltzmann machines share: L2 on the weights, and descent along the gradient of `contrast`.
 
-    A state of the chains is whatever `gibbs` takes and gives. ``persists``: whether chains go on from step to
-    step where `fit` is not told.
+    A state of the chains is what `gibbs` takes and returns. ``persists``: whether chains continue from one
+    step to the next, by default of `fit`.
     """
 
     persists = False
@@ -122,11 +122,11 @@ class Machine(Initialises, Layer):
         self.grads[name] = np.zeros(shape, self.dtype)
 
     def own(self, name: str, like: Any) -> Any:
-        """A parameter as what ``like`` is, array or tensor."""
+        """A parameter as an array or a tensor, like ``like``."""
         return _array.to_like(self.params[name], like)
 
     def gibbs(self, state: Any, key: Key, steps: int = 1) -> Any:
-        """So many steps of alternating Gibbs sampling, all units of a layer at once."""
+        """The state after ``steps`` of alternating Gibbs sampling, all units of a layer at once."""
         raise NotImplementedError
 
     def contrast(self, v: Any, state: Any) -> None:
@@ -157,14 +157,14 @@ class Machine(Initialises, Layer):
         """Maximise the likelihood of x (N, n_visible), values in [0, 1], by contrastive divergence.
 
         Each step moves the parameters along ⟨−∂E/∂θ⟩_data − ⟨−∂E/∂θ⟩_chains. CD-k starts the chains at the
-        batch and runs k steps of Gibbs sampling; with ``persistent`` chains (PCD-k) ``batch`` of them go on
-        from step to step, as they do for a `DBM` unless told not to. ``lr`` falls linearly to 0.
+        batch and runs k steps of Gibbs sampling; with ``persistent`` (PCD-k), ``batch`` chains continue
+        from step to step, which is the default of a `DBM`. ``lr`` falls linearly to 0.
 
         Returns the mean squared reconstruction error after each epoch, on 1,000 examples at most; ``tell``
-        gets it too, after the number of epochs that are done.
+        is called with the number of epochs done and that error.
 
         Raises ValueError or TypeError where x is not of that kind or a setting makes no sense;
-        FloatingPointError where parameters grow beyond all numbers.
+        FloatingPointError where parameters overflow.
 
         Source: Hinton 2002, doi:10.1162/089976602760128018; Tieleman 2008, doi:10.1145/1390156.1390290.
         """
@@ -197,7 +197,7 @@ class Machine(Initialises, Layer):
         return errors
 
     def penalty(self) -> float:
-        """l2/2·‖W‖² over the weights; biases are free."""
+        """l2/2·‖W‖² over the weights; biases have no penalty."""
         squares = (float(np.vdot(w, w)) for w in self.params.values() if w.ndim > 1)
         return self.l2 / 2 * math.fsum(squares)
 
@@ -208,7 +208,7 @@ class Machine(Initialises, Layer):
             yield name, param, CompactGradient(self.grads[name], penalty=penalty)
 
     def backward(self, grad: Array) -> Array:
-        """Not there: `fit` trains a machine, and `to_mlp` makes a network that learns by descent."""
+        """Not implemented: `fit` trains a machine, and `to_mlp` makes a network that learns by descent."""
         raise NotImplementedError(f"{type(self).__name__} has no backward pass; see fit and to_mlp")
 
     def __repr__(self) -> str:
