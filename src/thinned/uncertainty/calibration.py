@@ -146,7 +146,7 @@ def _checked(probabilities: Any, labels: Any) -> tuple[Floats, NDArray[np.int64]
     sums = p.sum(axis=1)
     if np.abs(sums - 1.0).max() > LOOSE:
         raise ValueError(
-            f"probabilities must sum to 1 in each row, got sums from {sums.min():g} to {sums.max():g}"
+            f"probabilities must sum to 1 a row, got sums from {sums.min():g} to {sums.max():g}"
         )
     if y.dtype.kind not in "iu":
         raise TypeError(f"labels must hold integers, got dtype {y.dtype}")
