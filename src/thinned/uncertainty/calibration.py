@@ -145,9 +145,7 @@ def _checked(probabilities: Any, labels: Any) -> tuple[Floats, NDArray[np.int64]
         raise ValueError(f"probabilities must be in [0, 1], got {p.min():g} to {p.max():g}")
     sums = p.sum(axis=1)
     if np.abs(sums - 1.0).max() > LOOSE:
-        raise ValueError(
-            f"probabilities must sum to 1 a row, got sums from {sums.min():g} to {sums.max():g}"
-        )
+        raise ValueError(f"probabilities must sum to 1 a row, got sums from {sums.min():g} to {sums.max():g}")
     if y.dtype.kind not in "iu":
         raise TypeError(f"labels must hold integers, got dtype {y.dtype}")
     if y.shape != (len(p),) or y.min() < 0 or y.max() >= p.shape[1]:
