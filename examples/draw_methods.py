@@ -33,7 +33,7 @@ from sklearn.datasets import load_digits, load_sample_image
 import thinned
 from thinned import Key, keep_mask, masks, theory
 from thinned.key import permutation
-from thinned.methods import METHODS, Method
+from thinned.methods import METHODS, Row
 
 DROPPED, KEPT, INK, NOTE = "#e0148c", "#d5dbe1", "#1f2328", "#59636e"
 WIDTH, MARGIN = 780, 20  # in pixels of the page
@@ -567,14 +567,14 @@ def page(folder: str) -> str:
     return TOP + "\n".join(lines) + "\n" + "".join(_section(row, folder) for row in METHODS.values())
 
 
-def _layout(row: Method) -> str:
+def _layout(row: Row) -> str:
     return "any shape" if row.dims == "any" else row.dims.replace("*", r"\*")
 
 
-def _section(row: Method, folder: str) -> str:
+def _section(row: Row, folder: str) -> str:
     """Heading, unit, summary, call, picture, theory, source."""
     classes = [
-        f"`thinned.{home}.{name}`" for home, name in (("nn", row.module), ("scratch", row.hand)) if name
+        f"`thinned.{home}.{name}`" for home, name in (("nn", row.module), ("scratch", row.scratch)) if name
     ]
     also = f" As a layer: {', '.join(classes)}." if classes else ""
     summary = row.summary[0].upper() + row.summary[1:]
@@ -595,7 +595,7 @@ Source: {_linked(row.source)}.
 """
 
 
-def _call(row: Method) -> str:
+def _call(row: Row) -> str:
     """The call with its defaults, by the function's own signature."""
     words = []
     for name, argument in inspect.signature(row.function).parameters.items():
@@ -611,7 +611,7 @@ def _call(row: Method) -> str:
     return f"{result} = thinned.{row.function.__name__}({', '.join(words)})"
 
 
-def _theory(row: Method) -> str:
+def _theory(row: Row) -> str:
     """What `thinned.theory` says of it."""
     if row.share is not None:
         given = ", ".join(f"{name} = {value}" for name, value in DRAWINGS[row.name].share.items())

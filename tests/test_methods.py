@@ -49,12 +49,12 @@ def test_a_row_has_its_closed_form(method):
 @EACH
 def test_a_row_has_its_class(method):
     if method.kind == "augment":
-        assert method.hand is None
+        assert method.scratch is None
         assert method.module is None
         return
-    assert method.hand or method.module
-    if method.hand:
-        assert hasattr(scratch, method.hand)
+    assert method.scratch or method.module
+    if method.scratch:
+        assert hasattr(scratch, method.scratch)
 
 
 @EACH

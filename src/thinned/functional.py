@@ -1,8 +1,8 @@
 """One function a published method: NumPy array or torch tensor in, the same out.
 
-Nothing but the key and p is kept for the backward pass: the mask is made again. For a NumPy array
-the backward pass of a method that multiplies by factors is the method itself: apply it to the gradient,
-with the same key. `alpha_gradient` and `drop_connect_gradient` do it for the two that do more.
+Below each function stands its `Method`, the object that holds all that is known of it. Nothing but the key
+and p is kept for the backward pass: the mask is made again. For a NumPy array the backward pass is
+`Method.gradient`, and `drop_connect_gradient` for the one method that has weights.
 
 In all of them ``p`` is the probability of dropping a unit, ``key`` where randomness comes from, and
 ``sample_offset`` the index of x's first sample in the whole batch, so that a shard of a batch gets exactly
@@ -16,15 +16,14 @@ ValueError where p is not in [0, 1] or a shape does not fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from thinned import _array, _checks, kernels, masks, theory
-from thinned.kernels import Linear, Map, block, connect
-from thinned.key import Key, is_key, threshold
+from thinned import _array, _checks, _plans, kernels, masks, theory
+from thinned._method import Method, flag, one_of
+from thinned.kernels import connect
+from thinned.key import Key, threshold
 
 
 def dropout(
@@ -45,13 +44,20 @@ def dropout(
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958
     (arXiv:1207.0580 for its first form).
     """
-    p = _checked(x, p, key, sample_offset)
     _checks.one_of("rescale", rescale, ("train", "test"))
-    if p == 0.0 or (not training and rescale == "train"):
-        return x
-    if not training:
-        return _array.times(x, 1.0 - p)
-    return _apply(x, plan("dropout", x.shape, p, sample_offset, rescale=rescale), key)
+    method = ORIGINAL if rescale == "test" else DROPOUT
+    return method(x, p, key, training, sample_offset)
+
+
+DROPOUT = Method(dropout, masks.ELEMENT, _plans.inverted, theory.bernoulli_moments)
+ORIGINAL = Method(
+    dropout,
+    masks.ELEMENT,
+    _plans.unscaled,
+    theory.mask_moments,
+    given={"rescale": "test"},
+    evaluation=lambda p: 1.0 - p,
+)
 
 
 def spatial_dropout(
@@ -63,10 +69,10 @@ def spatial_dropout(
 
     Source: Tompson, Goroshin, Jain, LeCun and Bregler 2015, arXiv:1411.4280.
     """
-    p = _checked(x, p, key, sample_offset, "(N, C, *spatial)", 2)
-    if p == 0.0 or not training:
-        return x
-    return _apply(x, plan("spatial_dropout", x.shape, p, sample_offset), key)
+    return SPATIAL(x, p, key, training, sample_offset)
+
+
+SPATIAL = Method(spatial_dropout, masks.CHANNEL, _plans.inverted, theory.bernoulli_moments)
 
 
 def drop_block(
@@ -91,23 +97,17 @@ def drop_block(
 
     Source: Ghiasi, Lin and Le 2018, arXiv:1810.12890.
     """
-    p = _checked(x, p, key, sample_offset, "(N, C, L), (N, C, H, W) or (N, C, D, H, W)", 3, 5)
-    size = _checks.positive_int("block_size", block_size)
-    if p == 0.0 or not training or 0 in x.shape:
-        return x
+    return DROP_BLOCK(x, p, key, training, sample_offset, block_size, per_channel, exact_rate)
 
-    fall = masks.seeds(x.shape, p, size, key, sample_offset, per_channel=per_channel, exact_rate=exact_rate)
 
-    def linear(t: Any) -> Any:
-        if (gpu := kernels.on_gpu(t)) is not None:
-            return gpu.drop_block(t, fall)
-        if kernels.native(t):
-            return _array.strided(block.drop(t, fall), t)
-        kept = masks.blocks(t.shape, fall)
-        survivors = kept.sum(axis=tuple(range(1, kept.ndim)), keepdims=True)
-        return _array.strided(_select(t, kept, kept[0].size / np.maximum(survivors, 1)), t)
-
-    return _apply(x, Linear(linear), key)
+DROP_BLOCK = Method(
+    drop_block,
+    masks.BLOCK,
+    _plans.blocks,
+    theory.drop_block_moments,
+    options={"block_size": _checks.positive_int, "per_channel": flag, "exact_rate": flag},
+    factors=False,  # its moments are those of a large map
+)
 
 
 def drop_path(
@@ -120,11 +120,16 @@ def drop_path(
 
     Source: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
     """
-    p = _checked(x, p, key, sample_offset, "(N, …)", 1)
-    _checks.one_of("mode", mode, ("sample", "batch"))
-    if p == 0.0 or not training:
-        return x
-    return _apply(x, plan("drop_path", x.shape, p, sample_offset, mode), key)
+    return DROP_PATH(x, p, key, training, sample_offset, mode)
+
+
+DROP_PATH = Method(
+    drop_path,
+    masks.SAMPLE,
+    _plans.whole_samples,
+    theory.bernoulli_moments,
+    options={"mode": one_of("sample", "batch")},
+)
 
 
 def thin_dropout(
@@ -138,13 +143,16 @@ def thin_dropout(
 
     Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, whose k is a random number.
     """
-    p = _checked(x, p, key, sample_offset, "(N, features) or (N, C, *spatial)", 2)
-    groups = _checks.positive_int("groups", groups)
-    if p == 0.0 or not training or x.shape[1] == 0:
-        return x
-    gain = x.shape[1] / theory.survivor_count(x.shape[1], p)
-    kept = masks.features(x.shape, p, key, sample_offset, groups=groups)
-    return _apply(x, Linear(lambda t: _select(t, kept, gain)), key)
+    return THIN(x, p, key, training, sample_offset, groups)
+
+
+THIN = Method(
+    thin_dropout,
+    masks.FEATURE,
+    _plans.exactly_k,
+    theory.thin_moments,
+    options={"groups": _checks.positive_int},
+)
 
 
 def gaussian_dropout(
@@ -157,10 +165,10 @@ def gaussian_dropout(
 
     Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 10.
     """
-    p = _checked(x, p, key, sample_offset)
-    if p == 0.0 or not training:
-        return x
-    return _apply(x, plan("gaussian_dropout", x.shape, p, sample_offset), key)
+    return GAUSSIAN(x, p, key, training, sample_offset)
+
+
+GAUSSIAN = Method(gaussian_dropout, masks.ELEMENT, _plans.noisy, theory.gaussian_moments)
 
 
 def alpha_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> Any:
@@ -171,10 +179,10 @@ def alpha_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, sa
 
     Source: Klambauer, Unterthiner, Mayr and Hochreiter 2017, arXiv:1706.02515.
     """
-    p = _checked(x, p, key, sample_offset)
-    if p == 0.0 or not training:
-        return x
-    return _apply(x, plan("alpha_dropout", x.shape, p, sample_offset), key)
+    return ALPHA(x, p, key, training, sample_offset)
+
+
+ALPHA = Method(alpha_dropout, masks.ELEMENT, _plans.affine, theory.alpha_moments, factors=False)
 
 
 def feature_alpha_dropout(
@@ -186,10 +194,12 @@ def feature_alpha_dropout(
 
     Source: Klambauer et al. 2017, arXiv:1706.02515, by the unit of Tompson et al. 2015, arXiv:1411.4280.
     """
-    p = _checked(x, p, key, sample_offset, "(N, C, *spatial)", 2)
-    if p == 0.0 or not training:
-        return x
-    return _apply(x, plan("feature_alpha_dropout", x.shape, p, sample_offset), key)
+    return FEATURE_ALPHA(x, p, key, training, sample_offset)
+
+
+FEATURE_ALPHA = Method(
+    feature_alpha_dropout, masks.CHANNEL, _plans.affine, theory.alpha_moments, factors=False
+)
 
 
 def drop_connect(
@@ -215,7 +225,7 @@ def drop_connect(
 
     Source: Wan, Zeiler, Zhang, LeCun and Fergus 2013, ICML, PMLR 28(3):1058-1066.
     """
-    p = _checked(x, p, key, sample_offset, "(N, in)", 2, 2)
+    p = DROP_CONNECT.checked(x, p, key, sample_offset)
     _checked_weight(x, weight, bias)
     _checks.one_of("inference", inference, ("mean", "gaussian"))
     if p == 0.0 or (not training and inference == "mean"):
@@ -228,6 +238,16 @@ def drop_connect(
     return _array.cast(y if bias is None else y + _array.widen(bias), x)
 
 
+DROP_CONNECT = Method(
+    drop_connect,
+    masks.WEIGHT,
+    _plans.of_weights,
+    theory.bernoulli_moments,
+    options={"per_sample": flag, "inference": one_of("mean", "gaussian")},
+    factors=False,
+)
+
+
 def alpha_gradient(
     grad: Any, p: float = 0.5, *, key: Key, features: bool = False, sample_offset: int = 0
 ) -> Any:
@@ -235,11 +255,8 @@ def alpha_gradient(
 
     ``grad``: any shape -> same; ``features``: of `feature_alpha_dropout`, (N, C, *spatial).
     """
-    p = _checked(grad, p, key, sample_offset)
-    if p == 0.0:
-        return grad
-    function = "feature_alpha_dropout" if features else "alpha_dropout"
-    return _apply(grad, plan(function, grad.shape, p, sample_offset).gradient(), key)
+    method = FEATURE_ALPHA if features else ALPHA
+    return method.gradient(grad, p, key, sample_offset)
 
 
 def drop_connect_gradient(
@@ -256,7 +273,7 @@ def drop_connect_gradient(
 
     ``grad``: (N, out), ``x``: (N, in), ``weight``: (out, in) -> (N, in) and (out, in).
     """
-    p = _checked(x, p, key, sample_offset, "(N, in)", 2, 2)
+    p = DROP_CONNECT.checked(x, p, key, sample_offset)
     _checked_weight(x, weight, None)
     _array.floating("grad", _array.same_kind("grad", grad, "x", x))
     if tuple(grad.shape) != (len(x), len(weight)):
@@ -268,21 +285,6 @@ def drop_connect_gradient(
     draw = _draw(weight, p, key, per_sample, sample_offset)
     grads = connect.backward(_array.widen(grad), _array.widen(x), _array.widen(weight), draw)
     return _array.cast(grads[0], x), _array.cast(grads[1], weight)
-
-
-def _checked(
-    x: Any, p: Any, key: Any, sample_offset: Any, layout: str = "", low: int = 0, high: int | None = None
-) -> float:
-    """P, after the checks that all methods share."""
-    _array.floating("x", x)
-    if not (type(p) is float and 0.0 <= p <= 1.0):  # what is right is let through at once
-        p = _checks.probability("p", p)
-    if type(key) is not Key:
-        is_key("key", key)
-    if type(sample_offset) is not int or sample_offset != 0:
-        _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
-    _checks.rank("x", x, layout, low, high)
-    return float(p)
 
 
 def _checked_weight(x: Any, weight: Any, bias: Any) -> None:
@@ -299,58 +301,15 @@ def _checked_weight(x: Any, weight: Any, bias: Any) -> None:
         raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
 
 
-def _gain(p: float) -> float:
-    """What survivors are multiplied by: 1/(1 − p); 1 where there are none."""
-    return 1.0 / (1.0 - p) if p < 1.0 else 1.0
-
-
-def _select(x: Any, kept: masks.Mask, scale: Any) -> Any:
-    """x·scale where kept, 0 where dropped."""
-    return _array.where(kept, _array.times(x, scale), 0.0)
-
-
 def _normals(shape: Any, key: Key, start: int) -> np.ndarray:
     """Standard normal numbers of that shape, counted from ``start``."""
     return kernels.normals(key, math.prod(shape), start).reshape(tuple(shape))
 
 
-def _apply(x: Any, how: Map, key: Key) -> Any:
-    """The map of x; a torch tensor's is recorded for the backward pass."""
-    if _array.is_torch(x):
-        from thinned.kernels import autograd
-
-        return autograd.apply(x, how, key.words)
-    return kernels.apply(x, how, key.words)
-
-
-UNITS: dict[str, Callable[[Sequence[int], int], masks.Units]] = {
-    "dropout": masks.elements,
-    "spatial_dropout": masks.channels,
-    "drop_path": masks.samples,
-    "gaussian_dropout": masks.elements,
-    "alpha_dropout": masks.elements,
-    "feature_alpha_dropout": masks.channels,
-}
-
-
-@lru_cache(1024)
-def plan(
-    function: str, shape: Sequence[int], p: float, sample_offset: int, mode: str = "", rescale: str = "train"
-) -> Any:
-    """What a pass of a method in `UNITS` is to the kernels, but for the key; 0 < p ≤ 1."""
-    start, inner = (masks.batch if mode == "batch" else UNITS[function])(shape, sample_offset)
-    if function == "gaussian_dropout" and p < 1.0:
-        return kernels.Noise(start, (p / (1.0 - p)) ** 0.5)
-    if "alpha" in function:
-        a, b = theory.alpha_constants(p)
-        return kernels.Drop(threshold(p), start, inner, a, b, a * theory.ALPHA_PRIME + b)
-    return kernels.Drop(threshold(p), start, inner, _gain(p) if rescale == "train" else 1.0)
-
-
 def _draw(weight: Any, p: float, key: Key, per_sample: bool, sample_offset: int) -> connect.Draw:
     """The masks of DropConnect."""
     start = masks.first((1, *weight.shape), sample_offset) if per_sample else 0
-    return connect.Draw(key, threshold(p), _gain(p), start)
+    return connect.Draw(key, threshold(p), _plans.gain(p), start)
 
 
 def _connect(x: Any, weight: Any, draw: connect.Draw) -> Any:

@@ -1,14 +1,17 @@
 """Which units a method drops: shapes and spreading, one short function a unit.
 
-Each takes the shape of ``x`` and returns a NumPy bool array that broadcasts with it, True = kept; or, where a
-unit is a run of elements, says which `Units` they are. ``sample_offset`` is the index of x's first sample in
-the whole batch: a shard gets its part of the mask.
+Each function takes the shape of ``x`` and returns a NumPy bool array that broadcasts with it, True = kept.
+Where a unit is a run of neighbouring elements, the function returns a `Run` instead. ``sample_offset`` is the
+index of x's first sample in the whole batch: a shard gets its part of the mask.
+
+A `Unit` gives these decisions a name, and says which inputs have such units.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +22,7 @@ from thinned.kernels.block import Blocks
 from thinned.key import Key, is_key, threshold, words
 
 Mask = NDArray[np.bool_]
-Units = tuple[int, int]  # the first unit, and how many elements, one after the other, make one
+Run = tuple[int, int]  # the index of the first unit, and how many neighbouring elements make a unit
 
 
 def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0, like: Any = None) -> Any:
@@ -58,24 +61,45 @@ def _units(shape: Sequence[int], p: float, key: Key, sample_offset: int) -> Mask
     return kept
 
 
-def elements(shape: Sequence[int], sample_offset: int = 0) -> Units:
+def elements(shape: Sequence[int], sample_offset: int = 0) -> Run:
     """Any shape: each element on its own."""
     return first(shape, sample_offset), 1
 
 
-def channels(shape: Sequence[int], sample_offset: int = 0) -> Units:
+def channels(shape: Sequence[int], sample_offset: int = 0) -> Run:
     """(N, C, *spatial): whole channels."""
     return first(shape[:2], sample_offset), math.prod(shape[2:])
 
 
-def samples(shape: Sequence[int], sample_offset: int = 0) -> Units:
+def samples(shape: Sequence[int], sample_offset: int = 0) -> Run:
     """(N, …): whole samples."""
     return first(shape[:1], sample_offset), math.prod(shape[1:])
 
 
-def batch(shape: Sequence[int], sample_offset: int = 0) -> Units:
+def batch(shape: Sequence[int], sample_offset: int = 0) -> Run:
     """(N, …): all or nothing; the same decision on every shard."""
     return 0, math.prod(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """What one random decision is about, and the inputs that have such units."""
+
+    name: str
+    layout: str  # of the inputs; "any": every shape
+    ranks: range  # how many dimensions the inputs have
+    run: Callable[[Sequence[int], int], Run] | None = None  # for units that are runs of elements
+    whole_batch: bool = False  # whether a decision is the same for all samples
+
+
+ANY = 65  # above the dimensions that an array can have
+ELEMENT = Unit("element", "any", range(ANY), elements)
+CHANNEL = Unit("channel", "(N, C, *spatial)", range(2, ANY), channels)
+SAMPLE = Unit("sample", "(N, …)", range(1, ANY), samples)
+FEATURE = Unit("feature", "(N, features) or (N, C, *spatial)", range(2, ANY), whole_batch=True)
+BLOCK = Unit("block", "(N, C, L), (N, C, H, W) or (N, C, D, H, W)", range(3, 6))
+WEIGHT = Unit("weight", "(N, in)", range(2, 3))
+REGION = Unit("region", "(N, C, H, W)", range(4, 5))
 
 
 def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:

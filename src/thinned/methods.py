@@ -3,192 +3,183 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from thinned import augment, functional, theory
+from thinned import augment, functional, masks, theory
+from thinned._method import Method
+
+
+class Augmentation(NamedTuple):
+    """A method that replaces regions of input images, and the share that it is expected to replace."""
+
+    function: Callable[..., Any]
+    share: Callable[..., float]  # by the arguments that theory names
+    unit: masks.Unit = masks.REGION
 
 
 @dataclass(frozen=True)
-class Method:
-    """One row: what a method drops, who published it, and what carries it out."""
+class Row:
+    """One row: a method, its names, and who published it."""
 
     name: str  # on the command line
     title: str  # in tables
-    unit: str  # what one random decision is about
-    dims: str  # the inputs it fits: "any" shape, or a layout
     summary: str
     source: str  # authors, year, arXiv or DOI
-    function: Callable[..., Any]
-    # Its closed form. A drop method: p -> mean and variance of what it makes of 1 in training. One that
-    # replaces regions: the expected share of the image, by the arguments that theory names.
-    moments: Callable[[float], tuple[float, float]] | None = None
-    share: Callable[..., float] | None = None
-    hand: str | None = None  # its class in thinned.scratch
+    method: Method | Augmentation
+    scratch: str | None = None  # its class in thinned.scratch
     module: str | None = None  # its class in thinned.nn
-    options: Mapping[str, Any] = field(
-        default_factory=lambda: MappingProxyType({})
-    )  # beside p, for hand and module too
     needs: str = ""  # what a network must have for it
-    kind: str = "drop"  # or "augment": works on a batch of images before the network
+
+    @property
+    def function(self) -> Callable[..., Any]:
+        """The public function."""
+        return self.method.function
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The arguments, beside p, that choose the method, for the function and both classes."""
+        return self.method.given if isinstance(self.method, Method) else {}
+
+    @property
+    def kind(self) -> str:
+        """``"drop"``, or ``"augment"`` for what works on a batch of images before the network."""
+        return "drop" if isinstance(self.method, Method) else "augment"
+
+    @property
+    def unit(self) -> str:
+        """What one random decision is about."""
+        return self.method.unit.name
+
+    @property
+    def dims(self) -> str:
+        """The inputs that it fits: "any" shape, or a layout."""
+        return self.method.unit.layout
+
+    @property
+    def moments(self) -> Callable[..., tuple[float, float]] | None:
+        """Of a drop method: p -> mean and variance of what it makes of 1 in training."""
+        return self.method.moments if isinstance(self.method, Method) else None
+
+    @property
+    def share(self) -> Callable[..., float] | None:
+        """Of an augmentation: the expected share of the image that it replaces."""
+        return self.method.share if isinstance(self.method, Augmentation) else None
 
 
 _SRIVASTAVA = "Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov 2014, JMLR 15:1929-1958"
 _KLAMBAUER = "Klambauer, Unterthiner, Mayr, Hochreiter 2017, arXiv:1706.02515"
 
 _ROWS = (
-    Method(
+    Row(
         name="dropout",
         title="Dropout",
-        unit="element",
-        dims="any",
         summary="zeroes elements, divides the survivors by 1 − p",
         source=_SRIVASTAVA,
-        function=functional.dropout,
-        moments=theory.bernoulli_moments,
-        hand="Dropout",
+        method=functional.DROPOUT,
+        scratch="Dropout",
         module="Dropout",
     ),
-    Method(
+    Row(
         name="dropout-original",
         title="Dropout, original rule",
-        unit="element",
-        dims="any",
         summary="zeroes elements in training, multiplies by 1 − p in evaluation",
         source=_SRIVASTAVA,
-        function=functional.dropout,
-        moments=theory.mask_moments,
-        hand="Dropout",
+        method=functional.ORIGINAL,
+        scratch="Dropout",
         module="Dropout",
-        options=MappingProxyType({"rescale": "test"}),
     ),
-    Method(
+    Row(
         name="thin",
         title="Thin",
-        unit="feature",
-        dims="(N, features) or (N, C, *spatial)",
         summary="keeps exactly k of n columns or channels for a whole batch, computes no others",
         source="Graham, Reizenstein, Robinson 2015, arXiv:1502.02478; here exactly k units survive",
-        function=functional.thin_dropout,
-        moments=theory.thin_moments,
-        hand="ThinDropout",
+        method=functional.THIN,
+        scratch="ThinDropout",
     ),
-    Method(
+    Row(
         name="gaussian",
         title="Gaussian dropout",
-        unit="element",
-        dims="any",
         summary="multiplies elements by N(1, p/(1 − p))",
         source=_SRIVASTAVA + ", section 10",
-        function=functional.gaussian_dropout,
-        moments=theory.gaussian_moments,
-        hand="GaussianDropout",
+        method=functional.GAUSSIAN,
+        scratch="GaussianDropout",
         module="GaussianDropout",
     ),
-    Method(
+    Row(
         name="alpha",
         title="Alpha dropout",
-        unit="element",
-        dims="any",
         summary="sets elements to where SELU saturates, keeps mean 0 and variance 1",
         source=_KLAMBAUER,
-        function=functional.alpha_dropout,
-        moments=theory.alpha_moments,
+        method=functional.ALPHA,
         module="AlphaDropout",
         needs="SELU units",
     ),
-    Method(
+    Row(
         name="feature-alpha",
         title="Feature alpha dropout",
-        unit="channel",
-        dims="(N, C, *spatial)",
         summary="alpha dropout of whole channels",
         source=_KLAMBAUER + "; channels as in arXiv:1411.4280",
-        function=functional.feature_alpha_dropout,
-        moments=theory.alpha_moments,
+        method=functional.FEATURE_ALPHA,
         module="FeatureAlphaDropout",
         needs="SELU units",
     ),
-    Method(
+    Row(
         name="spatial",
         title="Spatial dropout",
-        unit="channel",
-        dims="(N, C, *spatial)",
         summary="zeroes whole channels, divides the others by 1 − p",
         source="Tompson, Goroshin, Jain, LeCun, Bregler 2015, arXiv:1411.4280",
-        function=functional.spatial_dropout,
-        moments=theory.bernoulli_moments,
-        hand="SpatialDropout",
+        method=functional.SPATIAL,
+        scratch="SpatialDropout",
         module="Dropout2d",
     ),
-    Method(
+    Row(
         name="drop-block",
         title="DropBlock",
-        unit="block",
-        dims="(N, C, L), (N, C, H, W) or (N, C, D, H, W)",
         summary="zeroes contiguous blocks, a share p of the map in expectation",
         source="Ghiasi, Lin, Le 2018, arXiv:1810.12890",
-        function=functional.drop_block,
-        moments=theory.drop_block_moments,
+        method=functional.DROP_BLOCK,
         module="DropBlock2d",
     ),
-    Method(
+    Row(
         name="drop-path",
         title="Stochastic depth",
-        unit="sample",
-        dims="(N, …)",
         summary="zeroes a residual branch for whole samples",
         source="Huang, Sun, Liu, Sedra, Weinberger 2016, arXiv:1603.09382",
-        function=functional.drop_path,
-        moments=theory.bernoulli_moments,
+        method=functional.DROP_PATH,
         module="DropPath",
     ),
-    Method(
+    Row(
         name="drop-connect",
         title="DropConnect",
-        unit="weight",
-        dims="(N, in)",
         summary="zeroes weights, with a mask for each sample",
         source="Wan, Zeiler, Zhang, LeCun, Fergus 2013, ICML, PMLR 28(3):1058-1066",
-        function=functional.drop_connect,
-        moments=theory.bernoulli_moments,
-        hand="DropConnect",
+        method=functional.DROP_CONNECT,
+        scratch="DropConnect",
         module="DropConnectLinear",
     ),
-    Method(
+    Row(
         name="cutout",
         title="Cutout",
-        unit="region",
-        dims="(N, C, H, W)",
         summary="covers squares of the input images",
         source="DeVries, Taylor 2017, arXiv:1708.04552",
-        function=augment.cutout,
-        share=theory.cutout_share,
-        kind="augment",
+        method=Augmentation(augment.cutout, theory.cutout_share),
     ),
-    Method(
+    Row(
         name="cutmix",
         title="CutMix",
-        unit="region",
-        dims="(N, C, H, W)",
         summary="pastes a box of another image, mixes the labels by area",
         source="Yun, Han, Oh, Chun, Choe, Yoo 2019, arXiv:1905.04899",
-        function=augment.cutmix,
-        share=theory.cutmix_share,
-        kind="augment",
+        method=Augmentation(augment.cutmix, theory.cutmix_share),
     ),
-    Method(
+    Row(
         name="attentive-cutmix",
         title="Attentive CutMix",
-        unit="region",
-        dims="(N, C, H, W)",
         summary="pastes the cells of another image that a model attends to most",
         source="Walawalkar, Shen, Liu, Savvides 2020, arXiv:2003.13048",
-        function=augment.attentive_cutmix,
-        share=theory.attentive_share,
-        kind="augment",
+        method=Augmentation(augment.attentive_cutmix, theory.attentive_share),
     ),
 )
 
-METHODS: Mapping[str, Method] = MappingProxyType({row.name: row for row in _ROWS})
+METHODS: Mapping[str, Row] = MappingProxyType({row.name: row for row in _ROWS})

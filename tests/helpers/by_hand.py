@@ -113,8 +113,11 @@ class Magnitude(Layer):
 class PositiveGaussian(GaussianDropout):
     """Gaussian dropout's factors made positive."""
 
-    def _apply(self, x: np.ndarray, key: Key | None) -> np.ndarray:
-        return np.abs(super()._apply(x, key))
+    def forward(self, x: np.ndarray, key: Key | None = None) -> np.ndarray:
+        return np.abs(super().forward(x, key))
+
+    def backward(self, grad: np.ndarray) -> np.ndarray:
+        return np.abs(super().backward(grad))
 
 
 class AllPieces(Maxout):

@@ -19,7 +19,7 @@ from hypothesis.extra import numpy as hnp
 
 from thinned import Key, choose, keep_mask, kernels, theory
 from thinned.key import normals
-from thinned.methods import METHODS, Method
+from thinned.methods import METHODS, Row
 
 NUMPY_DTYPES = ["float16", "float32", "float64"]
 TORCH_DTYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -33,7 +33,7 @@ OUT = 3  # outputs of a linear layer
 class Case:
     """A row of the table, with further options."""
 
-    method: Method
+    method: Row
     more: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -63,14 +63,8 @@ class Case:
 
     @property
     def ranks(self) -> tuple[int, int]:
-        return {
-            "any": (0, 9),
-            "(N, …)": (1, 9),
-            "(N, C, *spatial)": (2, 9),
-            "(N, features) or (N, C, *spatial)": (2, 9),
-            "(N, C, L), (N, C, H, W) or (N, C, D, H, W)": (3, 5),
-            "(N, in)": (2, 2),
-        }[self.method.dims]
+        ranks = self.method.method.unit.ranks
+        return ranks.start, ranks.stop - 1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -475,7 +475,7 @@ def test_opcheck(case):
     module = kind(0.4, **options)
     ticket = ops.pack(9, 3, 0.4)
     for x in (inputs(shape, requires_grad=True), inputs((*shape[:-2], shape[-1], shape[-2])).mT):
-        arguments = x, ticket, module.function, module.options()
+        arguments = x, ticket, module.method.name, module.options()
         torch.library.opcheck(torch.ops.thinned.drop, arguments, test_utils=CHECKS)
 
 

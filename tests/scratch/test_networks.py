@@ -669,9 +669,9 @@ def test_bad_labels() -> None:
         loss.forward(logits[:0], np.zeros(0, int))
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS.values() if m.hand], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [m for m in METHODS.values() if m.scratch], ids=lambda m: m.name)
 def test_every_method_has_its_layer(method: Any) -> None:
-    kind, key = getattr(scratch, method.hand), Key(2)
+    kind, key = getattr(scratch, method.scratch), Key(2)
     assert issubclass(kind, Layer)
     if issubclass(kind, Linear):  # it drops weights
         layer, x = kind(6, 4, 0.3, key=Key(0), **method.options, **F64), random("x", N, 6)

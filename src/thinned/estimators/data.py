@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from thinned import keep_mask
+from thinned import functional, keep_mask
 from thinned.key import Key, permutation
 from thinned.scratch.drops import Drop
 from thinned.scratch.layer import Layer
@@ -40,13 +40,19 @@ class RowDropout(Drop):
     `set_rows` before a training pass.
     """
 
+    method = functional.DROPOUT  # by another mask
     place: Array
 
-    def _apply(self, x: Array, key: Key | None) -> Array:
+    def drop(self, x: Array, key: Key | None, sample_offset: int = 0) -> Array:
+        """Each row's mask."""
         if key is None or self.p == 0:
             return x
         keep = keep_mask((self.place.max() + 1, x.shape[1]), self.p, key=key)[self.place]
         return np.where(keep, x * x.dtype.type(1 / (1 - self.p)), x.dtype.type(0))
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x = ∂L/∂y times the same factors."""
+        return self.drop(grad, *self.recall())
 
     @staticmethod
     def set_rows(layers: list[RowDropout], ids: Array) -> None:

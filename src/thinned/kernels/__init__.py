@@ -9,9 +9,8 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -25,49 +24,6 @@ DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # as kernel.
 CODES = {np.dtype(name): code for name, code in DTYPES.items() if name != "bfloat16"}
 POOLED = 1 << 18  # bytes; smaller arrays come from the allocator, which does not give their pages back
 ALONE = 1 << 15  # elements; fewer stay on one thread, whatever is done to them
-
-
-class Drop(NamedTuple):
-    """y = x·scale + shift where its unit is kept, fill where dropped.
-
-    With the words of a key it is all that a pass needs to know: the threshold, the first unit, and how many
-    elements, one after the other, are a unit.
-    """
-
-    limit: int
-    start: int
-    inner: int
-    scale: float
-    shift: float = 0.0
-    fill: float = 0.0
-
-    def gradient(self) -> Drop:
-        """∂L/∂y -> ∂L/∂x."""
-        return self if self.shift == self.fill == 0.0 else self._replace(shift=0.0, fill=0.0)
-
-
-class Noise(NamedTuple):
-    """y = x·(1 + deviation·z), z ~ N(0, 1), with the normal numbers of a key from ``start`` on."""
-
-    start: int
-    deviation: float
-
-    def gradient(self) -> Noise:
-        """∂L/∂y -> ∂L/∂x."""
-        return self
-
-
-class Linear(NamedTuple):
-    """Any linear map that has no kernel and is its own gradient's."""
-
-    of: Callable[[Any], Any]
-
-    def gradient(self) -> Linear:
-        """∂L/∂y -> ∂L/∂x."""
-        return self
-
-
-Map = Drop | Noise | Linear
 Words = tuple[int, int]  # of a key
 
 
@@ -163,50 +119,9 @@ def normals(key: Key, n: int, start: int = 0) -> NDArray[np.float64]:
     return out
 
 
-def apply(x: NDArray, how: Map, words: Words) -> NDArray:
-    """The map of an array, in one pass: a new array, in C order."""
-    cpu, code = extension(), CODES.get(x.dtype)
-    if cpu is None or code is None or type(how) is Linear or not x.flags.aligned or x.size == 0:
-        return np.asarray(plainly(x, how, words))
-    out = empty(x.shape, x.dtype)
-    where: Any = x.size
-    if not x.flags.c_contiguous:
-        where = x.shape, *([step // x.itemsize for step in a.strides] for a in (x, out))
-    kernel(cpu, how)(code, address(x), address(out), where, workers(x.size), *words, *how)
-    return out
-
-
-def plainly(x: Any, how: Map, words: Words) -> Any:
-    """The map by mask and select: any device, any dtype; NumPy and torch alike."""
-    if isinstance(how, Linear):
-        return how.of(x)
-    shape = tuple(x.shape)
-    key = key_of(words)
-    if isinstance(how, Noise):
-        return _array.times(x, 1.0 + how.deviation * normals(key, math.prod(shape), how.start).reshape(shape))
-    if 0 in shape:
-        return _array.zeros(shape, x)
-    axes, inner = len(shape), 1
-    while inner < how.inner:  # the last axes, which make a unit
-        axes -= 1
-        inner *= shape[axes]
-    n, gpu = math.prod(shape[:axes]), on_gpu(x)
-    kept: Any = (
-        gpu.mask(key, n, how.limit, how.start, x.device) if gpu else mask(key, n, how.limit, how.start)
-    )
-    y = _array.times(x, how.scale, how.shift)
-    fill = how.fill if x.dtype.itemsize > 4 else float(np.float32(how.fill))  # half is rounded from single
-    return _array.where(kept.reshape(shape[:axes] + (1,) * (len(shape) - axes)), y, fill)
-
-
 def key_of(words: Words) -> Key:
     """The key that has these words."""
     return Key(words[0] | words[1] << 32)
-
-
-def kernel(cpu: Any, how: Map) -> Any:
-    """The kernel of a map."""
-    return cpu.drop if type(how) is Drop else cpu.noise
 
 
 def workers(n: int) -> int:

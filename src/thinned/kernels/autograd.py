@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from thinned import kernels
-from thinned.kernels import Map, Words, connect
+from thinned.kernels import Words, connect, maps
+from thinned.kernels.maps import Map
 
 CODES = {getattr(torch, name): code for name, code in kernels.DTYPES.items()}
 _transforming = torch._C._are_functorch_transforms_active
@@ -41,16 +42,16 @@ def apply_(x: Tensor, how: Map, words: Words) -> Tensor:
 def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tensor:
     """The map of a tensor by the kernel of its device: a new tensor, or ``out``, which then is x."""
     n, code, cpu = x.numel(), CODES.get(x.dtype), kernels.extension()
-    known = code is not None and cpu is not None and type(how) is not kernels.Linear
+    known = code is not None and cpu is not None and type(how) is not maps.Rule
     if not (known and x.is_cpu and n > 0 and not x.is_neg() and (pointer := x.data_ptr())):
         gpu = kernels.on_gpu(x)
-        y: Tensor = (gpu.apply if gpu and gpu.takes(how) else kernels.plainly)(x.detach(), how, words)
+        y: Tensor = (gpu.apply if gpu and gpu.takes(how) else maps.plainly)(x.detach(), how, words)
         return y if out is None else out.copy_(y)
     if out is None:
         out = torch.empty_like(x) if x.nbytes < kernels.POOLED else _pooled_like(x)
     where: Any = n if x.is_contiguous() else (x.shape, x.stride(), out.stride())
     threads = 1 if n < kernels.ALONE else -torch.get_num_threads()
-    kernels.kernel(cpu, how)(code, pointer, out.data_ptr(), where, threads, *words, *how)
+    maps.kernel(cpu, how)(code, pointer, out.data_ptr(), where, threads, *words, *how)
     return out
 
 

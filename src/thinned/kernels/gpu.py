@@ -19,9 +19,10 @@ import torch
 import triton
 import triton.language as tl
 
-from thinned.kernels import Drop, Map, Words, key_of
+from thinned.kernels import Words, key_of
 from thinned.kernels.block import Blocks
 from thinned.kernels.connect import Draw
+from thinned.kernels.maps import Map, Select
 from thinned.key import GROUP, Key
 
 ROWS: tl.constexpr = tl.constexpr(16)  # outputs in a tile of drop_connect, by 128 inputs
@@ -344,10 +345,10 @@ def dropout(x: torch.Tensor, key: Key, limit: int, scale: float, start: int = 0)
 
 def takes(how: Map) -> bool:
     """Whether `apply` knows a map: dropout by element."""
-    return isinstance(how, Drop) and how.inner == 1 and how.shift == how.fill == 0.0
+    return isinstance(how, Select) and how.inner == 1 and how.shift == how.fill == 0.0
 
 
-def apply(x: torch.Tensor, how: Drop, words: Words) -> torch.Tensor:
+def apply(x: torch.Tensor, how: Select, words: Words) -> torch.Tensor:
     """The map of x, where `takes` says so."""
     return dropout(x, key_of(words), how.limit, how.scale, how.start)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from thinned.activations import ACTIVATIONS
-from thinned.methods import METHODS, Method
+from thinned.methods import METHODS, Row
 
 ENGINES = ("numpy", "torch")
 DEVICES = ("cpu", "cuda")
@@ -25,11 +25,11 @@ def listed(names: Iterable[str]) -> str:
 
 def applicable(engine: str) -> list[str]:
     """Names of the methods that fit a dense network and that the engine has; ``"none"`` comes first."""
-    part = "hand" if engine == "numpy" else "module"
+    part = "scratch" if engine == "numpy" else "module"
     return ["none", *(row.name for row in METHODS.values() if fits_dense(row) and getattr(row, part))]
 
 
-def fits_dense(row: Method) -> bool:
+def fits_dense(row: Row) -> bool:
     """Whether a method works on (N, features) inside a network of ReLU or logistic units."""
     dims = ("any", "(N, in)", "(N, features) or (N, C, *spatial)")
     return row.kind == "drop" and row.dims in dims and not row.needs

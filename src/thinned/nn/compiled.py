@@ -2,7 +2,7 @@
 
 A *ticket* is an int64 tensor of three numbers: the seed, the index of the first sample, the bits of p. It is
 all that a mask needs in the backward pass. Its values are no part of a graph, so another rate, seed or
-step compiles nothing anew. The operators call `thinned.functional`, as the modules do in eager mode.
+step compiles nothing anew. An operator names its method by the public function and the options.
 """
 
 from __future__ import annotations
@@ -16,17 +16,14 @@ import torch
 from torch import Tensor
 
 from thinned import functional
+from thinned._method import Method
 from thinned.key import Key
+from thinned.methods import METHODS
 from thinned.nn import stream
-
-# The gradient of a function that is more than a product with factors: its name and options.
-_GRADIENTS = {
-    "alpha_dropout": ("alpha_gradient", "{}"),
-    "feature_alpha_dropout": ("alpha_gradient", "{'features': True}"),
-}
 
 for _schema in (
     "drop(Tensor x, Tensor ticket, str function, str options) -> Tensor",
+    "drop_gradient(Tensor grad, Tensor ticket, str function, str options) -> Tensor",
     "connect(Tensor x, Tensor weight, Tensor? bias, Tensor ticket, bool per_sample, SymInt rows) -> Tensor",
     "connect_gradient(Tensor grad, Tensor x, Tensor weight, Tensor ticket, bool per_sample, SymInt rows)"
     " -> (Tensor, Tensor)",
@@ -70,37 +67,56 @@ def _draw_fake(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
     return torch.empty(3, dtype=torch.int64, device="cpu")
 
 
+@functools.lru_cache(256)
+def _found(function: str, options: str) -> tuple[Method, list[Any]]:
+    """The method that a graph names by function and options, and the values of the method's own options."""
+    given = dict(ast.literal_eval(options))
+    methods = [row.method for row in METHODS.values() if isinstance(row.method, Method)]
+    fitting = [m for m in methods if m.name == function and m.given.items() <= given.items()]
+    method = max(fitting, key=lambda m: len(m.given))
+    return method, [given[name] for name in method.names]
+
+
 @torch.library.impl("thinned::drop", "CompositeExplicitAutograd")
 @torch.no_grad()
 def _drop(x: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
     key, sample_offset, p = unpack(ticket)
-    call = getattr(functional, function)
-    out: Tensor = call(x, p, key=key, sample_offset=sample_offset, **_parse(options))
-    strides = torch.empty_like(x, device="meta").stride()  # as `_drop_fake` promises, and no view of x
+    method, values = _found(function, options)
+    return _as_promised(method(x, p, key, True, sample_offset, *values), x)
+
+
+@torch.library.impl("thinned::drop_gradient", "CompositeExplicitAutograd")
+@torch.no_grad()
+def _drop_gradient(grad: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
+    key, sample_offset, p = unpack(ticket)
+    method, values = _found(function, options)
+    return _as_promised(method.gradient(grad, p, key, sample_offset, *values), grad)
+
+
+def _as_promised(out: Tensor, x: Tensor) -> Tensor:
+    """A result in the strides that `_drop_fake` promises, and no view of x."""
+    strides = torch.empty_like(x, device="meta").stride()
     return out if out is not x and out.stride() == strides else torch.empty_like(x).copy_(out)
 
 
-@functools.lru_cache(256)
-def _parse(options: str) -> dict[str, Any]:
-    return dict(ast.literal_eval(options))
-
-
 @torch.library.register_fake("thinned::drop")
+@torch.library.register_fake("thinned::drop_gradient")
 def _drop_fake(x: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
     return torch.empty_like(x)
 
 
 def _drop_keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    _, ticket, *call = inputs
+    _, ticket, *ctx.call = inputs
     ctx.save_for_backward(ticket)
-    ctx.call = _GRADIENTS.get(call[0], call)
 
 
 def _drop_backward(ctx: Any, grad: Tensor) -> tuple:
-    return operators.drop(grad, *ctx.saved_tensors, *ctx.call), None, None, None
+    return operators.drop_gradient(grad, *ctx.saved_tensors, *ctx.call), None, None, None
 
 
-torch.library.register_autograd("thinned::drop", _drop_backward, setup_context=_drop_keep)
+# The gradient is linear in its input, with the same factors as the method: it is its own gradient.
+for _operator in ("drop", "drop_gradient"):
+    torch.library.register_autograd(f"thinned::{_operator}", _drop_backward, setup_context=_drop_keep)
 
 
 @torch.library.impl("thinned::connect", "CompositeExplicitAutograd")

@@ -8,12 +8,14 @@ comes from a key. In evaluation each returns its input.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from thinned import _checks, functional
+from thinned import _checks, functional, masks
+from thinned._method import Method
 from thinned.kernels import autograd
 from thinned.key import Key
 from thinned.nn.compiled import operators as ops
@@ -23,22 +25,31 @@ from thinned.nn.stream import Draw, Stream, scalar
 class Drop(nn.Module):
     """What all have: a rate that may change, a stream of seeds, one forward pass.
 
-    A subclass names its function, the ranks of its input, and the function's further options. The rate is a
+    A subclass names its method; the options of the method are attributes of the module. The rate is a
     float64 tensor on the CPU, no buffer: ``half()`` does not round it, ``state_dict`` does not hold it, and a
     compiled graph takes it as an input.
     """
 
-    function: ClassVar[str]
-    ranks: ClassVar[tuple[int, ...]] = ()  # () is any
+    ranks: ClassVar[Collection[int]] = ()  # of the input, where they are other than those of the method
     unbatched: ClassVar[int | None] = None  # the rank that has no batch dimension
-    settings: ClassVar[tuple[str, ...]] = ()  # options of the function, attributes of the module
     inplace: bool = False
     rate: Tensor
     stream: Stream
 
-    def __init__(self, p: float) -> None:
+    def __init__(self, p: float, **options: Any) -> None:
         super().__init__()
         self.start(p)
+        vars(self).update(self.method.settings(**options))
+
+    @property
+    def method(self) -> Method:
+        """What it drops."""
+        raise NotImplementedError(f"{type(self).__name__} must name its method")
+
+    @property
+    def settings(self) -> tuple[str, ...]:
+        """The attributes that are arguments of the function."""
+        return self.method.names
 
     def start(self, p: float) -> None:
         """Set the rate and begin a stream of seeds: what a module is beyond its options."""
@@ -69,8 +80,11 @@ class Drop(nn.Module):
         return self.drop(input) if self.training else self.evaluation(input)
 
     def evaluation(self, input: Tensor) -> Tensor:
-        """What evaluation makes of the input: itself."""
-        return input
+        """What evaluation makes of the input: for most methods itself."""
+        if self.method.evaluation is None:
+            return input
+        out: Tensor = (input * self.method.evaluation(self.rate)).to(input.dtype)
+        return input.copy_(out) if self.inplace else out
 
     def check(self, input: Tensor) -> None:
         """Raise TypeError or ValueError where the input is not what this module takes."""
@@ -78,18 +92,20 @@ class Drop(nn.Module):
             raise TypeError(f"input must be a torch tensor, got {type(input).__name__}")
         if not input.is_floating_point():
             raise TypeError(f"input must hold floating-point numbers, got dtype {input.dtype}")
-        if self.ranks and input.dim() not in self.ranks:
-            expected = " or ".join(map(str, self.ranks))
-            raise ValueError(
-                f"input of {type(self).__name__} must have {expected} dimensions, got {tuple(input.shape)}"
+        if input.dim() not in (self.ranks or self.method.unit.ranks):
+            rule = (
+                f"{' or '.join(map(str, self.ranks))} dimensions"
+                if self.ranks
+                else f"shape {self.method.unit.layout}"
             )
+            raise ValueError(f"input of {type(self).__name__} must have {rule}, got {tuple(input.shape)}")
 
     def drop(self, input: Tensor) -> Tensor:
         """One training pass: a fresh seed, then the function; written back where ``inplace`` asks for it."""
         if self.unbatched is not None and input.dim() == self.unbatched:
             out = self.drop(input.unsqueeze(0)).squeeze(0)
         elif torch.compiler.is_compiling():
-            out = ops.drop(input, self.ticket(), self.function, self.options())
+            out = ops.drop(input, self.ticket(), self.method.name, self.options())
         else:
             out = self.eager(input)
         return input.copy_(out) if self.inplace and out is not input else out
@@ -97,23 +113,25 @@ class Drop(nn.Module):
     def eager(self, x: Tensor) -> Tensor:
         """`drop` outside of compiled graphs; what `check` and `p` have checked is not checked again."""
         draw = self.stream.draw()
-        if draw.places is not None or self.function not in functional.UNITS:
+        if draw.places is not None:
             return self.by(draw, x)
         if self._p == 0.0:
             return x
-        how = self.plan(x.shape, draw.sample_offset)
+        method = self.method
+        options = [getattr(self, name) for name in method.names] if method.names else ()
+        how = method.plan(x.shape, self._p, draw.sample_offset, *options)
         apply = autograd.apply_ if self.inplace else autograd.apply
         return apply(x, how, (draw.seed & 0xFFFF_FFFF, draw.seed >> 32))
 
-    def plan(self, shape: torch.Size, sample_offset: int) -> Any:
-        """`functional.plan` of this module."""
-        return functional.plan(self.function, shape, self._p, sample_offset)
-
     def by(self, draw: Draw, x: Tensor) -> Tensor:
-        """The function, with the mask that was drawn."""
-        call = getattr(functional, self.function)
-        options = {name: getattr(self, name) for name in self.settings}
-        return draw.spread(lambda x, i: call(x, self._p, key=Key(draw.seed), sample_offset=i, **options), x)
+        """The method, with the mask that was drawn."""
+        method, key = self.method, Key(draw.seed)
+        options = [getattr(self, name) for name in method.names]
+        return draw.spread(lambda x, i: method(x, self._p, key, True, i, *options), x)
+
+    def moments(self, shape: tuple[int, ...]) -> tuple[float, float] | None:
+        """`Method.factor_moments` at this rate."""
+        return self.method.factor_moments(self._p, shape)
 
     def traced(self, input: torch.fx.Proxy) -> Any:
         """This module as one node of a torch.fx graph, as torch's own dropout is."""
@@ -149,34 +167,28 @@ class Dropout(_TorchDrop):
     by 1 − p. The default is torch's.
     """
 
-    function, settings = "dropout", ("rescale",)
+    settings = ("rescale",)
     rescale: str = "train"
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, rescale: str = "train") -> None:
         super().__init__(p, inplace)
         self.rescale = _checks.one_of("rescale", rescale, ("train", "test"))
 
+    @property
+    def method(self) -> Method:
+        """What it drops, by this rule."""
+        return functional.DROPOUT if self.rescale == "train" else functional.ORIGINAL
+
     def extra_repr(self) -> str:
         """As torch shows it, and the rule where it is not torch's."""
         options = f"p={self.p}, inplace={self.inplace}"
         return options if self.rescale == "train" else f"{options}, rescale={self.rescale!r}"
 
-    def plan(self, shape: torch.Size, sample_offset: int) -> Any:
-        """`functional.plan`, by this rule."""
-        return functional.plan(self.function, shape, self._p, sample_offset, "", self.rescale)
-
-    def evaluation(self, input: Tensor) -> Tensor:
-        """The input; times 1 − p by the original rule."""
-        if self.rescale == "train":
-            return input
-        out = (input * (1.0 - self.rate)).to(input.dtype)
-        return input.copy_(out) if self.inplace else out
-
 
 class Dropout1d(_TorchDrop):
     """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, L) or (C, L) -> same."""
 
-    function, ranks, unbatched = "spatial_dropout", (2, 3), 2
+    method, ranks, unbatched = functional.SPATIAL, (2, 3), 2
 
 
 class Dropout2d(_TorchDrop):
@@ -185,47 +197,43 @@ class Dropout2d(_TorchDrop):
     Three dimensions are (N, C, L), as in torch up to now.
     """
 
-    function, ranks = "spatial_dropout", (3, 4)
+    method, ranks = functional.SPATIAL, (3, 4)
 
 
 class Dropout3d(_TorchDrop):
     """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, D, H, W) or (C, D, H, W) -> same."""
 
-    function, ranks, unbatched = "spatial_dropout", (4, 5), 4
+    method, ranks, unbatched = functional.SPATIAL, (4, 5), 4
 
 
 class AlphaDropout(_TorchDrop):
     """Dropout that keeps SELU's mean and variance, as `thinned.alpha_dropout` does; any shape -> same."""
 
-    function = "alpha_dropout"
+    method = functional.ALPHA
 
 
 class FeatureAlphaDropout(_TorchDrop):
     """Alpha dropout of whole channels, as `thinned.feature_alpha_dropout` does; (N, C, *) -> same."""
 
-    function, ranks = "feature_alpha_dropout", (2, 3, 4, 5)
+    method, ranks = functional.FEATURE_ALPHA, (2, 3, 4, 5)
 
 
 class GaussianDropout(Drop):
     """Multiply each element by N(1, p/(1 − p)), as `thinned.gaussian_dropout` does; any shape -> same."""
 
-    function = "gaussian_dropout"
+    method = functional.GAUSSIAN
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__(p)
 
 
 class _DropBlock(Drop):
-    function = "drop_block"
-    settings = ("block_size", "per_channel", "exact_rate")
+    method = functional.DROP_BLOCK
 
     def __init__(
         self, p: float = 0.1, block_size: int = 7, per_channel: bool = True, exact_rate: bool = True
     ) -> None:
-        super().__init__(p)
-        self.block_size = _checks.positive_int("block_size", block_size)
-        self.per_channel = bool(per_channel)
-        self.exact_rate = bool(exact_rate)
+        super().__init__(p, block_size=block_size, per_channel=per_channel, exact_rate=exact_rate)
 
 
 class DropBlock1d(_DropBlock):
@@ -249,23 +257,11 @@ class DropBlock3d(_DropBlock):
 class DropPath(Drop):
     """Drop whole samples of a residual branch, as `thinned.drop_path` does; (N, *) -> same."""
 
-    function, settings = "drop_path", ("mode",)
+    method = functional.DROP_PATH
+    mode: str
 
     def __init__(self, p: float = 0.1, mode: str = "sample") -> None:
-        super().__init__(p)
-        self.mode = _checks.one_of("mode", mode, ("sample", "batch"))
-
-    def plan(self, shape: torch.Size, sample_offset: int) -> Any:
-        """`functional.plan`, in this mode."""
-        return functional.plan(self.function, shape, self._p, sample_offset, self.mode)
-
-    def check(self, input: Tensor) -> None:
-        """Raise TypeError or ValueError where the input is not what this module takes."""
-        super().check(input)
-        if input.dim() == 0:
-            raise ValueError(
-                f"input of {type(self).__name__} must have samples in its first dimension, got ()"
-            )
+        super().__init__(p, mode=mode)
 
 
 class DropConnectLinear(Drop):
@@ -277,9 +273,11 @@ class DropConnectLinear(Drop):
     differentiable when compiled).
     """
 
+    method, ranks = functional.DROP_CONNECT, range(masks.ANY)
     weight: Tensor
     bias: Tensor | None
-    settings = ("per_sample", "inference")
+    per_sample: bool
+    inference: str
 
     def __init__(
         self,
@@ -292,11 +290,9 @@ class DropConnectLinear(Drop):
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(p)
+        super().__init__(p, per_sample=per_sample, inference=inference)
         self.in_features = _checks.positive_int("in_features", in_features)
         self.out_features = _checks.positive_int("out_features", out_features)
-        self.per_sample = bool(per_sample)
-        self.inference = _checks.one_of("inference", inference, ("mean", "gaussian"))
         plain = nn.Linear(in_features, out_features, bias=bias, device=device, dtype=dtype)
         self.weight, self.bias = plain.weight, plain.bias
 

@@ -70,7 +70,7 @@ def on_survivors(branch: Branch, x: Tensor, drop: DropPath, *, skip: bool = True
         return x + _run(branch, x)
     if torch.compiler.is_compiling():
         ticket = drop.ticket()
-        dense: Tensor = x + ops.drop(_run(branch, x), ticket, drop.function, drop.options())
+        dense: Tensor = x + ops.drop(_run(branch, x), ticket, drop.method.name, drop.options())
         return dense
     draw = drop.stream.draw()
     alive = survivors(len(x), draw, drop)

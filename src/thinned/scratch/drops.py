@@ -6,41 +6,61 @@ from typing import Any
 
 import numpy as np
 
-from thinned import _checks
-from thinned.functional import (
-    drop_connect,
-    drop_connect_gradient,
-    dropout,
-    gaussian_dropout,
-    spatial_dropout,
-    thin_dropout,
-)
+from thinned import _checks, functional
+from thinned._method import Method
 from thinned.key import Key, is_key
 from thinned.scratch.layer import Array, Layer, same_shape, table
 from thinned.scratch.linear import Linear
 
 
 class Drop(Layer):
-    """A method that is its own backward pass: linear in x, and the same factors for the same key."""
+    """A layer that applies a drop method. The options of the method are attributes of the layer.
 
-    def __init__(self, p: float = 0.5) -> None:
+    It keeps nothing for the backward pass but the key.
+    """
+
+    def __init__(self, p: float = 0.5, **options: Any) -> None:
         super().__init__()
         self.p = _checks.probability("p", p)
+        vars(self).update(self.method.settings(**options))
+
+    @property
+    def method(self) -> Method:
+        """What it drops."""
+        raise NotImplementedError(f"{type(self).__name__} must name its method")
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether one mask is for a whole batch."""
+        return self.method.unit.whole_batch
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """Any shape -> same; a key drops units, no key evaluates."""
         if key is not None:
             is_key("key", key)
         self._saved = (key,)
-        return self._apply(x, key)
+        return self.drop(x, key)
+
+    def drop(self, x: Array, key: Key | None, sample_offset: int = 0) -> Array:
+        """The method, for rows of which the first has that index in the whole batch."""
+        out: Array = self.method(x, self.p, key or Key(0), key is not None, sample_offset, *self._values())
+        return out
 
     def backward(self, grad: Array) -> Array:
         """∂L/∂x = ∂L/∂y times the factors of the forward pass, made again from its key."""
         (key,) = self.recall()
-        return self._apply(grad, key)
+        if key is None:
+            return self.drop(grad, None)  # evaluation multiplies by one number
+        out: Array = self.method.gradient(grad, self.p, key, 0, *self._values())
+        return out
 
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        raise NotImplementedError
+    def moments(self, shape: tuple[int, ...]) -> tuple[float, float] | None:
+        """`Method.factor_moments` at this rate."""
+        return self.method.factor_moments(self.p, shape)
+
+    def _values(self) -> list[Any]:
+        """The values of the method's options."""
+        return [getattr(self, name) for name in self.method.names]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.p:g})"
@@ -56,14 +76,16 @@ class Dropout(Drop):
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958.
     """
 
+    rescale: str = "train"
+
     def __init__(self, p: float = 0.5, rescale: str = "train") -> None:
         super().__init__(p)
         self.rescale = _checks.one_of("rescale", rescale, ("train", "test"))
 
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        training = key is not None
-        out: Array = dropout(x, self.p, key=key or Key(0), training=training, rescale=self.rescale)
-        return out
+    @property
+    def method(self) -> Method:
+        """What it drops, by this rule."""
+        return functional.DROPOUT if self.rescale == "train" else functional.ORIGINAL
 
 
 class SpatialDropout(Drop):
@@ -74,9 +96,7 @@ class SpatialDropout(Drop):
     Source: Tompson, Goroshin, Jain, LeCun and Bregler 2015, CVPR, arXiv:1411.4280.
     """
 
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        out: Array = spatial_dropout(x, self.p, key=key or Key(0), training=key is not None)
-        return out
+    method = functional.SPATIAL
 
 
 class ThinDropout(Drop):
@@ -88,14 +108,11 @@ class ThinDropout(Drop):
     Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, whose k is a random number.
     """
 
-    def __init__(self, p: float = 0.5, groups: int = 1) -> None:
-        super().__init__(p)
-        self.groups = _checks.positive_int("groups", groups)
+    method = functional.THIN
+    groups: int
 
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        training = key is not None
-        out: Array = thin_dropout(x, self.p, key=key or Key(0), training=training, groups=self.groups)
-        return out
+    def __init__(self, p: float = 0.5, groups: int = 1) -> None:
+        super().__init__(p, groups=groups)
 
 
 class GaussianDropout(Drop):
@@ -104,9 +121,7 @@ class GaussianDropout(Drop):
     Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 10.
     """
 
-    def _apply(self, x: Array, key: Key | None) -> Array:
-        out: Array = gaussian_dropout(x, self.p, key=key or Key(0), training=key is not None)
-        return out
+    method = functional.GAUSSIAN
 
 
 class DropConnect(Linear):
@@ -121,6 +136,8 @@ class DropConnect(Linear):
     Source: Wan, Zeiler, Zhang, LeCun and Fergus 2013, ICML, PMLR 28(3):1058-1066.
     """
 
+    method = functional.DROP_CONNECT
+
     def __init__(
         self, n_in: int, n_out: int, p: float = 0.5, *, key: Key, per_sample: bool = True, **linear: Any
     ) -> None:
@@ -128,15 +145,25 @@ class DropConnect(Linear):
         self.p = _checks.probability("p", p)
         self.per_sample = bool(per_sample)
 
+    @property
+    def whole_batch(self) -> bool:
+        """Whether one mask is for a whole batch."""
+        return not self.per_sample
+
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n_in) -> (N, n_out); a key drops weights, no key evaluates."""
         x = table("x", x, self.n_in, self.dtype)
         if key is not None:
             is_key("key", key)
         self._saved = (x, key)
+        return self.drop(x, key)
+
+    def drop(self, x: Array, key: Key | None, sample_offset: int = 0) -> Array:
+        """The method, for rows of which the first has that index in the whole batch."""
+        x, weight, bias = x.astype(self.dtype, copy=False), self.params["weight"], self.params["bias"]
         draw: dict[str, Any] = {"key": key or Key(0), "training": key is not None}
-        weight, bias = self.params["weight"], self.params["bias"]
-        y: Array = drop_connect(x, weight, bias, self.p, per_sample=self.per_sample, **draw)
+        options: dict[str, Any] = {"per_sample": self.per_sample, "sample_offset": sample_offset}
+        y: Array = functional.drop_connect(x, weight, bias, self.p, **draw, **options)
         return y
 
     def backward(self, grad: Array) -> Array:
@@ -148,7 +175,7 @@ class DropConnect(Linear):
             x_grad, weight_grad = g @ weight, g.T @ x
         else:
             draw: dict[str, Any] = {"key": key, "per_sample": self.per_sample}
-            x_grad, weight_grad = drop_connect_gradient(g, x, weight, self.p, **draw)
+            x_grad, weight_grad = functional.drop_connect_gradient(g, x, weight, self.p, **draw)
         self.grads["weight"][...] = weight_grad
         np.sum(g, axis=0, out=self.grads["bias"])
         self.add_penalty_grads()

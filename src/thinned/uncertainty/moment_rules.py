@@ -39,6 +39,16 @@ def identity(x: Moments) -> Moments:
     return x
 
 
+def factor(name: str, layer: Any, x: Moments) -> Moments:
+    """The moments behind a layer or module that drops. Raises ValueError where its method has no factors."""
+    if layer.p == 0.0:
+        return x
+    of_factor = layer.moments(tuple(x.mean.shape))
+    if of_factor is None:
+        raise no_rule(name, type(layer).__name__)
+    return dropped(x, *of_factor)
+
+
 def dropped(x: Moments, a: float, b: float) -> Moments:
     """r·x, for a factor r of mean a and variance b: a·μ and (a² + b)·σ² + b·μ²."""
     return Moments(a * x.mean, (a * a + b) * x.variance + b * x.mean**2)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from thinned import scratch, theory
+from thinned import scratch
 from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
-from thinned.uncertainty.moment_rules import Moments, activation, connected, dropped, linear, no_rule
+from thinned.uncertainty.moment_rules import Moments, activation, connected, factor, linear, no_rule
 from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_scratch import ScratchSampler
 
@@ -23,15 +23,8 @@ def through(net: ScratchSampler, x: Array) -> Moments:
 
 def _layer(name: str, layer: scratch.Layer, x: Moments) -> Moments:
     """The moments of a layer's outputs."""
-    if isinstance(layer, Drop) and layer.p == 0.0:
-        return x
-    if isinstance(layer, scratch.Dropout):
-        original = layer.rescale == "test"
-        return dropped(x, *(theory.mask_moments if original else theory.bernoulli_moments)(layer.p))
-    if isinstance(layer, scratch.ThinDropout):
-        return dropped(x, *theory.thin_moments(layer.p, x.mean.shape[1]))
-    if isinstance(layer, scratch.SpatialDropout | scratch.GaussianDropout):
-        return dropped(x, *theory.bernoulli_moments(layer.p))
+    if isinstance(layer, Drop):
+        return factor(name, layer, x)
     if isinstance(layer, scratch.DropConnect):
         return connected(x, layer.params["weight"], layer.params["bias"], layer.p)
     if isinstance(layer, scratch.Linear):

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from thinned import theory
 from thinned.nn import activations, modules
+from thinned.nn.residual import Residual
 from thinned.nn.thin.layer_kinds import NORMS
-from thinned.uncertainty.moment_rules import Moments, activation, connected, dropped, linear, no_rule
+from thinned.uncertainty.moment_rules import Moments, activation, connected, factor, linear, no_rule
 from thinned.uncertainty.sample_torch import TorchSampler
 from thinned.uncertainty.torch_graph import Whole
 
-_DROPS = (modules.Dropout, modules.Dropout1d, modules.Dropout2d, modules.Dropout3d, modules.GaussianDropout)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MOVES = {torch.flatten, "flatten", "view", "reshape", "contiguous", "unsqueeze", "squeeze", "permute"}
 
@@ -56,9 +55,8 @@ def _module(name: str, module: Any, x: Moments) -> Moments:
     kind = type(module)
     if isinstance(module, modules.DropConnectLinear):
         return connected(x, module.weight, module.bias, module.p)
-    if isinstance(module, _DROPS):
-        original = getattr(module, "rescale", "train") == "test"
-        return dropped(x, *(theory.mask_moments if original else theory.bernoulli_moments)(module.p))
+    if isinstance(module, modules.Drop) and not isinstance(module, Residual):
+        return factor(name, module, x)
     if kind is nn.Linear:
         return linear(x, module.weight, module.bias)
     if kind in activations.MODULES:

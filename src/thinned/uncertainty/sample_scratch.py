@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from thinned import functional, kernels, masks, theory
+from thinned import kernels, masks, theory
 from thinned.activations import RELU
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
@@ -17,14 +17,11 @@ from thinned.key import Key
 from thinned.scratch import (
     DropConnect,
     Dropout,
-    GaussianDropout,
     Layer,
     Linear,
     Maxout,
     Network,
-    SpatialDropout,
     Thin,
-    ThinDropout,
 )
 from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
@@ -34,12 +31,6 @@ from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_perceptron import Operation
 
 TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
-_OPTIONS: dict[type[Layer], tuple[Callable[..., Array], tuple[str, ...]]] = {
-    Dropout: (functional.dropout, ("rescale",)),
-    SpatialDropout: (functional.spatial_dropout, ()),
-    GaussianDropout: (functional.gaussian_dropout, ()),
-    ThinDropout: (functional.thin_dropout, ("groups",)),
-}
 
 
 class ScratchSampler:
@@ -57,7 +48,7 @@ class ScratchSampler:
         self.fixed: dict[str, str] = {}
         for name, layer in layers.items():
             if isinstance(layer, Drop | DropConnect) and layer.p > 0:
-                known = type(layer) in (*_OPTIONS, DropConnect)
+                known = _is_random(layer)
                 told = repr(layer) if known else f"{type(layer).__name__} has a rule that is not known here"
                 (self.random if known else self.fixed)[name] = told
         names = list(layers)
@@ -67,7 +58,9 @@ class ScratchSampler:
         self.tail = [Step(name, layers[name], self.stages, cached=names[:cut]) for name in names[cut:]]
         self.random |= {stage.name: str(stage) for stage in self.stages}
         self.perceptron = perceptron.recognise(self._operations()) if self.stages else None
-        self.one_by_one = bool(self.stages) or any(_for_all_rows(layers[name]) for name in self.random)
+        self.one_by_one = bool(self.stages) or any(
+            getattr(layers[name], "whole_batch", False) for name in self.random
+        )
 
     def take(self, x: Any, start: int, stop: int) -> Array:
         """Rows of x, dense."""
@@ -198,24 +191,14 @@ class Step:
             if self.narrows:
                 y = survivors.take(np.ascontiguousarray(y), None, rows)
             return self.narrow.layer.forward(y)
-        if isinstance(self.layer, DropConnect):
-            return _connect(self.layer, y, key.fold_in(self.name), first)
-        if type(self.layer) not in _OPTIONS:
-            return self.layer.forward(y)
-        function, options = _OPTIONS[type(self.layer)]
-        given = {name: getattr(self.layer, name) for name in options}
-        p: float = self.layer.p  # type: ignore[attr-defined]
-        return function(y, p, key=key.fold_in(self.name), sample_offset=first, **given)
+        if _is_random(self.layer):
+            return self.layer.drop(y, key.fold_in(self.name), first)
+        return self.layer.forward(y)
 
 
-def _connect(layer: DropConnect, x: Array, key: Key, first: int) -> Array:
-    """DropConnect with a mask for each row from ``first`` on."""
-    weight, bias = layer.params["weight"], layer.params["bias"]
-    how: dict[str, Any] = {"per_sample": layer.per_sample, "sample_offset": first}
-    y: Array = functional.drop_connect(
-        x.astype(layer.dtype, copy=False), weight, bias, layer.p, key=key, **how
-    )
-    return y
+def _is_random(layer: Layer) -> TypeGuard[Drop | DropConnect]:
+    """Whether it drops by its method; a subclass may have another mask, which is not known here."""
+    return isinstance(layer, Drop | DropConnect) and type(layer).drop in (Drop.drop, DropConnect.drop)
 
 
 def _flat(net: Network, outer: str = "") -> Iterator[tuple[str, Layer]]:
@@ -233,8 +216,3 @@ def twin(layer: Layer) -> Layer:
     if isinstance(other, Maxout):
         other.linear = copy.copy(other.linear)
     return other
-
-
-def _for_all_rows(layer: Layer) -> bool:
-    """Whether one mask is for a whole batch."""
-    return isinstance(layer, ThinDropout) or (isinstance(layer, DropConnect) and not layer.per_sample)

@@ -44,7 +44,7 @@ def test_what_fits_a_dense_network():
     assert choices.applicable("numpy") == [*both[:3], "thin", *both[3:]]
     assert choices.applicable("torch") == both
     for name in BOTH[1:]:
-        assert issubclass(getattr(scratch, str(METHODS[name].hand)), scratch.Layer)
+        assert issubclass(getattr(scratch, str(METHODS[name].scratch)), scratch.Layer)
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])

@@ -45,7 +45,7 @@ def drop_arguments(method: str) -> dict[str, Any]:
         return {"drop": None, "connect": scratch.DropConnect}
     if is_thin(method):
         return {"drop": scratch.Dropout}
-    layer: Callable[..., scratch.Layer] = getattr(scratch, str(row.hand))
+    layer: Callable[..., scratch.Layer] = getattr(scratch, str(row.scratch))
     return {"drop": lambda p: layer(p, **row.options)}
 
 

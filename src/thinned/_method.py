@@ -1,0 +1,118 @@
+"""What a drop method is, said once: its function, torch module, layer and row all hold the same object."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any
+
+from thinned import _array, _checks
+from thinned.kernels import maps
+from thinned.kernels.maps import Map
+from thinned.key import Key, is_key
+from thinned.masks import Unit
+
+Check = Callable[[str, Any], Any]  # of an argument's name and value: returns the value, or raises
+
+
+def one_of(*choices: str) -> Check:
+    """The check of an option that is one of these."""
+    return lambda name, value: _checks.one_of(name, value, choices)
+
+
+def flag(name: str, value: Any) -> bool:
+    """The check of an option that is true or false."""
+    return bool(value)
+
+
+@dataclass(frozen=True, eq=False)
+class Method:
+    """A drop method: all that is known of it.
+
+    The call ``method(x, p, key, training, sample_offset, *options)`` checks its arguments and is what the
+    public function does. ``plan(shape, p, sample_offset, *options)`` is the map of a training pass with
+    0 < p ≤ 1; plans are remembered.
+    """
+
+    function: Callable[..., Any]  # the public function
+    unit: Unit  # what one random decision is about
+    build: Callable[..., Map]  # (unit, shape, p, sample_offset, *options) -> the plan
+    moments: Callable[..., tuple[float, float]]  # p -> mean and variance of what training makes of 1
+    options: Mapping[str, Check] = field(default_factory=dict)  # arguments of the function beside p
+    given: Mapping[str, Any] = field(default_factory=dict)  # the arguments of the function that choose it
+    evaluation: Callable[[Any], Any] | None = None  # p -> the factor of evaluation; None: 1
+    factors: bool = True  # y = x·r, element by element, and `moments` are those of r for every shape
+    name: str = field(init=False)  # of the function
+    names: tuple[str, ...] = field(init=False)  # of the options
+    plan: Callable[..., Map] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.function.__name__)
+        object.__setattr__(self, "names", tuple(self.options))
+        object.__setattr__(self, "plan", lru_cache(1024)(partial(self.build, self.unit)))
+
+    def __call__(
+        self, x: Any, p: Any, key: Any, training: bool = True, sample_offset: int = 0, *options: Any
+    ) -> Any:
+        """The result of the method: that of `plan` in training, of ``evaluation`` else."""
+        p = self.checked(x, p, key, sample_offset)
+        if options:
+            checks = self.options.items()
+            options = tuple(check(name, value) for (name, check), value in zip(checks, options, strict=True))
+        if p == 0.0 or not (training or self.evaluation):
+            return x
+        if not training and self.evaluation:
+            return _array.times(x, self.evaluation(p))
+        return _apply(x, self.plan(x.shape, p, sample_offset, *options), key)
+
+    def gradient(self, grad: Any, p: Any, key: Any, sample_offset: int = 0, *options: Any) -> Any:
+        """The gradient by x in training, from that by the output; the mask is made again from the key."""
+        p = self.checked(grad, p, key, sample_offset)
+        if p == 0.0:
+            return grad
+        return _apply(grad, self.plan(grad.shape, p, sample_offset, *options).gradient(), key)
+
+    def settings(self, **options: Any) -> dict[str, Any]:
+        """All options, checked; those that are not given have the defaults of the function."""
+        if unknown := set(options) - set(self.options):
+            raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}")
+        arguments = inspect.signature(self.function).parameters
+        return {
+            name: check(name, options.get(name, arguments[name].default))
+            for name, check in self.options.items()
+        }
+
+    @property
+    def rate(self) -> float:
+        """The default of p."""
+        return float(inspect.signature(self.function).parameters["p"].default)
+
+    def factor_moments(self, p: float, shape: tuple[int, ...]) -> tuple[float, float] | None:
+        """Mean and variance of each element's factor in training; None where there is no such factor."""
+        if not self.factors:
+            return None
+        return self.moments(p, shape[1]) if self.unit.whole_batch else self.moments(p)
+
+    def checked(self, x: Any, p: Any, key: Any, sample_offset: Any) -> float:
+        """``p``, after the checks that all methods share; what is plainly right passes at once."""
+        _array.floating("x", x)
+        if not (type(p) is float and 0.0 <= p <= 1.0):
+            p = _checks.probability("p", p)
+        if type(key) is not Key:
+            is_key("key", key)
+        if type(sample_offset) is not int or sample_offset != 0:
+            _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
+        if x.ndim not in self.unit.ranks:
+            raise ValueError(f"x must have shape {self.unit.layout}, got {tuple(x.shape)}")
+        return float(p)
+
+
+def _apply(x: Any, how: Map, key: Key) -> Any:
+    """The map of x; a torch tensor's is recorded for the backward pass."""
+    if _array.is_torch(x):
+        from thinned.kernels import autograd
+
+        return autograd.apply(x, how, key.words)
+    return maps.apply(x, how, key.words)

@@ -1,0 +1,106 @@
+"""What a training pass does to an array: one of three maps, and the kernel that applies it.
+
+A map does not hold the key. The words of a key turn it into a pass, and its gradient into the backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinned import _array, kernels
+from thinned.kernels import Words
+from thinned.key import Key
+
+
+class Select(NamedTuple):
+    """y = x·scale + shift where its unit is kept, fill where dropped.
+
+    A unit is kept where its number is below ``limit``. The first unit has the index ``start``, and ``inner``
+    neighbouring elements make a unit.
+    """
+
+    limit: int
+    start: int
+    inner: int
+    scale: float
+    shift: float = 0.0
+    fill: float = 0.0
+
+    def gradient(self) -> Select:
+        """∂L/∂y -> ∂L/∂x."""
+        return self if self.shift == self.fill == 0.0 else self._replace(shift=0.0, fill=0.0)
+
+
+class Noise(NamedTuple):
+    """y = x·(1 + deviation·z), z ~ N(0, 1), with the normal numbers of a key from ``start`` on."""
+
+    start: int
+    deviation: float
+
+    def gradient(self) -> Noise:
+        """∂L/∂y -> ∂L/∂x."""
+        return self
+
+
+class Rule(NamedTuple):
+    """y = of(x, key): x times factors that depend on the key alone, for what the other two cannot express."""
+
+    of: Callable[[Any, Key], Any]
+
+    def gradient(self) -> Rule:
+        """∂L/∂y -> ∂L/∂x."""
+        return self
+
+
+Map = Select | Noise | Rule
+
+
+def apply(x: NDArray, how: Map, words: Words) -> NDArray:
+    """The map of an array, in one pass: a new array, in C order."""
+    cpu, code = kernels.extension(), kernels.CODES.get(x.dtype)
+    if cpu is None or code is None or type(how) is Rule or not x.flags.aligned or x.size == 0:
+        return np.asarray(plainly(x, how, words))
+    out = kernels.empty(x.shape, x.dtype)
+    where: Any = x.size
+    if not x.flags.c_contiguous:
+        where = x.shape, *([step // x.itemsize for step in a.strides] for a in (x, out))
+    kernel(cpu, how)(
+        code, kernels.address(x), kernels.address(out), where, kernels.workers(x.size), *words, *how
+    )
+    return out
+
+
+def plainly(x: Any, how: Map, words: Words) -> Any:
+    """The map by mask and selection: any device, any dtype; NumPy and torch alike."""
+    shape, key = tuple(x.shape), kernels.key_of(words)
+    if isinstance(how, Rule):
+        return how.of(x, key)
+    if isinstance(how, Noise):
+        return _array.times(
+            x, 1.0 + how.deviation * kernels.normals(key, math.prod(shape), how.start).reshape(shape)
+        )
+    if 0 in shape:
+        return _array.zeros(shape, x)
+    axes, inner = len(shape), 1
+    while inner < how.inner:  # the last axes, which make a unit
+        axes -= 1
+        inner *= shape[axes]
+    n, gpu = math.prod(shape[:axes]), kernels.on_gpu(x)
+    kept: Any = (
+        gpu.mask(key, n, how.limit, how.start, x.device)
+        if gpu
+        else kernels.mask(key, n, how.limit, how.start)
+    )
+    y = _array.times(x, how.scale, how.shift)
+    fill = how.fill if x.dtype.itemsize > 4 else float(np.float32(how.fill))  # half is rounded from single
+    return _array.where(kept.reshape(shape[:axes] + (1,) * (len(shape) - axes)), y, fill)
+
+
+def kernel(cpu: Any, how: Map) -> Any:
+    """The extension's kernel of a map."""
+    return cpu.drop if type(how) is Select else cpu.noise
