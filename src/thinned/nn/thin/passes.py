@@ -1,4 +1,4 @@
-"""When the thinned parts of a model work: while it runs, and when a checkpoint runs a part of it again."""
+"""The passes of a thinned model: a call of it, or a checkpoint that runs a part of it again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMPILED = 0  # stands for the thread in a compiled graph
 
 
 class Running:
-    """What chains and paths have: a drop module, and a pass in each thread that runs the model."""
+    """The base of running chains and branches: a drop module, and a pass in each thread."""
 
     drop: Any
     hooks: Any  # the `ModelHooks` that must be under way; None where passes are begun from outside
@@ -63,7 +63,7 @@ class Running:
 
 
 class ModelHooks:
-    """A model that was thinned, as its hooks see it: its parts work while it runs."""
+    """The hooks of a thinned model: its chains and branches have passes only while it runs."""
 
     def __init__(self, owner: nn.Module) -> None:
         arguments = inspect.signature(owner.forward).parameters.values()

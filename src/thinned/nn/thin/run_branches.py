@@ -1,9 +1,8 @@
-"""Branches that a `DropPath` drops for whole samples, computed for the surviving samples alone.
+"""Computes the branches that a `DropPath` drops for the surviving samples alone.
 
-`Paths` finds them in a graph: what the DropPath drops is computed from one tensor by layers that are known to
-treat each sample by itself. A `Gate` at each layer that reads this tensor lets the survivors in, and the
-DropPath puts what the branch made of them among zeros. Around it nothing changes: in x + drop(branch(x)) the
-sum is the model's own.
+A `Gate` at each layer that reads the branch's input passes the survivors on, and the DropPath puts the
+branch's result among zeros. The rest of the model does not change: in x + drop(branch(x)) the sum is the
+model's own.
 """
 
 from __future__ import annotations

@@ -1,9 +1,4 @@
-"""Where a model can be thinned: torch.fx tells what flows into what, and rules say what may lie between.
-
-A chain is a layer (linear, or a convolution), layers that treat each of its units by itself, a dropout of
-whole units, layers that moreover map zero to zero, and the readers: layers whose weights have a column,
-or a run of columns, for each unit.
-"""
+"""Traces a model, or those of its parts that can be traced, with torch.fx, and asks about the graphs."""
 
 from __future__ import annotations
 
@@ -28,7 +23,7 @@ _LAYERS += ("thinned.nn.",)
 
 
 class _Tracer(fx.Tracer):
-    """Keeps whole what it is told to, and what is torch's or ours."""
+    """Does not look into the modules in ``whole``, nor into layers of torch and of this library."""
 
     def __init__(self, whole: set[nn.Module]) -> None:
         super().__init__()
