@@ -10,7 +10,7 @@ from typing import Any
 
 from thinned import _array, _checks
 from thinned.kernels import maps
-from thinned.kernels.maps import Map
+from thinned.kernels.work import Map
 from thinned.key import Key, is_key
 from thinned.masks import Unit
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from thinned import _array, kernels, masks, theory
 from thinned.kernels import block
-from thinned.kernels.maps import Noise, Rule, Select
+from thinned.kernels.work import Noise, Rule, Select
 from thinned.key import Key, threshold
 from thinned.masks import Unit
 

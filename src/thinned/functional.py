@@ -23,6 +23,7 @@ import numpy as np
 from thinned import _array, _checks, _plans, kernels, masks, theory
 from thinned._method import Method, flag, one_of
 from thinned.kernels import connect
+from thinned.kernels.work import Draw
 from thinned.key import Key, threshold
 
 
@@ -306,13 +307,13 @@ def _normals(shape: Any, key: Key, start: int) -> np.ndarray:
     return kernels.normals(key, math.prod(shape), start).reshape(tuple(shape))
 
 
-def _draw(weight: Any, p: float, key: Key, per_sample: bool, sample_offset: int) -> connect.Draw:
+def _draw(weight: Any, p: float, key: Key, per_sample: bool, sample_offset: int) -> Draw:
     """The masks of DropConnect."""
     start = masks.first((1, *weight.shape), sample_offset) if per_sample else 0
-    return connect.Draw(key, threshold(p), _plans.gain(p), start)
+    return Draw(key, threshold(p), _plans.gain(p), start)
 
 
-def _connect(x: Any, weight: Any, draw: connect.Draw) -> Any:
+def _connect(x: Any, weight: Any, draw: Draw) -> Any:
     """y_n = (R_n * W) x_n/(1 − p)."""
     if _array.is_torch(x):
         from thinned.kernels import autograd

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned import _array, _checks, kernels, theory
-from thinned.kernels.block import Blocks
+from thinned.kernels.work import Blocks
 from thinned.key import Key, is_key, threshold, words
 
 Mask = NDArray[np.bool_]

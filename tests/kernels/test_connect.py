@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from thinned import Key, kernels
 from thinned.kernels import address, connect
+from thinned.kernels.work import Draw
 from thinned.key import bernoulli, threshold
 
 cpu = kernels.extension()
@@ -79,7 +80,7 @@ def native(x, w, g, draw, threads, level):
 @pytest.mark.parametrize("level", LEVELS)
 @given(shape=SHAPES, seed=st.integers(0, 2**64 - 1), start=STARTS, p=RATES)
 def test_the_sums_are_those_of_the_stated_order(level, dtype, shape, seed, start, p):
-    operands, draw = arrays(shape, dtype, seed), connect.Draw(Key(seed), threshold(p), 1.7, start)
+    operands, draw = arrays(shape, dtype, seed), Draw(Key(seed), threshold(p), 1.7, start)
     for ours, want in zip(native(*operands, draw, 1, level), in_order(*operands, draw), strict=True):
         assert np.array_equal(ours, want, equal_nan=True)
 
@@ -89,7 +90,7 @@ def test_the_sums_are_those_of_the_stated_order(level, dtype, shape, seed, start
 @pytest.mark.parametrize("level", LEVELS)
 def test_threads_change_nothing(level, shape):
     """Over 2**22 units, that is eight threads: more rows than samples, and fewer, than that."""
-    operands, draw = arrays(shape, "float32", 5), connect.Draw(Key(5), threshold(0.3), 2.0, 77)
+    operands, draw = arrays(shape, "float32", 5), Draw(Key(5), threshold(0.3), 2.0, 77)
     one = native(*operands, draw, 1, level)
     for threads in (2, 3, 64):
         for ours, want in zip(native(*operands, draw, threads, level), one, strict=True):
@@ -106,7 +107,7 @@ def test_the_products_to_rounding(p, dtype, backend):
     """
     x, w, g = arrays((33, 40, 130), dtype, 3)
     w[~np.isfinite(w)] = 1
-    draw = connect.Draw(Key(3), threshold(p), 1 / (1 - p), 1000)
+    draw = Draw(Key(3), threshold(p), 1 / (1 - p), 1000)
     kept = bernoulli(draw.key, 33 * 40 * 130, draw.limit, draw.start).reshape(33, 40, 130)
     with on(backend):
         ours = connect.forward(x, w, draw), *connect.backward(g, x, w, draw)
@@ -123,7 +124,7 @@ def test_the_products_to_rounding(p, dtype, backend):
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_only_what_is_needed_is_computed(backend):
     x, w, g = arrays((3, 4, 5), "float32", 1)
-    draw = connect.Draw(Key(1), threshold(0.5), 2.0, 0)
+    draw = Draw(Key(1), threshold(0.5), 2.0, 0)
     with on(backend):
         both = connect.backward(g, x, w, draw)
         for needed in ((True, False), (False, True), (False, False)):
@@ -135,7 +136,7 @@ def test_only_what_is_needed_is_computed(backend):
 @pytest.mark.parametrize("shape", [(0, 4, 5), (3, 0, 5), (3, 4, 0), (0, 0, 0)])
 def test_nothing_to_sum_is_zero(shape, limit):
     n, rows, columns = shape
-    draw = connect.Draw(Key(1), limit, 2.0, 0)
+    draw = Draw(Key(1), limit, 2.0, 0)
     x, w, g = np.ones((n, columns)), np.ones((rows, columns)), np.ones((n, rows))
     for ours, like in zip(
         (connect.forward(x, w, draw), *connect.backward(g, x, w, draw)), (g, x, w), strict=True
@@ -150,7 +151,7 @@ def test_nothing_to_sum_is_zero(shape, limit):
 def test_blocks_of_samples_change_nothing(block, n):
     x, w, g = arrays((n, 4, 6), "float64", 1)
     w[~np.isfinite(w)] = 1
-    draw = connect.Draw(Key(1), threshold(0.4), 1 / 0.6, 120)
+    draw = Draw(Key(1), threshold(0.4), 1 / 0.6, 120)
     with on("reference"):
         want = connect.forward(x, w, draw), *connect.backward(g, x, w, draw)
         with pytest.MonkeyPatch.context() as patch:
@@ -165,7 +166,7 @@ def test_blocks_of_samples_bound_the_memory():
     x, w, draw = (
         ramp((512, 256), "float32"),
         ramp((256, 256), "float32"),
-        connect.Draw(Key(1), 1 << 31, 2.0, 0),
+        Draw(Key(1), 1 << 31, 2.0, 0),
     )
     tracemalloc.start()
     try:

@@ -17,7 +17,7 @@ import pytest
 
 import thinned
 from thinned import Key, functional, kernels
-from thinned.kernels.block import Blocks
+from thinned.kernels.work import Blocks, Draw
 from thinned.key import bernoulli, threshold
 
 torch = pytest.importorskip("torch")
@@ -157,7 +157,7 @@ class TestKernels:
     def test_drop_connect_selects_and_does_only_what_is_needed(self):
         key, x, weight = Key(1), whole_numbers(1, 130) + 5, whole_numbers(2, 130)
         kept = torch.from_numpy(bernoulli(key, 260, threshold(0.5)).reshape(2, 130))
-        draw = kernels.connect.Draw(key, threshold(0.5), 2.0, 0)
+        draw = Draw(key, threshold(0.5), 2.0, 0)
         hidden = torch.where(kept, weight, torch.nan)
         args = x.to(DEVICE), hidden.to(DEVICE)
         assert torch.equal(
@@ -223,7 +223,7 @@ class TestCompiler:
     @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 16, 128)], ids=str)
     def test_drop_connect(self, compiled, sizes):
         samples, outputs, inputs = sizes
-        draw = kernels.connect.Draw(Key(3), 2**31, 2.0, 0)
+        draw = Draw(Key(3), 2**31, 2.0, 0)
         x, weight = torch.zeros(samples, inputs), torch.zeros(outputs, inputs)
         gpu.connect_gradients(gpu.connect(x, weight, draw), x, weight, draw)
         assert set(compiled) == {"_connect_kernel", "_connect_x_kernel", "_connect_weight_kernel"}

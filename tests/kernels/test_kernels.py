@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from thinned import Key, kernels
 from thinned.kernels import address, maps
+from thinned.kernels.work import Noise, Select
 from thinned.key import bernoulli, normals, threshold
 
 cpu = kernels.extension()
@@ -101,7 +102,7 @@ def test_strides_change_nothing(dtype, shape, order, steps, broadcast):
     x = x[tuple(slice(None, None, step) for step in steps)].transpose(order)
     if broadcast:
         x = np.broadcast_to(x[:, :1], x.shape)
-    drop, noise = maps.Select(threshold(0.3), 5, 1, 1.7), maps.Noise(5, 0.5)
+    drop, noise = Select(threshold(0.3), 5, 1, 1.7), Noise(5, 0.5)
     for how in (drop, noise):
         plain = maps.apply(np.ascontiguousarray(x), how, (1, 2))
         assert same_bits(maps.apply(x, how, (1, 2)), plain)

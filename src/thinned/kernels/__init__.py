@@ -24,7 +24,6 @@ DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # as kernel.
 CODES = {np.dtype(name): code for name, code in DTYPES.items() if name != "bfloat16"}
 POOLED = 1 << 18  # bytes; smaller arrays come from the allocator, which does not give their pages back
 ALONE = 1 << 15  # elements; fewer stay on one thread, whatever is done to them
-Words = tuple[int, int]  # of a key
 
 
 @functools.cache
@@ -117,11 +116,6 @@ def normals(key: Key, n: int, start: int = 0) -> NDArray[np.float64]:
     out = empty((n,), np.float64)
     cpu.normals(address(out), n, start, *key.words, workers(n))
     return out
-
-
-def key_of(words: Words) -> Key:
-    """The key that has these words."""
-    return Key(words[0] | words[1] << 32)
 
 
 def workers(n: int) -> int:

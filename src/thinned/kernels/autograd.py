@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from thinned import kernels
-from thinned.kernels import Words, connect, maps
-from thinned.kernels.maps import Map
+from thinned.kernels import connect, maps
+from thinned.kernels.work import Draw, Map, Rule, Words
 
 CODES = {getattr(torch, name): code for name, code in kernels.DTYPES.items()}
 _transforming = torch._C._are_functorch_transforms_active
@@ -42,7 +42,7 @@ def apply_(x: Tensor, how: Map, words: Words) -> Tensor:
 def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tensor:
     """The map of a tensor by the kernel of its device: a new tensor, or ``out``, which then is x."""
     n, code, cpu = x.numel(), CODES.get(x.dtype), kernels.extension()
-    known = code is not None and cpu is not None and type(how) is not maps.Rule
+    known = code is not None and cpu is not None and type(how) is not Rule
     if not (known and x.is_cpu and n > 0 and not x.is_neg() and (pointer := x.data_ptr())):
         gpu = kernels.on_gpu(x)
         y: Tensor = (gpu.apply if gpu and gpu.takes(how) else maps.plainly)(x.detach(), how, words)
@@ -114,7 +114,7 @@ class Connect(torch.autograd.Function):
     """The product with a mask for each sample. It keeps x, W and the key."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, draw: connect.Draw) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, draw: Draw) -> Tensor:
         """y_n = scale·(R_n * W) x_n."""
         ctx.save_for_backward(x, weight)
         ctx.draw = draw

@@ -2,24 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from thinned import _array, kernels
-from thinned.key import Key
-
-
-class Blocks(NamedTuple):
-    """The blocks of a batch. Nothing else is kept for the backward pass.
-
-    Seeds are the units from ``start`` on that are dropped at the threshold ``limit``; ``sizes`` are those of
-    a block along each axis, at most the map's.
-    """
-
-    key: Key
-    limit: int
-    start: int
-    sizes: tuple[int, ...]
-    per_channel: bool
+from thinned.kernels.work import Blocks
 
 
 def drop(x: Any, blocks: Blocks) -> Any:

@@ -7,35 +7,25 @@ device, they are made for a block of samples at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
 from thinned import _array, kernels
-from thinned.key import Key
+from thinned.kernels.work import Draw
 
 BLOCK = 1 << 20  # weights in the masks of a block of samples: 1 MiB
 FORWARD, BY_X, BY_WEIGHT = 0, 1, 2  # the products, as cpu.cpp numbers them
 
 
-@dataclass(frozen=True)
-class Draw:
-    """The masks of all samples, by key and threshold. Nothing else is kept for the backward pass."""
-
-    key: Key
-    limit: int
-    scale: float
-    start: int  # the first unit of the first sample
-
-    def masks(self, n: int, weight: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Blocks of samples, each with the masks of its weights: (block, out, in) bool."""
-        step = max(1, BLOCK // max(1, weight.shape[0] * weight.shape[1]))
-        for i in range(0, n, step):
-            shape = min(step, n - i), weight.shape[0], weight.shape[1]
-            unit = i * shape[1] * shape[2]
-            kept = kernels.mask(self.key, shape[0] * shape[1] * shape[2], self.limit, self.start + unit)
-            yield slice(i, i + step), kept.reshape(shape)
+def masks(draw: Draw, n: int, weight: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Blocks of samples, each with the masks of its weights: (block, out, in) bool."""
+    step = max(1, BLOCK // max(1, weight.shape[0] * weight.shape[1]))
+    for i in range(0, n, step):
+        shape = min(step, n - i), weight.shape[0], weight.shape[1]
+        unit = i * shape[1] * shape[2]
+        kept = kernels.mask(draw.key, shape[0] * shape[1] * shape[2], draw.limit, draw.start + unit)
+        yield slice(i, i + step), kept.reshape(shape)
 
 
 def forward(x: Any, weight: Any, draw: Draw) -> Any:
@@ -47,7 +37,7 @@ def forward(x: Any, weight: Any, draw: Draw) -> Any:
     if _native(x):
         return _product(FORWARD, x, weight, (len(x), *weight.shape), draw)
     y = _array.zeros((len(x), len(weight)), x)
-    for n, kept in draw.masks(len(x), weight):
+    for n, kept in masks(draw, len(x), weight):
         y[n] = (_array.where(kept, weight, 0.0) @ x[n, :, None])[..., 0]
     return y * draw.scale
 
@@ -67,7 +57,7 @@ def backward(
         )
     grad_x = _array.zeros(tuple(x.shape), x) if needed[0] else None
     grad_weight = _array.zeros(tuple(weight.shape), weight) if needed[1] else None
-    for n, kept in draw.masks(len(x), weight) if draw.limit > 0 and any(needed) else ():
+    for n, kept in masks(draw, len(x), weight) if draw.limit > 0 and any(needed) else ():
         if grad_x is not None:
             grad_x[n] = draw.scale * (grad[n, None, :] @ _array.where(kept, weight, 0.0))[:, 0]
         if grad_weight is not None:

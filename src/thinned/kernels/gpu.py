@@ -19,10 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
-from thinned.kernels import Words, key_of
-from thinned.kernels.block import Blocks
-from thinned.kernels.connect import Draw
-from thinned.kernels.maps import Map, Select
+from thinned.kernels.work import Blocks, Draw, Map, Select, Words, key_of
 from thinned.key import GROUP, Key
 
 ROWS: tl.constexpr = tl.constexpr(16)  # outputs in a tile of drop_connect, by 128 inputs

@@ -1,63 +1,15 @@
-"""What a training pass does to an array: one of three maps, and the kernel that applies it.
-
-A map does not hold the key. The words of a key turn it into a pass, and its gradient into the backward pass.
-"""
+"""Maps of arrays, applied by the fastest kernel for them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinned import _array, kernels
-from thinned.kernels import Words
-from thinned.key import Key
-
-
-class Select(NamedTuple):
-    """y = x·scale + shift where its unit is kept, fill where dropped.
-
-    A unit is kept where its number is below ``limit``. The first unit has the index ``start``, and ``inner``
-    neighbouring elements make a unit.
-    """
-
-    limit: int
-    start: int
-    inner: int
-    scale: float
-    shift: float = 0.0
-    fill: float = 0.0
-
-    def gradient(self) -> Select:
-        """∂L/∂y -> ∂L/∂x."""
-        return self if self.shift == self.fill == 0.0 else self._replace(shift=0.0, fill=0.0)
-
-
-class Noise(NamedTuple):
-    """y = x·(1 + deviation·z), z ~ N(0, 1), with the normal numbers of a key from ``start`` on."""
-
-    start: int
-    deviation: float
-
-    def gradient(self) -> Noise:
-        """∂L/∂y -> ∂L/∂x."""
-        return self
-
-
-class Rule(NamedTuple):
-    """y = of(x, key): x times factors that depend on the key alone, for what the other two cannot express."""
-
-    of: Callable[[Any, Key], Any]
-
-    def gradient(self) -> Rule:
-        """∂L/∂y -> ∂L/∂x."""
-        return self
-
-
-Map = Select | Noise | Rule
+from thinned.kernels.work import Map, Noise, Rule, Select, Words, key_of
 
 
 def apply(x: NDArray, how: Map, words: Words) -> NDArray:
@@ -77,7 +29,7 @@ def apply(x: NDArray, how: Map, words: Words) -> NDArray:
 
 def plainly(x: Any, how: Map, words: Words) -> Any:
     """The map by mask and selection: any device, any dtype; NumPy and torch alike."""
-    shape, key = tuple(x.shape), kernels.key_of(words)
+    shape, key = tuple(x.shape), key_of(words)
     if isinstance(how, Rule):
         return how.of(x, key)
     if isinstance(how, Noise):
