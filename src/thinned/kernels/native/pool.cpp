@@ -1,3 +1,4 @@
+// The free blocks of pool.hpp, oldest first; the oldest go back to the system above the limit.
 #include "pool.hpp"
 
 #include <algorithm>
