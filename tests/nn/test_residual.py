@@ -354,9 +354,7 @@ def test_wrong_branches(call, error, said, training, p):
 @pytest.mark.parametrize("training", [True, False])
 def test_wrong_inputs(training):
     block = tnn.Residual(Bend(), 0.5).train(training)
-    with pytest.raises(
-        ValueError, match=r"^input of Residual must have samples in its first dimension, got \(\)"
-    ):
+    with pytest.raises(ValueError, match=r"^input of Residual must have shape \(N, …\), got \(\)"):
         block(torch.tensor(1.0))
     with pytest.raises(TypeError, match=r"^input must hold floating-point numbers"):
         block(torch.ones(3, 2, dtype=torch.int64))
