@@ -152,7 +152,7 @@ def test_npz_with_other_names_or_no_npz(tmp_path, rng):
     assert "x must have at least one example" in line(load, npz(tmp_path, x=X[:0], y=Y[:0]))
     path = npz(tmp_path, **four(rng))
     path.write_bytes(path.read_bytes()[:-100])
-    assert line(load, path).startswith(f"{path}: expected an .npz archive; the file is truncated")
+    assert line(load, path).startswith(f"{path}: the file must be an .npz archive, got one that is truncated")
 
 
 def csv_file(tmp_path, text, encoding="utf-8"):
