@@ -167,7 +167,7 @@ class Dropout(_TorchDrop):
     by 1 − p. The default is torch's.
     """
 
-    settings = ("rescale",)
+    settings, ranks = ("rescale",), range(masks.ANY)  # ranks: those of the method, found at once
     rescale: str = "train"
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, rescale: str = "train") -> None:
