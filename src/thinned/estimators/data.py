@@ -68,7 +68,7 @@ class Column(Layer):
     moves_only = True  # it moves numbers; their variances move alike
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
-        """The column."""
+        """(N, 1) -> (N,): the one column of x."""
         return x[:, 0]
 
 

@@ -33,7 +33,7 @@ class FoundChain:
 
     @property
     def names(self) -> list[str]:
-        """All layers."""
+        """The names of all layers of the chain: producer, between, drop, others, readers."""
         return [self.producer, *self.between, self.drop, *self.others, *self.readers]
 
 

@@ -207,7 +207,7 @@ def linear(x: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
 
 
 def shape(x: Rows) -> tuple[Size, ...]:
-    """All sizes."""
+    """The size of each axis of x, and which of them counts samples."""
     return tuple(Size(i == x.axis) for i in range(x.rank))
 
 

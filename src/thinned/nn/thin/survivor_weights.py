@@ -101,7 +101,7 @@ class SurvivorLinear(torch.autograd.Function):
         of_bias: list[Selection] | None,
         scale: float,
     ) -> Tensor:
-        """Y."""
+        """Y (N, rows), and keep what the backward pass needs: x, the weight and its survivors."""
         out, compact = _products(x, weight, bias, of_weight, of_bias, scale, saved=True)
         ctx.save_for_backward(x, weight, *compact)
         ctx.of_weight, ctx.of_bias, ctx.scale = of_weight, of_bias, scale
