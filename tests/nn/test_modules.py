@@ -670,7 +670,8 @@ def test_keyed_refuses_a_second_thread_and_wrong_arguments():
         thread.start()
         thread.join()
     assert said == [
-        "model is inside keyed(...) in another thread: wait for it, or give each thread its own copy"
+        "model must be inside keyed(...) in one thread at a time, got a second thread: wait for the first, "
+        "or give each thread its own copy"
     ]
     for wrong, error, name in (
         ((net, 0, 0), TypeError, "key"),
@@ -758,7 +759,7 @@ def test_checkpointing_gives_the_same_gradients(reentrant, where):
 def test_checkpointing_without_the_generators_state():
     """One call of a module is told by its name; which of several it was cannot be known, and is said."""
     how = lambda f, x: checkpoint(f, x, use_reentrant=False, preserve_rng_state=False)  # noqa: E731
-    with pytest.raises(RuntimeError, match="used several times in a pass"):
+    with pytest.raises(RuntimeError, match="called several times in a pass"):
         gradients(how, "inside")
     grads = []
     for run in (how, plainly):

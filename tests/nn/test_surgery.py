@@ -120,7 +120,9 @@ def test_the_original_rule_has_no_twin_there():
     report = tnn.swap_dropout(model, back=True)
     assert [type(module) for module in model] == [tnn.Dropout, nn.Dropout]
     assert report.replaced == {"1": "torch.nn.Dropout(p=0.2, inplace=False)"}
-    assert report.unreached == {"0": "drops by the original rule, which torch's Dropout has not"}
+    assert report.unreached == {
+        "0": "rescales in evaluation (the original rule), which torch's Dropout cannot"
+    }
     assert set(model[1].__dict__) == set(nn.Dropout().__dict__)
     assert repr(tnn.swap_dropout(model).model[1]) == "Dropout(p=0.2, inplace=False)"
 
@@ -196,7 +198,7 @@ def test_set_rate():
         (float("nan"), ValueError, r"^p must be a number, got nan"),
         ("0.5", TypeError, r"^p must be a number"),
         ({"0": 0.1, "1.1": 2}, ValueError, r"^p of 1.1 must be in \[0, 1\], got 2"),
-        ({"0": 0.1, "2": 0.1}, ValueError, r"^p must name modules among 0, 1.0, 1.1; got 2"),
+        ({"0": 0.1, "2": 0.1}, ValueError, r"^p must name modules among 0, 1.0, 1.1, got 2"),
         (lambda name: None if name == "1.1" else 0.1, TypeError, r"^p of 1.1 must be a number"),
     ],
 )

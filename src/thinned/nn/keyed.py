@@ -1,4 +1,4 @@
-"""Masks that depend on a key, a step, a name and a sample alone."""
+"""`keyed`: masks that depend only on a key, the step, the module's name and the sample's index."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from thinned.key import Key, is_key
 from thinned.nn.modules import Drop
 from thinned.nn.stream import Named, recomputing
 
-# What torch and Lightning Fabric put into names.
+# Parts of qualified names that torch and Lightning Fabric add.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 _entering = threading.Lock()
 
 
 @contextmanager
 def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iterator[nn.Module]:
-    """Within the block, a mask of ``model`` depends on (key, step, module's name, sample's index) alone.
+    """Within the block, masks depend only on the key, the step, the module's name and the sample's index.
 
     ::
 
@@ -30,22 +30,22 @@ def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iter
             loss_of(model(x), y).backward()
 
     The key of a module is ``key.fold_in(step).fold_in(name)``; ``name`` is its qualified name in ``model``
-    (the first, where it has several), without what `torch.compile`, DistributedDataParallel, checkpoint
-    wrappers or Lightning Fabric add. So a layer more changes no other layer's mask. ``sample_offset`` is the
-    index, in the whole batch, of the first sample that this process or micro-batch sees: split in any way, a
-    batch gets the masks of the whole.
+    (the first, if it has several), without the parts that `torch.compile`, DistributedDataParallel,
+    checkpoint wrappers or Lightning Fabric add. So a new layer does not change the masks of the others.
+    ``sample_offset`` is the index, in the whole batch, of the first sample that this process or micro-batch
+    has. So a batch gets the same masks, however it is split.
 
-    A module that is used several times in one pass takes its key itself at its first call (n = 0), and
-    that key's ``.fold_in(n)`` at call n = 1, 2, … A pass begins with each call of ``model``; where other
-    things are called, parts of it or a wrapper around it, the block is one pass.
+    A module may be called several times in one pass. Its first call takes the key of the module, call
+    n = 1, 2, … takes ``.fold_in(n)`` of that key. A pass begins with each call of ``model``. If only parts of
+    the model, or a wrapper around it, are called, the whole block is one pass.
 
-    Modules outside ``model`` are untouched. Blocks nest, the inner one counts, and all is as before after an
-    exception. The state belongs to the model: one thread at a time may hold it, and all threads that run
-    the model, autograd's too, see it. Activation checkpointing gets each call's mask again; a call
-    still takes one number of torch's default generator, by which it is known.
+    Modules outside ``model`` do not change. In nested blocks the inner one counts. The block ends cleanly on
+    an exception. Its state belongs to the model: one thread at a time may enter, and all threads that run
+    the model use it, autograd's too. Activation checkpointing gets the mask of each call again. For that, a
+    call still takes one number of torch's default generator.
 
-    Raises TypeError or ValueError where an argument is of the wrong kind or range, RuntimeError where
-    another thread holds the model.
+    Raises TypeError or ValueError if an argument has a wrong kind or range, RuntimeError if another thread
+    is in such a block of the model.
     """
     is_key("key", key)
     base = key.fold_in(_checks.integer("step", step, 0, 1 << 64))
@@ -55,7 +55,8 @@ def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iter
         before = [drop.stream.named for drop, _ in drops]
         if any(outer is not None and outer.thread != threading.get_ident() for outer in before):
             raise RuntimeError(
-                "model is inside keyed(...) in another thread: wait for it, or give each thread its own copy"
+                "model must be inside keyed(...) in one thread at a time, got a second thread: wait for the "
+                "first, or give each thread its own copy"
             )
         for drop, named in drops:
             drop.stream.named = named
@@ -76,14 +77,14 @@ def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iter
 
 
 def named_drops(model: nn.Module) -> Iterator[tuple[str, Drop]]:
-    """The drop modules of a model, by qualified name, without what torch's wrappers add to it."""
+    """The drop modules of a model by qualified name, without the parts that torch's wrappers add."""
     for path, module in unwrap(model).named_modules():
         if isinstance(module, Drop):
             yield ".".join(part for part in path.split(".") if part not in _WRAPPERS), module
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module, without torch's wrappers around it."""
+    """The user's own module, without torch's wrappers around it. Raises TypeError if it is no module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch module, got {type(model).__name__}")
     parallel = (nn.parallel.DistributedDataParallel, nn.DataParallel)

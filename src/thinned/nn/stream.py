@@ -1,4 +1,4 @@
-"""Where a module's keys come from: torch's generator, or, inside `keyed`, a key and a name."""
+"""The keys of drop modules. They come from torch's generator or, inside `keyed`, from a key and a name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from thinned.key import Key
 
-RECENT = 256  # calls that a stream remembers for recomputation
-SMALL = 1 << 15  # elements: a call costs as much as putting so many in their places
+RECENT = 256  # calls that a stream remembers, in case checkpointing runs them again
+SMALL = 1 << 15  # elements: to put so many in their places costs as much as a call
 Call = Callable[[torch.Tensor, int], torch.Tensor]
 Places = NDArray[np.int64]
 _places: ContextVar[Places | None] = ContextVar("places", default=None)
@@ -28,15 +28,15 @@ class Draw(NamedTuple):
     """What decides the mask of one call."""
 
     seed: int
-    sample_offset: int = 0  # the index of the batch's first sample
-    places: Places | None = None  # which samples of that batch these are, ascending; None: all, in order
+    sample_offset: int = 0  # index of the batch's first sample
+    places: Places | None = None  # indices of these samples in that batch, ascending; None: all of it
 
     def spread(self, call: Call, x: torch.Tensor, work: int | None = None) -> torch.Tensor:
-        """``call(x, index of its first sample)``, where each of these samples keeps its number.
+        """``call(x, index of the first sample)``, so that each sample keeps its index in the whole batch.
 
-        Small samples are put in their places, among zeros; for large ones each run of neighbours has its own
-        call. ``work`` is what a sample costs, by default its elements. Where x has k rows for each sample,
-        they are numbered as samples are.
+        Small samples are put in their places among zeros, and one call does them all. Large samples take one
+        call for each run of neighbours. ``work`` is the cost of a sample, by default its number of elements.
+        If x has k rows for each sample, rows are numbered instead of samples.
         """
         if self.places is None or not len(x) or len(x) % len(self.places):
             return call(x, self.sample_offset)
@@ -56,7 +56,7 @@ class Draw(NamedTuple):
 
 @contextlib.contextmanager
 def among(places: Places) -> Iterator[None]:
-    """Within the block, a batch is only these samples of the one around it."""
+    """Within the block, a batch holds only these samples of the batch outside."""
     outer = _places.get()
     token = _places.set(places if outer is None else outer[places])
     try:
@@ -67,7 +67,7 @@ def among(places: Places) -> Iterator[None]:
 
 @dataclass
 class Named:
-    """The key of one module inside `keyed`: that of its first call in a pass; call n > 0 folds in n."""
+    """The key of one module inside `keyed`: its first call in a pass takes the key, call n > 0 folds in n."""
 
     key: Key
     sample_offset: int
@@ -76,37 +76,37 @@ class Named:
     thread: int = field(default_factory=threading.get_ident)
 
     def next(self) -> Draw:
-        """The next call in this pass."""
+        """The draw of the next call in this pass."""
         n, self.calls = self.calls, self.calls + 1
         self.places = _places.get()
         return self.at(n)
 
     def at(self, n: int) -> Draw:
-        """Call ``n`` of a pass."""
+        """The draw of call ``n`` in a pass."""
         return Draw((self.key if n == 0 else self.key.fold_in(n)).seed, self.sample_offset, self.places)
 
 
 class Stream:
-    """One module's draws, one for each training forward pass.
+    """The draws of one module: one for each training forward pass.
 
-    Every draw takes one 64-bit number from torch's default CPU generator. Outside `keyed` it is the seed.
-    Inside it marks the call: when activation checkpointing runs a call again in the backward pass,
-    with the generator put back, the same number comes, and gives that call's key again, in
-    whatever order segments are run and even when the ``with`` block has been left.
+    Every draw takes one 64-bit number from torch's default CPU generator. Outside `keyed` this number is the
+    seed. Inside `keyed` it marks the call. Activation checkpointing resets the generator and runs a call
+    again in the backward pass; then the same number comes, and the call gets the same key. This works for any
+    order of the segments, and after the ``with`` block has ended.
     """
 
     def __init__(self) -> None:
         self.named: Named | None = None
         self.recent: dict[int, Draw] = {}
         number = next(_numbers)
-        self.handle = scalar(number, torch.int64)  # how a compiled graph refers to this stream
+        self.handle = scalar(number, torch.int64)  # a compiled graph finds this stream by it
         _streams[number] = self
 
     def __reduce__(self) -> tuple:
-        return Stream, ()  # a copy draws on its own, and is not keyed
+        return Stream, ()  # a copy has its own draws, and is not keyed
 
     def draw(self) -> Draw:
-        """What decides the mask of this call."""
+        """The draw that decides the mask of this call."""
         mark = random_seed()
         if self.named is None and not self.recent:
             return Draw(mark)
@@ -114,14 +114,14 @@ class Stream:
         if again and mark in self.recent:
             return self.recent[mark]
         if self.named is None:
-            self.recent.pop(mark, None)  # the generator was set back: this call is another
+            self.recent.pop(mark, None)  # the generator was reset: this is another call
             return Draw(mark)
         if again and self.named.calls == 1:
             return self.named.at(0)
         if again and self.named.calls > 1:
             raise RuntimeError(
-                "a module used several times in a pass was run again in the backward pass with another state "
-                "of torch's generator, so it is not known which of its calls this was: use "
+                "a module that is called several times in a pass must be run again with the same state of "
+                "torch's generator, got another state (so this call cannot be identified): use "
                 "torch.utils.checkpoint.checkpoint(..., preserve_rng_state=True), its default"
             )
         drawn = self.recent[mark] = self.named.next()
@@ -131,12 +131,12 @@ class Stream:
 
 
 def find(handle: int) -> Stream:
-    """The stream of that number; a fresh one where its module is gone (a graph loaded in another process)."""
+    """The stream with that number; a new one if its module is gone (a graph loaded in another process)."""
     return _streams.get(handle) or Stream()
 
 
 def recomputing() -> bool:
-    """Whether a backward pass is running, as it is when activation checkpointing runs a module again."""
+    """Whether a backward pass is running: then activation checkpointing runs a module again."""
     return torch._C._current_graph_task_id() != -1
 
 
@@ -147,13 +147,13 @@ def random_seed() -> int:
 
 
 def scalar(value: float, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of one number on the CPU, whatever default device or inference mode is on."""
+    """A tensor of one number on the CPU, for any default device and in inference mode too."""
     with torch.inference_mode(False):
         return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 class _Cell(threading.local):
-    """A tensor of one number, and its memory as an unsigned one: read in a tenth of the time of ``item``."""
+    """A tensor of one number, and its memory as unsigned: reading that is ten times faster than ``item``."""
 
     def __init__(self) -> None:
         self.tensor = scalar(0, torch.int64)

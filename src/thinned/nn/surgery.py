@@ -1,4 +1,4 @@
-"""Surgery on existing models: other dropout modules, other rates, bounded weights."""
+"""Changes to existing models: `swap_dropout`, `set_rate` and `max_norm_`."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _BACK = {ours: theirs for theirs, ours in TWINS.items()}
 
 @dataclass(frozen=True)
 class Swap:
-    """What `swap_dropout` did: ``print`` it.
+    """What `swap_dropout` did; ``print`` shows it.
 
-    ``replaced``: qualified name -> what it is now; ``unreached``: qualified name -> what drops there still by
-    torch's or another library's rules, and why. The root's name is ``""``.
+    ``replaced``: qualified name -> the module that is there now. ``unreached``: qualified name -> what still
+    drops there by the rules of torch or another library, and why. The name of the model itself is ``""``.
     """
 
     model: nn.Module
@@ -46,16 +46,17 @@ class Swap:
 
 
 def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
-    """Turn every dropout module of torch into its twin here, in place; with ``back``, the other way.
+    """Turn every dropout module of torch into its twin in `thinned.nn`, in place; ``back`` turns it back.
 
-    Each module stays the object that it was, also where it is shared or the model itself, and keeps its
-    rate, ``inplace``, training mode and hooks. No parameter, buffer or ``state_dict`` key is touched.
-    Subclasses of torch's classes are left alone, and reported with all else that could not be reached:
-    dropout called as a function (found in the source of the modules), inside torch's attention and
-    recurrent layers, and of other libraries.
+    Each module stays the same object, even if it is shared or is the model itself. It keeps its rate,
+    ``inplace``, training mode and hooks. No parameter, buffer or ``state_dict`` key changes.
 
-    Raises TypeError where ``model`` is no torch module, ValueError where a rate is not in [0, 1]: then
-    nothing is done.
+    Some dropout stays as it is, and the report names it: subclasses of torch's classes, dropout called as a
+    function (found in the source of the modules), dropout inside torch's attention and recurrent layers, and
+    that of other libraries.
+
+    Raises TypeError if ``model`` is no torch module, ValueError if a rate is not in [0, 1]. Then nothing
+    is changed.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch module, got {type(model).__name__}")
@@ -65,7 +66,9 @@ def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
     for name, module in found.items():
         _checks.probability(f"p of {name or 'model'}", module.p)
     only_here = {name for name, module in found.items() if getattr(module, "rescale", "train") != "train"}
-    left = dict.fromkeys(only_here, "drops by the original rule, which torch's Dropout has not")
+    left = dict.fromkeys(
+        only_here, "rescales in evaluation (the original rule), which torch's Dropout cannot"
+    )
     found = {name: module for name, module in found.items() if name not in left}
     for module in set(found.values()):
         _to_torch(module) if isinstance(module, Drop) else _to_ours(module)
@@ -95,23 +98,20 @@ def set_rate(
     p: float | Mapping[str, float] | Callable[[str], float],
     only: type[Drop] | tuple[type[Drop], ...] = Drop,
 ) -> dict[str, float]:
-    """Set the rates of a model's `thinned.nn` modules, and tell them by qualified name.
+    """Set the rates of a model's `thinned.nn` modules; returns the new rates by qualified name.
 
-    ``p`` is a rate for all; or a mapping, qualified name -> rate, that leaves the others alone; or a
-    function of the qualified name. ``only`` limits it to some classes, such as ``DropPath``.
-    `thinned.schedules` has rates over training and over depth. Compiled models are not compiled anew.
+    ``p`` is one rate for all modules, or a mapping (qualified name -> rate) that leaves the others alone, or
+    a function of the qualified name. ``only`` limits the change to some classes, such as ``DropPath``.
+    `thinned.schedules` has rates over training and over depth. Compiled models are not compiled again.
 
-    Raises ValueError where a rate is not in [0, 1], or no module of that name or class is there; then
-    none is set.
+    Raises ValueError if a rate is not in [0, 1], or if no module has that name or class. Then no rate is set.
     """
     drops = {name: drop for name, drop in named_drops(model) if isinstance(drop, only)}
     if not drops:
-        raise ValueError(
-            "model must hold modules of thinned.nn, got none to set the rate of (see swap_dropout)"
-        )
+        raise ValueError("model must hold modules of thinned.nn, got none (see swap_dropout)")
     if isinstance(p, Mapping):
         if unknown := sorted(set(p) - set(drops)):
-            raise ValueError(f"p must name modules among {', '.join(drops)}; got {', '.join(unknown)}")
+            raise ValueError(f"p must name modules among {', '.join(drops)}, got {', '.join(unknown)}")
         rates = dict(p)
     else:
         rates = {name: p(name) if callable(p) else p for name in drops}
@@ -125,12 +125,14 @@ def set_rate(
 
 @torch.no_grad()
 def max_norm_(model: nn.Module, c: float) -> nn.Module:
-    """Scale each unit's incoming weights back to norm ``c`` where theirs is larger, in place, after a step.
+    """Scale each unit's incoming weights down to the norm ``c`` if theirs is larger; call it after a step.
 
-    w ← w·min(1, c/‖w‖₂), for each row of a linear layer and each output channel of a convolution; biases,
-    norms and embeddings are left alone. Srivastava et al. 2014, JMLR 15:1929-1958, section 5.1.
+    w ← w·min(1, c/‖w‖₂), in place, for each row of a linear layer and each output channel of a convolution.
+    Biases, norms and embeddings do not change. Returns the model.
 
-    Raises ValueError where c is not positive and finite.
+    Raises ValueError if c is not positive and finite.
+
+    Srivastava et al. 2014, JMLR 15:1929-1958, section 5.1.
     """
     c = _checks.positive("c", c)
     for module in unwrap(model).modules():

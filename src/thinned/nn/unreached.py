@@ -1,4 +1,4 @@
-"""What `swap_dropout` cannot reach: dropout that is no module of torch's own kinds."""
+"""Finds the dropout that `swap_dropout` cannot replace, because it is no dropout module of torch itself."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 
 _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _NAMES = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
-_INSIDE = "which drops inside where its rate is not 0"
+_INSIDE = "which drops if its rate is not 0"
 _CALLS: dict[int, str] = {
     **{id(getattr(nn.functional, name)): f"calls torch.nn.functional.{name}" for name in _NAMES},
     **{
@@ -26,18 +26,21 @@ _CALLS: dict[int, str] = {
     id(nn.functional.multi_head_attention_forward): f"calls torch's attention, {_INSIDE}",
 }
 _FOREIGN = ("DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d")
-DEPTH = 3  # of functions that call functions
+DEPTH = 3  # functions are read that many calls deep
 
 
 def unreached(model: nn.Module) -> dict[str, str]:
-    """Qualified name -> what drops there, and why it was left."""
-    called: dict[type, str] = {}  # a class is read once
+    """The modules that drop and were not replaced: qualified name -> what drops, and why it stays."""
+    called: dict[type, str] = {}  # so that each class is read once
     found = {name: reason(module, called) for name, module in model.named_modules()}
     return {name: why for name, why in found.items() if why}
 
 
 def reason(module: nn.Module, called: dict[type, str]) -> str:
-    """What drops in this module itself, beside its children; "" where nothing is found."""
+    """What drops in this module itself, not in its children; "" if nothing is found.
+
+    ``called`` keeps the answer for each class that was read.
+    """
     kind: type = type(module)
     if kind.__module__.startswith("thinned."):
         return ""
@@ -67,7 +70,7 @@ def _torch_base(kind: type) -> str:
 
 
 def calls(kind: type) -> Iterator[str]:
-    """The dropout functions that the methods of a class, and the functions these name, refer to."""
+    """The dropout functions that the methods of a class name, themselves or through functions they call."""
     own = [base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins"))]
     methods = [
         value for base in own for value in vars(base).values() if isinstance(value, types.FunctionType)
@@ -77,7 +80,7 @@ def calls(kind: type) -> Iterator[str]:
 
 
 def _named_in(function: types.FunctionType, depth: int, seen: frozenset[int]) -> Iterator[str]:
-    """What a function refers to by a global name, down to functions of its own library."""
+    """The dropout functions that a function names, also through others of its library, ``depth`` deep."""
     for value in _references(function):
         if id(value) in _CALLS:
             yield _CALLS[id(value)]
@@ -91,10 +94,10 @@ def _same_library(value: Any, function: types.FunctionType) -> bool:
 
 
 def _references(function: types.FunctionType) -> Iterator[Any]:
-    """The values of all global names, plain or dotted, in the source of a function."""
+    """The callables that the source of a function names, as ``a`` or ``a.b.c``."""
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
-    except (OSError, TypeError, SyntaxError):  # no source: typed at a prompt, or compiled
+    except (OSError, TypeError, SyntaxError):  # there is no source: typed at a prompt, or compiled
         return
     scope = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}
     for node in ast.walk(tree):
@@ -105,7 +108,7 @@ def _references(function: types.FunctionType) -> Iterator[Any]:
 
 
 def _value(node: ast.AST, scope: dict[str, Any]) -> Any:
-    """What ``a`` or ``a.b.c`` stands for where ``a`` is a global name, and a, a.b are modules; else None."""
+    """The value of ``a``, or of ``a.b.c`` if a and a.b are modules; None if it is not known."""
     if isinstance(node, ast.Name):
         return scope.get(node.id)
     if isinstance(node, ast.Attribute):
