@@ -1,10 +1,14 @@
-"""keep_mask: known answers, shapes, shards, torch, and bad arguments."""
+"""keep_mask and picks: known answers, shapes, shards, torch, and bad arguments."""
 
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.family import SEEDS, on
+from helpers.picks import by_rank, kept_units
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +59,80 @@ def test_like_a_tensor_gives_a_tensor(torch):
 def test_bad_arguments(arguments, kind, message):
     with pytest.raises(kind, match=message):
         keep_mask(**({"shape": (3,), "p": 0.5, "key": Key(0)} | arguments))
+
+
+# Which units a group of rows keeps
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("row", KNOWN["picks"], ids=lambda r: f"{r['seed']}-{r['p']}-{r['n']}-{r['groups']}")
+def test_picks_known_answers(row, backend):
+    with on(backend):
+        picks = masks.picks(row["n"], row["p"], Key(int(row["seed"])), row["groups"])
+    assert np.packbits(picks.units, bitorder="little").tobytes().hex() == row["kept_hex"]
+
+
+RATES = st.one_of(st.sampled_from([0.0, 1e-12, 0.2, 0.5, 0.8, 1 - 2**-53, 1.0]), st.floats(0, 1))
+
+
+@given(seed=SEEDS, n=st.one_of(st.integers(0, 40), st.integers(41, 700)), p=RATES, groups=st.integers(1, 7))
+def test_picks_are_those_of_brute_force(seed, n, p, groups):
+    for backend in ("cpu", "reference"):
+        with on(backend):
+            picks = masks.picks(n, p, Key(seed), groups)
+        assert picks.units.tolist() == kept_units(n, p, Key(seed), groups), backend
+        assert picks.order.tolist() == by_rank(Key(seed), n)
+        assert (picks.n, picks.groups) == (n, groups)
+        assert all(
+            np.array_equal(s, np.flatnonzero(u)) for s, u in zip(picks.survivors, picks.units, strict=True)
+        )
+
+
+@given(seed=SEEDS, n=st.integers(0, 2000), p=RATES, groups=st.integers(1, 5))
+def test_a_group_keeps_its_share_of_the_panels_and_a_panel_as_a_whole(seed, n, p, groups):
+    picks = masks.picks(n, p, Key(seed), groups)
+    panels = picks.kept.shape[1]
+    share = Fraction(round((1 - p) * 2**32), 2**32) * panels
+    assert all(math.floor(share) <= kept <= math.ceil(share) for kept in picks.kept.sum(axis=1))
+    assert panels == -(-n // picks.panel)
+    assert picks.panel == 1 or panels >= 32
+    for r, kept in enumerate(picks.kept.T):
+        assert np.all(picks.units[:, picks.order[r * picks.panel : (r + 1) * picks.panel]] == kept[:, None])
+
+
+@given(seed=SEEDS, n=st.integers(0, 600), pairs=st.integers(1, 3))
+def test_two_groups_of_a_pair_share_the_units_at_one_half(seed, n, pairs):
+    first, second = masks.picks(n, 0.5, Key(seed), 2 * pairs).units.reshape(pairs, 2, n).swapaxes(0, 1)
+    assert np.array_equal(first, ~second)
+
+
+@given(seed=SEEDS, n=st.integers(0, 300), p=RATES, groups=st.integers(1, 8))
+def test_more_groups_change_none(seed, n, p, groups):
+    few, all_ = masks.picks(n, p, Key(seed), groups), masks.picks(n, p, Key(seed), 8)
+    assert np.array_equal(few.kept, all_.kept[:groups])
+    assert np.array_equal(few.order, all_.order)
+
+
+@given(seed=SEEDS, n=st.integers(0, 300), p=RATES, larger=RATES)
+def test_picks_are_nested(seed, n, p, larger):
+    p, larger = sorted([p, larger])
+    assert np.all(masks.picks(n, p, Key(seed), 3).units >= masks.picks(n, larger, Key(seed), 3).units)
+
+
+@pytest.mark.parametrize(
+    ("n", "size"), [(0, 1), (63, 1), (64, 2), (127, 2), (128, 4), (256, 8), (511, 8), (512, 16), (9999, 16)]
+)
+def test_panels_are_powers_of_two(n, size):
+    assert masks.panel_size(n) == size
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8, 0.97])
+@pytest.mark.parametrize("n", [1, 3, 4, 40, 100])
+def test_each_unit_survives_with_probability_1_minus_p(n, p):
+    """Also where p·n is no whole number, where no fixed number of survivors has that rate."""
+    keys = 3000
+    kept = np.mean([masks.picks(n, p, Key(i), 3).units for i in range(keys)], axis=0)
+    assert np.all(abs(kept - (1 - p)) <= 6 * math.sqrt(p * (1 - p) / keys))
 
 
 # What each method drops: brute force is in helpers/family.py, by test_laws.py

@@ -27,6 +27,7 @@ __all__ = [
     "normals",
     "permutation",
     "philox4x32",
+    "pick",
     "threshold",
     "words",
 ]
@@ -170,3 +171,26 @@ def choose(key: Key, n: int, k: int) -> NDArray[np.int64]:
 def permutation(key: Key, n: int) -> NDArray[np.int64]:
     """The indices 0 … n − 1 in random order, by (word, index), as an ``(n,)`` int64 array."""
     return np.argsort(words(key, n), kind="stable")
+
+
+def pick(
+    key: Key, n: int, panel: int, limit: int, groups: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The order of n < 2**30 units, (n,), and which of its P panels each group keeps, (groups, P) bool.
+
+    Panel r is ``order[r·panel : (r + 1)·panel]``; the last may be smaller. Groups 2j and 2j + 1 are a pair:
+    they read ``key.fold_in(j)``. Its words 0 … P − 1 give the panels ranks 0 … P − 1; its word P is U. On a
+    circle of length P·2³² rank r lies at r·2³², and the windows [U, U + limit·P) and [U + P·2³¹, …) hold what
+    the two groups keep: limit/2³² of all panels, rounded down or up.
+    """
+    panels = -(-n // panel)
+    kept = np.zeros((groups, panels), bool)
+    around, window = panels << 32, limit * panels
+    for g in range(0, groups if n else 0, 2):
+        drawn = words(key.fold_in(g // 2), panels + 1)
+        ranked, u = np.argsort(drawn[:-1], kind="stable"), int(drawn[-1])
+        at = np.arange(panels, dtype=np.uint64) << np.uint64(32)
+        for h in range(g, min(g + 2, groups)):
+            past = at + np.uint64(around - u + (h - g) * around // 2)  # at most 2.5·P·2³² < 2⁶⁴
+            kept[h, ranked] = past % np.uint64(around) < window
+    return permutation(key, n), kept

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,54 @@ FEATURE = Unit("feature", "(N, features) or (N, C, *spatial)", range(2, ANY), wh
 BLOCK = Unit("block", "(N, C, L), (N, C, H, W) or (N, C, D, H, W)", range(3, 6))
 WEIGHT = Unit("weight", "(N, in)", range(2, 3))
 REGION = Unit("region", "(N, C, H, W)", range(4, 5))
+
+
+GROUPS = 16  # of rows, each with a pick of its own: the default
+PANEL = 16  # units in a panel, where there are enough of them
+PANELS = 32  # there are at least so many panels, or each unit is one
+
+
+def panel_size(n: int) -> int:
+    """How many of n units are kept or dropped together: a power of two, at most `PANEL` and n/`PANELS`."""
+    most: int = max(1, min(PANEL, n // PANELS))
+    return 1 << most.bit_length() - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Picks:
+    """Which of n units each group of rows keeps; P panels of units, each kept or dropped as a whole."""
+
+    n: int
+    panel: int  # units in a panel; the last panel may be smaller
+    order: NDArray[np.int64]  # (n,) units; panel r is order[r·panel : (r + 1)·panel]
+    kept: Mask  # (groups, P)
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are. Row i of the whole batch belongs to group i mod groups."""
+        return len(self.kept)
+
+    @cached_property
+    def units(self) -> Mask:
+        """(groups, n): True = kept."""
+        panel_of = np.empty(self.n, np.int64)
+        panel_of[self.order] = np.arange(self.n) // self.panel
+        return np.take(self.kept, panel_of, axis=1)
+
+    @cached_property
+    def survivors(self) -> list[NDArray[np.int64]]:
+        """The units that each group keeps, ascending."""
+        return [np.flatnonzero(kept) for kept in self.units]
+
+
+def picks(n: int, p: float, key: Key, groups: int = 1) -> Picks:
+    """Which of n units each group of rows keeps, each with probability 1 − p: `thinned.key.pick`.
+
+    Two groups of a pair keep complementary units at p = ½; pairs are independent, but for the units that
+    are together in a panel. The number of panels kept is (1 − p)·P, rounded down or up.
+    """
+    panel = panel_size(n)
+    return Picks(n, panel, *kernels.pick(key, n, panel, threshold(p), groups))
 
 
 def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kernel.hpp"
+#include "picks.hpp"
 #include "pool.hpp"
 #include "split.hpp"
 #include "strides.hpp"
@@ -258,5 +259,6 @@ NB_MODULE(_cpu, m) {
         .def(nb::init<std::size_t>(), "bytes"_a);
     m.def("keep_at_most", &keep_at_most, "bytes"_a, "Bound the memory that waits to be used again.");
     m.def("waiting", &waiting, "Bytes that wait to be used again.");
+    bind_picks(m);
     bind_survivors(m);
 }

@@ -18,7 +18,6 @@
 #include <emmintrin.h>
 #endif
 
-#include "philox.hpp"
 #include "split.hpp"
 
 namespace nb = nanobind;
@@ -271,29 +270,6 @@ void clip(T *w, const Part &part, double c, int threads) {
     });
 }
 
-// Four words of Philox4x32-10 at the counter (block, 0, 0, 2).
-inline void words(uint64_t c[4], uint64_t block, const Schedule &key) {
-    c[0] = block, c[1] = 0, c[2] = 0, c[3] = 2;
-    for (int r = 0; r < 10; ++r) philox_round(c[0], c[1], c[2], c[3], (uint64_t)key.a[r], (uint64_t)key.b[r]);
-}
-
-// The k of n < 2**32 indices with the smallest (word, index), ascending.
-void choose(uint32_t k0, uint32_t k1, int64_t n, int64_t k, int64_t *out) {
-    if (k == 0) return;
-    const Schedule key(k0, k1);
-    std::vector<uint64_t> drawn(n);
-    for (int64_t i = 0; i < n; i += 4) {
-        uint64_t four[4];
-        words(four, (uint64_t)i / 4, key);
-        for (int64_t j = i; j < std::min(i + 4, n); ++j) drawn[j] = four[j - i] << 32 | (uint64_t)j;
-    }
-    std::vector<uint64_t> order(drawn);
-    std::nth_element(order.begin(), order.begin() + (k - 1), order.end());
-    const uint64_t last = order[k - 1];
-    for (int64_t j = 0; j < n; ++j)
-        if (drawn[j] <= last) *out++ = j;
-}
-
 // Calls `call` with a pointer to an unsigned type of that many bytes: values are only moved.
 template <class Call>
 void by_size(int64_t itemsize, Call call) {
@@ -328,7 +304,6 @@ void bind_survivors(nb::module_ &m) {
         (itemsize == 4 ? adam<float> : adam<double>)(w, m1, v, g, Part(part), Moments{beta1, beta2, rest1, rest2, rate, eps, l1, l2},
                                                      threads);
     });
-    m.def("choose", [](uint32_t k0, uint32_t k1, int64_t n, int64_t k, Address out) { choose(k0, k1, n, k, (int64_t *)out); });
     m.def("clip", [](Address w, Part::Tuple part, int64_t itemsize, double c, int threads) {
         nb::gil_scoped_release release;
         itemsize == 4 ? clip((float *)w, Part(part), c, threads) : clip((double *)w, Part(part), c, threads);
