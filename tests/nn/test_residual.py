@@ -342,7 +342,7 @@ class Foreign(nn.Module):
         (lambda x: x[:, :2], ValueError, r"^branch must keep the shape \(\d+, 4\), got \(\d+, 2\)"),
         (lambda x: (x, None), TypeError, "^branch must return a tensor of floating-point numbers, got tuple"),
         (lambda x: x.long(), TypeError, r"floating-point numbers, got dtype torch\.int64"),
-        (lambda x: x.relu_(), RuntimeError, "^branch must leave its input as it is, but changed it in place"),
+        (lambda x: x.relu_(), RuntimeError, "^branch must leave its input unchanged, got a change in place"),
     ],
 )
 def test_wrong_branches(call, error, said, training, p):
@@ -370,7 +370,7 @@ def test_wrong_options():
             tnn.Residual(Bend(), p)
     with pytest.raises(ValueError, match="mode must be one of 'sample', 'batch', got 'row'"):
         tnn.Residual(Bend(), 0.1, "row")
-    with pytest.raises(TypeError, match=r"^branch must be a torch module, got function; on_survivors"):
+    with pytest.raises(TypeError, match=r"^branch must be a torch module, got function \(on_survivors takes"):
         tnn.Residual(lambda x: x, 0.1)
 
 

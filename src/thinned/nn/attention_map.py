@@ -1,4 +1,4 @@
-"""Where a network looks: attention maps for `thinned.attentive_cutmix`."""
+"""Attention maps for `thinned.attentive_cutmix`: which regions of an image a network responds to."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from thinned import _checks
 
 
 def attention_map(features: Tensor, grid: int = 7) -> Tensor:
-    """Mean |activation| over the channels, pooled to a grid; (N, C, H, W) -> (N, grid, grid), not negative.
+    """Mean |activation| over the channels, averaged in a grid; (N, C, H, W) -> (N, grid, grid), all ≥ 0.
 
-    Raises TypeError or ValueError where ``features`` is no such tensor, or ``grid`` no positive integer.
+    Raises TypeError or ValueError if ``features`` is no such tensor, or ``grid`` no positive integer.
     """
     grid = _checks.positive_int("grid", grid)
     if not isinstance(features, Tensor) or not features.is_floating_point():
-        raise TypeError(f"features must be a floating-point tensor, got {type(features).__name__}")
+        came = f"dtype {features.dtype}" if isinstance(features, Tensor) else type(features).__name__
+        raise TypeError(f"features must be a tensor of floating-point numbers, got {came}")
     if features.dim() != 4 or 0 in features.shape[1:]:
         raise ValueError(f"features must have shape (N, C, H, W), got {tuple(features.shape)}")
     return nn.functional.adaptive_avg_pool2d(features.abs().float().mean(1), grid)
@@ -23,12 +24,12 @@ def attention_map(features: Tensor, grid: int = 7) -> Tensor:
 
 @torch.no_grad()
 def last_features(model: nn.Module, images: Tensor) -> Tensor:
-    """What the last 2d convolution to run in ``model`` gives for ``images``, in evaluation: (N, C, H, W).
+    """The output (N, C, H, W) of the last 2d convolution that runs when ``model`` evaluates ``images``.
 
-    The model is left in the mode that it was in. ``attention_map(last_features(model, images))`` is the
-    attention that `thinned.attentive_cutmix` takes; its paper uses a network trained before.
+    The modes of the model's modules are the same afterwards. `thinned.attentive_cutmix` takes
+    ``attention_map(last_features(model, images))`` as its attention; its paper uses a pretrained network.
 
-    Raises ValueError where no 2d convolution runs.
+    Raises ValueError if no 2d convolution runs.
     """
     seen: list[Tensor] = []
     convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]

@@ -1,8 +1,8 @@
-"""What torch.compile and torch.export see in training: operators whose seed and rate are tensors.
+"""The operators that torch.compile and torch.export record in training. Their seed and rate are tensors.
 
-A *ticket* is an int64 tensor of three numbers: the seed, the index of the first sample, the bits of p. It is
-all that a mask needs in the backward pass. Its values are no part of a graph, so another rate, seed or
-step compiles nothing anew. An operator names its method by the public function and the options.
+A *ticket* is an int64 tensor of three numbers: the seed, the index of the first sample, the bits of p. The
+backward pass makes the mask again from these alone. A graph does not hold their values, so another rate, seed
+or step needs no new compilation. An operator names its method by the public function and the options.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ for _schema in (
     "connect_gaussian(Tensor x, Tensor weight, Tensor? bias, Tensor ticket, SymInt rows) -> Tensor",
 ):
     torch.library.define(f"thinned::{_schema.split('(')[0]}", "(" + _schema.split("(", 1)[1])
-# Random, by its tag. ``once`` is an empty tensor, made anew for each call: what merges equal expressions in a
-# graph knows random operators of aten alone, but never takes two empty tensors for one.
+# The tag says that it is random. Common-subexpression elimination, however, exempts only aten's own random
+# operators. It never merges two empty tensors, so each call gets one of its own: ``once``.
 torch.library.define(
     "thinned::draw",
     "(Tensor stream, Tensor rate, Tensor once) -> Tensor",
@@ -41,7 +41,7 @@ operators: Any = torch.ops.thinned
 
 
 def pack(seed: int, sample_offset: int, p: float) -> Tensor:
-    """The ticket of one call."""
+    """The ticket of a call."""
     return torch.frombuffer(bytearray(struct.pack("<QQd", seed, sample_offset, p)), dtype=torch.int64)
 
 
@@ -56,8 +56,8 @@ def _draw(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
     seed, sample_offset, places = stream.find(int(handle.item())).draw()
     if places is not None:
         raise RuntimeError(
-            "inside keyed, a compiled branch that drops must see its whole batch: give its Residual "
-            "skip=False, or compile the Residual itself"
+            "inside keyed, a compiled branch with drop modules must get the whole batch, got the survivors "
+            "alone: set skip=False in its Residual, or compile the Residual itself"
         )
     return pack(seed, sample_offset, rate.item())
 
@@ -94,7 +94,7 @@ def _drop_gradient(grad: Tensor, ticket: Tensor, function: str, options: str) ->
 
 
 def _as_promised(out: Tensor, x: Tensor) -> Tensor:
-    """A result in the strides that `_drop_fake` promises, and no view of x."""
+    """``out`` with the strides that `_drop_fake` promises, and no view of x."""
     strides = torch.empty_like(x, device="meta").stride()
     return out if out is not x and out.stride() == strides else torch.empty_like(x).copy_(out)
 

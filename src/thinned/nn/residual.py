@@ -1,4 +1,4 @@
-"""Residual blocks that skip what they drop: the branch runs on the surviving samples alone."""
+"""Residual blocks with stochastic depth, whose branch runs on the surviving samples alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from thinned.nn.compiled import operators as ops
+from thinned.nn.compiled import operators
 from thinned.nn.modules import DropPath
 from thinned.nn.samples import fits, scaled, survivors
 from thinned.nn.stream import among
@@ -17,23 +17,24 @@ Branch = Callable[[Tensor], Tensor]
 
 
 class Residual(DropPath):
-    """x + drop_path(branch(x)), where the branch sees the surviving samples alone; (N, *) -> same.
+    """x + drop_path(branch(x)); the branch computes the surviving samples alone. (N, *) -> same.
 
-    ``branch`` is a module that takes x alone, keeps its shape, and treats each sample by itself. Which
-    samples survive is decided as by `DropPath`, each with probability 1 − p, and what the branch gives them
-    is divided by 1 − p. So the result is that of ``x + DropPath(p)(branch(x))``, to the rounding of products
-    of other sizes, in about 1 − p of the branch's time. Where none survives, the branch is not called, x is
-    copied, and the branch's parameters get gradients of zero. Evaluation is x + branch(x).
+    ``branch`` is a module that takes x alone, keeps its shape, and computes each sample from that sample
+    alone. Each sample survives with probability 1 − p, as in `DropPath`, and its output of the branch is
+    divided by 1 − p. So the result equals ``x + DropPath(p)(branch(x))``, up to the rounding of products of
+    other sizes, in about 1 − p of the branch's time. If no sample survives, the branch is not called, the
+    result is a copy of x, and the branch's parameters get gradients of zero. Evaluation is x + branch(x).
 
-    - BatchNorm in the branch takes its statistics from the survivors. Where only one survives, the branch
-      runs on the whole batch; always so with SyncBatchNorm, whose processes wait for each other.
-    - Drop modules in the branch number the samples as the whole batch does, inside `keyed`.
+    - BatchNorm in the branch takes its statistics from the survivors. If only one survives, the branch
+      runs on the whole batch. With SyncBatchNorm it always does, because the processes wait for each other.
+    - Inside `keyed`, drop modules in the branch number the samples as in the whole batch.
     - Compiled or exported, the branch runs on the whole batch: the shapes in a graph are fixed.
-    - ``skip=False`` runs it on the whole batch always: for branches in which samples, or processes, meet.
+    - ``skip=False`` always runs the branch on the whole batch. Branches that combine samples, or several
+      processes, need it.
 
-    Raises TypeError where the branch is no module, or x or what it returns is no tensor of floating-point
-    numbers, ValueError where x has no samples or the branch changes the shape, RuntimeError where it changes
-    x in place.
+    Raises TypeError if the branch is no module, or if x or the branch's output is no tensor of floating-point
+    numbers; ValueError if x has no samples or the branch changes the shape; RuntimeError if the branch
+    changes x in place.
 
     Stochastic depth: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
     """
@@ -42,35 +43,36 @@ class Residual(DropPath):
         super().__init__(p, mode)
         if not isinstance(branch, nn.Module):
             raise TypeError(
-                f"branch must be a torch module, got {type(branch).__name__}; on_survivors takes functions"
+                f"branch must be a torch module, got {type(branch).__name__} (on_survivors takes functions)"
             )
         self.branch = branch
         self.skip = bool(skip)
 
     def extra_repr(self) -> str:
-        """The rate and the options, as they were given."""
+        """The rate and the options, as they are given to the constructor."""
         return f"{super().extra_repr()}, skip={self.skip}"
 
     def forward(self, input: Tensor) -> Tensor:
-        """The input plus what is left of the branch."""
+        """The input plus the branch's output for the survivors."""
         if isinstance(input, torch.fx.Proxy):
             return self.traced(input)
         return on_survivors(self.branch, input, self, skip=self.skip)
 
 
 def on_survivors(branch: Branch, x: Tensor, drop: DropPath, *, skip: bool = True) -> Tensor:
-    """x + drop(branch(x)), as `Residual` computes it, with the rate, mode and masks of ``drop``.
+    """x + drop(branch(x)) as `Residual` computes it, with the rate and masks of ``drop``; (N, *) -> same.
 
-    For networks that write the sum themselves: ``on_survivors(lambda t: scale(attn(norm(t))), x, path)``.
-    (N, *) -> same. Batch norms, and the parameters that get zeros where none survives, are looked for where
-    ``branch`` is a module: a function cannot be looked into.
+    It is for networks that write the sum themselves:
+    ``on_survivors(lambda t: scale(attn(norm(t))), x, path)``. If ``branch`` is a function, its layers
+    are not found: a batch norm may get a single sample, and parameters get no gradient if no sample survives.
+    Pass a module if that matters.
     """
     drop.check(x)
     if not drop.training:
         return x + _run(branch, x)
     if torch.compiler.is_compiling():
         ticket = drop.ticket()
-        dense: Tensor = x + ops.drop(_run(branch, x), ticket, drop.method.name, drop.options())
+        dense: Tensor = x + operators.drop(_run(branch, x), ticket, drop.method.name, drop.options())
         return dense
     draw = drop.stream.draw()
     alive = survivors(len(x), draw, drop)
@@ -95,13 +97,13 @@ def _modules(branch: Branch) -> Iterator[nn.Module]:
 
 
 def _parameters(branch: Branch) -> list[Tensor]:
-    """Those that get a gradient."""
+    """The parameters of a branch that get a gradient."""
     own = branch.parameters() if isinstance(branch, nn.Module) else ()
     return [parameter for parameter in own if parameter.requires_grad]
 
 
 def _run(branch: Branch, x: Tensor) -> Tensor:
-    """branch(x), checked. A change of x in place would be seen outside only where no sample was dropped."""
+    """branch(x), checked. A change of x in place would reach the caller only if no sample is dropped."""
     before = _version(x)
     out: Any = branch(x)
     if not isinstance(out, Tensor) or not out.is_floating_point():
@@ -110,12 +112,12 @@ def _run(branch: Branch, x: Tensor) -> Tensor:
     if out.shape != x.shape:
         raise ValueError(f"branch must keep the shape {tuple(x.shape)}, got {tuple(out.shape)}")
     if _version(x) != before:
-        raise RuntimeError("branch must leave its input as it is, but changed it in place")
+        raise RuntimeError("branch must leave its input unchanged, got a change in place")
     return out
 
 
 def _version(x: Tensor) -> int:
-    """How often x was changed in place, where torch counts it."""
+    """How often x was changed in place; 0 if torch does not count it."""
     return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
@@ -134,13 +136,13 @@ class _Take(torch.autograd.Function):
 
 
 class _Put(torch.autograd.Function):
-    """(x, part) ↦ x, plus part at index: the transpose of `_Take`, so that each is the other's gradient."""
+    """(x, part) ↦ x plus part at index: the transpose of `_Take`. Each is the gradient of the other."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, part: Tensor, index: Tensor) -> Tensor:
         ctx.save_for_backward(index)
         out = x.clone()
-        order = [0, *sorted(range(1, x.dim()), key=out.stride, reverse=True)]  # index_add_ is slow in others
+        order = [0, *sorted(range(1, x.dim()), key=out.stride, reverse=True)]  # index_add_ is fast in it
         out.permute(order).index_add_(0, index, part.permute(order))
         return out
 
@@ -150,9 +152,9 @@ class _Put(torch.autograd.Function):
 
 
 class _Nothing(torch.autograd.Function):
-    """A copy of x. The parameters of the branch get zeros, as from a mask that drops all.
+    """A copy of x; the parameters of the branch get gradients of zero, as from a mask that drops everything.
 
-    So optimizers and DistributedDataParallel meet the same parameters in every step.
+    So optimizers and DistributedDataParallel get the same parameters in every step.
     """
 
     @staticmethod

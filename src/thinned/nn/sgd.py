@@ -1,4 +1,4 @@
-"""Gradient descent that takes a thinned layer's gradient as it is computed: for the survivors alone."""
+"""Gradient descent for thinned models: it reads the gradient of a thinned layer for the survivors alone."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from thinned.nn.thin.compact_gradient import WANTED, CompactGradient
 
 
 class SGD(torch.optim.SGD):
-    """`torch.optim.SGD`, with its rule, its state and its ``state_dict``, for models that are thinned.
+    """`torch.optim.SGD` for thinned models: the same rule, state and ``state_dict``.
 
-    v ← μ·v + g + λ·w, w ← w − lr·v. A thinned layer's gradient g is zero outside the survivors. Here it
-    stays compact, and one pass over a parameter in the CPU's memory reads it and writes v and w. Without
-    momentum and weight decay only the survivors are touched: the rule moves no others. With them it moves
-    all, and all are written.
+    v ← μ·v + g + λ·w, w ← w − lr·v. A thinned layer's gradient g is zero outside the survivors. Here g stays
+    compact: it holds the survivors alone. A parameter on the CPU is updated in one pass, which reads g and
+    writes v and w. Without momentum and weight decay the rule changes only the survivors, and only they are
+    written. With them it changes all, and all are written.
 
-    What else looks at ``p.grad`` (clipping, GradScaler, hooks, DistributedDataParallel) finds a dense
-    tensor, made at that moment. Other devices and dtypes, ``dampening`` and ``maximize`` take torch's way.
+    Other code that reads ``p.grad`` (clipping, GradScaler, hooks, DistributedDataParallel) gets a dense
+    tensor, made at that moment. Other devices and dtypes, ``dampening`` and ``maximize`` take torch's step.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class SGD(torch.optim.SGD):
         super().__init__(params, lr, momentum, dampening, weight_decay, nesterov, maximize=maximize)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; the gradients of these parameters may be compact from now on."""
+        """Add a group, as torch does. The gradients of its parameters may be compact from now on."""
         super().add_param_group(param_group)
         for p in self.param_groups[-1]["params"]:
             setattr(p, WANTED, True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; returns the closure's loss where there is a closure."""
+        """Update the parameters once; returns the loss of ``closure``, or None without one."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -58,7 +58,7 @@ class SGD(torch.optim.SGD):
         return loss
 
     def _in_place(self, p: Tensor, group: dict[str, Any]) -> bool:
-        """The step of one parameter in one pass, if it can be done so."""
+        """Update one parameter in one pass; returns whether that was possible."""
         grad = p.grad
         known = p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) and p.is_contiguous()
         if not known or grad is None or grad.is_sparse or group["dampening"] or group["maximize"]:
@@ -83,11 +83,11 @@ class SGD(torch.optim.SGD):
             nesterov=group["nesterov"],
             penalty=survivors.Penalty(l2=group["weight_decay"]),
         )
-        torch.autograd.graph.increment_version(p)  # written past autograd, which counts
+        torch.autograd.graph.increment_version(p)  # autograd did not see this change, but must count it
         return True
 
     def _moments(self, p: Tensor) -> Tensor:
-        """The velocity v of a parameter; at first 0."""
+        """The velocity v of a parameter, which begins at 0."""
         state = self.state[p]
         if state.get("momentum_buffer") is None:
             state["momentum_buffer"] = torch.zeros_like(p, memory_format=torch.contiguous_format)
@@ -97,7 +97,7 @@ class SGD(torch.optim.SGD):
         return v
 
     def _as_torch(self, params: list[Any], group: dict[str, Any]) -> None:
-        """The step of the others, by torch's own function."""
+        """Update the other parameters by torch's own function."""
         grads = [p.grad.dense() if isinstance(p.grad, CompactGradient) else p.grad for p in params]
         moments = [self.state[p].get("momentum_buffer") for p in params]
         sgd(
