@@ -3,9 +3,9 @@
 python examples/draw_methods.py docs/images/methods
 
 writes a PNG for each row of `thinned.methods.METHODS` into that folder, and `methods.md` two folders above.
-The same pictures each time: all that is random has a fixed key. Needs matplotlib and scikit-learn, whose
-photographs and digits it takes; no network. A new row needs a function here, under ``@drawing(name)``, whose
-docstring is the picture's alt text.
+The same pictures each time: all that is random has a fixed key. Needs torch, matplotlib and scikit-learn,
+whose photographs and digits it takes; no network. A new row needs a function here, under
+``@drawing(name)``, whose docstring is the picture's alt text.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ from sklearn.datasets import load_digits, load_sample_image
 
 import thinned
 from thinned import Key, keep_mask, masks, theory
+from thinned._method import Method
 from thinned.key import permutation
 from thinned.methods import METHODS, Row
+from thinned.nn.modules import MODULES
+from thinned.scratch.drops import LAYERS
 
 DROPPED, KEPT, INK, NOTE = "#e0148c", "#d5dbe1", "#1f2328", "#59636e"
 WIDTH, MARGIN = 780, 20  # in pixels of the page
@@ -573,10 +576,10 @@ def _layout(row: Row) -> str:
 
 def _section(row: Row, folder: str) -> str:
     """Heading, unit, summary, call, picture, theory, source."""
-    classes = [
-        f"`thinned.{home}.{name}`" for home, name in (("nn", row.module), ("scratch", row.scratch)) if name
-    ]
-    also = f" As a layer: {', '.join(classes)}." if classes else ""
+    also = ""
+    if isinstance(row.method, Method):
+        module, layer = MODULES[row.method].__name__, LAYERS[row.method].__name__
+        also = f" As a layer: `thinned.nn.{module}`, `thinned.scratch.{layer}`."
     summary = row.summary[0].upper() + row.summary[1:]
     return f"""
 ## {row.title}

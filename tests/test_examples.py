@@ -13,6 +13,7 @@ from thinned.methods import METHODS
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
+pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,7 +96,6 @@ def test_a_row_without_a_drawing_is_named(draw_methods):
 
 
 def test_digits_are_turned_about_their_middle():
-    pytest.importorskip("torch")
     turned = load("draw_predictions").turned
     images = np.zeros((2, 28, 28), np.float32)
     images[:, 6:22, 6:22] = np.random.default_rng(0).random((2, 16, 16))
@@ -107,7 +107,6 @@ def test_digits_are_turned_about_their_middle():
 
 
 def test_the_pictures_of_predictions_are_drawn(tmp_path, monkeypatch):
-    pytest.importorskip("torch")
     example = load("draw_predictions")
     monkeypatch.setattr(example, "HIDDEN", 8)
     rng = np.random.default_rng(0)

@@ -6,8 +6,9 @@ import re
 import pytest
 
 import thinned
-from thinned import augment, functional, scratch, theory
-from thinned.methods import METHODS
+from thinned import augment, functional, theory
+from thinned._method import USUAL
+from thinned.methods import DROPS, METHODS, classes
 
 EACH = pytest.mark.parametrize("method", METHODS.values(), ids=lambda m: m.name)
 
@@ -46,24 +47,52 @@ def test_a_row_has_its_closed_form(method):
     assert other is None
 
 
-@EACH
-def test_a_row_has_its_class(method):
-    if method.kind == "augment":
-        assert method.scratch is None
-        assert method.module is None
-        return
-    assert method.scratch or method.module
-    if method.scratch:
-        assert hasattr(scratch, method.scratch)
+def test_the_methods_that_drop_are_the_rows_that_drop():
+    assert {name: METHODS[name].method for name in DROPS} == dict(DROPS)
+    assert [name for name in METHODS if name not in DROPS] == [
+        name for name, row in METHODS.items() if row.kind == "augment"
+    ]
 
 
-@EACH
-def test_a_row_has_its_module(method):
-    if method.module:
-        pytest.importorskip("torch")
-        from thinned import nn
+class Base:
+    """Takes p and options, as layers and torch modules do."""
 
-        assert hasattr(nn, method.module)
+    def __init__(self, p=USUAL, **options):
+        vars(self).update(self.method.settings(p, **options))
+
+
+def test_a_class_by_hand_comes_before_a_made_one():
+    class ByHand(Base):
+        method = functional.DROP_PATH
+
+    home = {"__name__": __name__}
+    found = classes(Base, {functional.DROP_PATH: ByHand}, home)
+    assert list(found) == [functional.DROP_PATH, *(one for one in DROPS.values() if one.name != "drop_path")]
+    assert found[functional.DROP_PATH] is ByHand
+    assert "DropPath" not in home
+    assert home["SpatialDropout"] is found[functional.SPATIAL]
+    assert found[functional.SPATIAL].__name__ == "SpatialDropout"
+    assert found[functional.SPATIAL].__module__ == __name__
+
+
+def test_a_made_class_is_what_its_method_says():
+    kind = functional.DROP_BLOCK.named_class(Base, __name__)
+    assert str(inspect.signature(kind)) == (
+        "(p: 'float' = 0.1, *, block_size: 'int' = 7, per_channel: 'bool' = True, exact_rate: 'bool' = True)"
+    )
+    assert kind.__doc__.startswith("DropBlock: zero contiguous blocks")
+    assert "`thinned.drop_block`" in kind.__doc__
+    assert vars(kind(0.3, block_size=2)) == {
+        "p": 0.3,
+        "block_size": 2,
+        "per_channel": True,
+        "exact_rate": True,
+    }
+    assert kind().p == 0.1
+    with pytest.raises(TypeError, match="drop_block has no option size"):
+        kind(0.3, size=2)
+    with pytest.raises(ValueError, match="block_size must be"):
+        kind(0.3, block_size=0)
 
 
 def test_every_public_method_has_a_row():

@@ -1,4 +1,4 @@
-"""What a drop method is, said once: its function, torch module, layer and row all hold the same object."""
+"""The object that a drop method is. Its function, its torch module, its layer and its row all hold it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 from thinned import _array, _checks
 from thinned.kernels import maps
@@ -15,6 +15,9 @@ from thinned.key import Key, is_key
 from thinned.masks import Unit
 
 Check = Callable[[str, Any], Any]  # of an argument's name and value: returns the value, or raises
+USUAL: Any = object()  # in place of p: the default of the method's function
+Kind = TypeVar("Kind", bound=type)
+_BY_NAME = inspect.Parameter.KEYWORD_ONLY
 
 
 def one_of(*choices: str) -> Check:
@@ -44,6 +47,7 @@ class Method:
     given: Mapping[str, Any] = field(default_factory=dict)  # the arguments of the function that choose it
     evaluation: Callable[[Any], Any] | None = None  # p -> the factor of evaluation; None: 1
     factors: bool = True  # y = x·r, element by element, and `moments` are those of r for every shape
+    one_mask: Callable[..., bool] | None = None  # options -> whether a batch has one mask; None: as its unit
     name: str = field(init=False)  # of the function
     names: tuple[str, ...] = field(init=False)  # of the options
     plan: Callable[..., Map] = field(init=False, repr=False)
@@ -74,20 +78,34 @@ class Method:
             return grad
         return _apply(grad, self.plan(grad.shape, p, sample_offset, *options).gradient(), key)
 
-    def settings(self, **options: Any) -> dict[str, Any]:
-        """All options, checked; those that are not given have the defaults of the function."""
+    def settings(self, p: Any = USUAL, **options: Any) -> dict[str, Any]:
+        """``p`` and all options, checked. What is not given has the default of the function."""
         if unknown := set(options) - set(self.options):
             raise TypeError(f"{self.name} has no option {', '.join(sorted(unknown))}")
+        given = {**options} if p is USUAL else {"p": p, **options}
         arguments = inspect.signature(self.function).parameters
-        return {
-            name: check(name, options.get(name, arguments[name].default))
-            for name, check in self.options.items()
-        }
+        checks = {"p": _checks.probability, **self.options}
+        return {name: check(name, given.get(name, arguments[name].default)) for name, check in checks.items()}
 
-    @property
-    def rate(self) -> float:
-        """The default of p."""
-        return float(inspect.signature(self.function).parameters["p"].default)
+    def shares_mask(self, *options: Any) -> bool:
+        """Whether all samples of a batch have one mask, with these values of the options."""
+        return self.unit.whole_batch if self.one_mask is None else self.one_mask(*options)
+
+    def named_class(self, base: Kind, home: str) -> Kind:
+        """A subclass of ``base`` for this method in the module ``home``.
+
+        Its name is that of the function, in CamelCase. ``base`` takes p and the options as `settings` does.
+        """
+        arguments = inspect.signature(self.function).parameters
+        takes = [arguments["p"], *(arguments[name].replace(kind=_BY_NAME) for name in self.names)]
+        summary = (inspect.getdoc(self.function) or self.name).split("\n\n")[0]
+        known: dict[str, Any] = {
+            "method": self,
+            "__module__": home,
+            "__doc__": f"{summary}\n\nIt does what `thinned.{self.name}` does, which names the source.",
+            "__signature__": inspect.Signature(takes),
+        }
+        return type(base)(self.name.title().replace("_", ""), (base,), known)
 
     def factor_moments(self, p: float, shape: tuple[int, ...]) -> tuple[float, float] | None:
         """Mean and variance of each element's factor in training; None where there is no such factor."""

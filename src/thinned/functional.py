@@ -130,6 +130,7 @@ DROP_PATH = Method(
     _plans.whole_samples,
     theory.bernoulli_moments,
     options={"mode": one_of("sample", "batch")},
+    one_mask=lambda mode: mode == "batch",
 )
 
 
@@ -246,6 +247,7 @@ DROP_CONNECT = Method(
     theory.bernoulli_moments,
     options={"per_sample": flag, "inference": one_of("mean", "gaussian")},
     factors=False,
+    one_mask=lambda per_sample, inference: not per_sample,
 )
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from thinned import augment, functional, masks, theory
-from thinned._method import Method
+from thinned._method import Kind, Method
 
 
 class Augmentation(NamedTuple):
@@ -28,8 +28,6 @@ class Row:
     summary: str
     source: str  # authors, year, arXiv or DOI
     method: Method | Augmentation
-    scratch: str | None = None  # its class in thinned.scratch
-    module: str | None = None  # its class in thinned.nn
     needs: str = ""  # what a network must have for it
 
     @property
@@ -39,7 +37,7 @@ class Row:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """The arguments, beside p, that choose the method, for the function and both classes."""
+        """The arguments, beside p, that choose the method: of its function and of its classes."""
         return self.method.given if isinstance(self.method, Method) else {}
 
     @property
@@ -78,8 +76,6 @@ _ROWS = (
         summary="zeroes elements, divides the survivors by 1 − p",
         source=_SRIVASTAVA,
         method=functional.DROPOUT,
-        scratch="Dropout",
-        module="Dropout",
     ),
     Row(
         name="dropout-original",
@@ -87,8 +83,6 @@ _ROWS = (
         summary="zeroes elements in training, multiplies by 1 − p in evaluation",
         source=_SRIVASTAVA,
         method=functional.ORIGINAL,
-        scratch="Dropout",
-        module="Dropout",
     ),
     Row(
         name="thin",
@@ -96,7 +90,6 @@ _ROWS = (
         summary="keeps exactly k of n columns or channels for a whole batch, computes no others",
         source="Graham, Reizenstein, Robinson 2015, arXiv:1502.02478; here exactly k units survive",
         method=functional.THIN,
-        scratch="ThinDropout",
     ),
     Row(
         name="gaussian",
@@ -104,8 +97,6 @@ _ROWS = (
         summary="multiplies elements by N(1, p/(1 − p))",
         source=_SRIVASTAVA + ", section 10",
         method=functional.GAUSSIAN,
-        scratch="GaussianDropout",
-        module="GaussianDropout",
     ),
     Row(
         name="alpha",
@@ -113,7 +104,6 @@ _ROWS = (
         summary="sets elements to where SELU saturates, keeps mean 0 and variance 1",
         source=_KLAMBAUER,
         method=functional.ALPHA,
-        module="AlphaDropout",
         needs="SELU units",
     ),
     Row(
@@ -122,7 +112,6 @@ _ROWS = (
         summary="alpha dropout of whole channels",
         source=_KLAMBAUER + "; channels as in arXiv:1411.4280",
         method=functional.FEATURE_ALPHA,
-        module="FeatureAlphaDropout",
         needs="SELU units",
     ),
     Row(
@@ -131,8 +120,6 @@ _ROWS = (
         summary="zeroes whole channels, divides the others by 1 − p",
         source="Tompson, Goroshin, Jain, LeCun, Bregler 2015, arXiv:1411.4280",
         method=functional.SPATIAL,
-        scratch="SpatialDropout",
-        module="Dropout2d",
     ),
     Row(
         name="drop-block",
@@ -140,7 +127,6 @@ _ROWS = (
         summary="zeroes contiguous blocks, a share p of the map in expectation",
         source="Ghiasi, Lin, Le 2018, arXiv:1810.12890",
         method=functional.DROP_BLOCK,
-        module="DropBlock2d",
     ),
     Row(
         name="drop-path",
@@ -148,7 +134,6 @@ _ROWS = (
         summary="zeroes a residual branch for whole samples",
         source="Huang, Sun, Liu, Sedra, Weinberger 2016, arXiv:1603.09382",
         method=functional.DROP_PATH,
-        module="DropPath",
     ),
     Row(
         name="drop-connect",
@@ -156,8 +141,6 @@ _ROWS = (
         summary="zeroes weights, with a mask for each sample",
         source="Wan, Zeiler, Zhang, LeCun, Fergus 2013, ICML, PMLR 28(3):1058-1066",
         method=functional.DROP_CONNECT,
-        scratch="DropConnect",
-        module="DropConnectLinear",
     ),
     Row(
         name="cutout",
@@ -183,3 +166,20 @@ _ROWS = (
 )
 
 METHODS: Mapping[str, Row] = MappingProxyType({row.name: row for row in _ROWS})
+DROPS: Mapping[str, Method] = MappingProxyType(
+    {row.name: row.method for row in _ROWS if isinstance(row.method, Method)}
+)
+
+
+def classes(base: Kind, by_hand: Mapping[Method, Kind], home: dict[str, Any]) -> dict[Method, Kind]:
+    """The class of every drop method: those written by hand, and for each other method one that is made here.
+
+    A class that is made is a subclass of ``base``; it is entered into ``home``, the names of the calling
+    module.
+    """
+    found = dict(by_hand)
+    for method in DROPS.values():
+        if method not in found:
+            made = found[method] = method.named_class(base, home["__name__"])
+            home[made.__name__] = made
+    return found

@@ -22,14 +22,13 @@ def test_all_are_the_methods_that_fit():
     assert compare.known_methods(["none", "none", "dropout"]) == ["none", "dropout"]
 
 
-def test_a_method_that_does_not_fit_says_why(monkeypatch):
+def test_a_method_that_does_not_fit_says_why():
     with pytest.raises(LabError, match=r"got spatial: it works on \(N, C, \*spatial\)"):
         compare.known_methods(["spatial"])
     with pytest.raises(LabError, match="got alpha: it needs SELU units"):
         compare.known_methods(["alpha"])
-    monkeypatch.setattr(choices, "applicable", lambda engine: ["none"])
-    with pytest.raises(LabError, match="got dropout: the torch engine has no layer for it"):
-        compare.known_methods(["dropout"], "torch")
+    with pytest.raises(LabError, match="got thin: the torch engine computes all units"):
+        compare.known_methods(["thin"], "torch")
 
 
 def test_jobs_go_seed_after_seed():

@@ -25,8 +25,7 @@ from helpers.by_hand import (
     within,
 )
 
-from thinned import Key, keep_mask, scratch
-from thinned.methods import METHODS
+from thinned import Key, keep_mask
 from thinned.scratch import (
     SGD,
     Adam,
@@ -667,16 +666,3 @@ def test_bad_labels() -> None:
             loss.forward(logits, np.zeros(3, dtype))
     with pytest.raises(ValueError, match=r"logits must have shape \(N, K\)"):
         loss.forward(logits[:0], np.zeros(0, int))
-
-
-@pytest.mark.parametrize("method", [m for m in METHODS.values() if m.scratch], ids=lambda m: m.name)
-def test_every_method_has_its_layer(method: Any) -> None:
-    kind, key = getattr(scratch, method.scratch), Key(2)
-    assert issubclass(kind, Layer)
-    if issubclass(kind, Linear):  # it drops weights
-        layer, x = kind(6, 4, 0.3, key=Key(0), **method.options, **F64), random("x", N, 6)
-        expected = method.function(x, *layer.params.values(), 0.3, key=key, **method.options)
-    else:
-        layer, x = kind(0.3, **method.options), random("x", N, 6, 2)
-        expected = method.function(x, 0.3, key=key, **method.options)
-    np.testing.assert_array_equal(layer.forward(x, key), expected)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from thinned import functional, masks
 from thinned.activations import ACTIVATIONS
-from thinned.methods import METHODS, Row
+from thinned.methods import DROPS, METHODS, Row
 
 ENGINES = ("numpy", "torch")
 DEVICES = ("cpu", "cuda")
@@ -24,25 +25,25 @@ def listed(names: Iterable[str]) -> str:
 
 
 def applicable(engine: str) -> list[str]:
-    """Names of the methods that fit a dense network and that the engine has; ``"none"`` comes first."""
-    part = "scratch" if engine == "numpy" else "module"
-    return ["none", *(row.name for row in METHODS.values() if fits_dense(row) and getattr(row, part))]
+    """Names of the methods that fit a dense network on that engine; ``"none"`` comes first."""
+    fitting = [row.name for row in METHODS.values() if fits_dense(row)]
+    return ["none", *(name for name in fitting if engine == "numpy" or not is_thin(name))]
 
 
 def fits_dense(row: Row) -> bool:
     """Whether a method works on (N, features) inside a network of ReLU or logistic units."""
-    dims = ("any", "(N, in)", "(N, features) or (N, C, *spatial)")
-    return row.kind == "drop" and row.dims in dims and not row.needs
+    units = (masks.ELEMENT, masks.FEATURE, masks.WEIGHT)
+    return row.kind == "drop" and row.method.unit in units and not row.needs
 
 
 def is_thin(method: str) -> bool:
     """Whether a method computes only the survivors; it then drops inputs as dropout does."""
-    return method != "none" and METHODS[method].unit == "feature"
+    return DROPS.get(method) is functional.THIN
 
 
 def drops_weights(method: str) -> bool:
     """Whether a method drops weights, with a mask for each sample."""
-    return method != "none" and METHODS[method].unit == "weight"
+    return DROPS.get(method) is functional.DROP_CONNECT
 
 
 def can(engine: str, method: str, activation: str) -> bool:

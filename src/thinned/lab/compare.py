@@ -42,7 +42,7 @@ def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
             if row.needs:
                 reason = f"it needs {row.needs}"
             elif choices.fits_dense(row):
-                reason = f"the {engine} engine has no layer for it"
+                reason = f"the {engine} engine computes all units"
             raise LabError(f"methods must be among {', '.join(known)}, or all, got {name}: {reason}")
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""

@@ -3,6 +3,7 @@
 from thinned.nn.attention_map import attention_map, last_features
 from thinned.nn.keyed import keyed
 from thinned.nn.modules import (
+    MODULES,
     AlphaDropout,
     DropBlock1d,
     DropBlock2d,
@@ -47,3 +48,8 @@ __all__ = [
     "thin",
     "thinning",
 ]
+
+# The classes that are made from their methods.
+_made = {kind.__name__: kind for kind in MODULES.values() if kind.__name__ not in globals()}
+globals().update(_made)
+__all__ += [*_made]

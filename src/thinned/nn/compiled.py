@@ -18,7 +18,7 @@ from torch import Tensor
 from thinned import functional
 from thinned._method import Method
 from thinned.key import Key
-from thinned.methods import METHODS
+from thinned.methods import DROPS
 from thinned.nn import stream
 
 for _schema in (
@@ -71,8 +71,7 @@ def _draw_fake(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
 def _found(function: str, options: str) -> tuple[Method, list[Any]]:
     """The method that a graph names by function and options, and the values of the method's own options."""
     given = dict(ast.literal_eval(options))
-    methods = [row.method for row in METHODS.values() if isinstance(row.method, Method)]
-    fitting = [m for m in methods if m.name == function and m.given.items() <= given.items()]
+    fitting = [m for m in DROPS.values() if m.name == function and m.given.items() <= given.items()]
     method = max(fitting, key=lambda m: len(m.given))
     return method, [given[name] for name in method.names]
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from thinned import _checks, functional, masks
-from thinned._method import Method
+from thinned._method import USUAL, Method
 from thinned.kernels import autograd
 from thinned.key import Key
+from thinned.methods import classes
 from thinned.nn.compiled import operators as ops
 from thinned.nn.stream import Draw, Stream, scalar
 
@@ -36,10 +37,11 @@ class Drop(nn.Module):
     rate: Tensor
     stream: Stream
 
-    def __init__(self, p: float, **options: Any) -> None:
+    def __init__(self, p: float = USUAL, **options: Any) -> None:
         super().__init__()
-        self.start(p)
-        vars(self).update(self.method.settings(**options))
+        settings = self.method.settings(p, **options)
+        self.start(settings.pop("p"))
+        vars(self).update(settings)
 
     @property
     def method(self) -> Method:
@@ -128,6 +130,11 @@ class Drop(nn.Module):
         method, key = self.method, Key(draw.seed)
         options = [getattr(self, name) for name in method.names]
         return draw.spread(lambda x, i: method(x, self._p, key, True, i, *options), x)
+
+    @property
+    def whole_batch(self) -> bool:
+        """Whether one mask is for a whole batch."""
+        return self.method.shares_mask(*(getattr(self, name) for name in self.method.names))
 
     def moments(self, shape: tuple[int, ...]) -> tuple[float, float] | None:
         """`Method.factor_moments` at this rate."""
@@ -222,9 +229,6 @@ class GaussianDropout(Drop):
     """Multiply each element by N(1, p/(1 − p)), as `thinned.gaussian_dropout` does; any shape -> same."""
 
     method = functional.GAUSSIAN
-
-    def __init__(self, p: float = 0.5) -> None:
-        super().__init__(p)
 
 
 class _DropBlock(Drop):
@@ -351,6 +355,25 @@ class DropConnectLinear(Drop):
             else ops.connect_gaussian(x, weight, bias, self.ticket(), rows)
         )
         return out
+
+
+# The class of each drop method; where there are several, that for images. Those of methods without a class
+# above are made from the method.
+MODULES: dict[Method, type[Drop]] = classes(
+    Drop,
+    {
+        functional.DROPOUT: Dropout,
+        functional.ORIGINAL: Dropout,
+        functional.SPATIAL: Dropout2d,
+        functional.ALPHA: AlphaDropout,
+        functional.FEATURE_ALPHA: FeatureAlphaDropout,
+        functional.GAUSSIAN: GaussianDropout,
+        functional.DROP_BLOCK: DropBlock2d,
+        functional.DROP_PATH: DropPath,
+        functional.DROP_CONNECT: DropConnectLinear,
+    },
+    globals(),
+)
 
 
 def _as_autocast(*tensors: Tensor | None) -> tuple[Any, ...]:

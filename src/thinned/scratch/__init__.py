@@ -13,7 +13,7 @@
 
 from thinned.scratch.activations import ReLU, Sigmoid, Softmax, Tanh
 from thinned.scratch.boltzmann import DBM, DBN, RBM
-from thinned.scratch.drops import DropConnect, Dropout, GaussianDropout, SpatialDropout, ThinDropout
+from thinned.scratch.drops import LAYERS, DropConnect, Dropout, GaussianDropout, SpatialDropout, ThinDropout
 from thinned.scratch.files import load_params, save_params
 from thinned.scratch.layer import Layer
 from thinned.scratch.linear import Linear, Maxout
@@ -59,3 +59,8 @@ __all__ = [
     "mlp",
     "save_params",
 ]
+
+# The classes that are made from their methods.
+_made = {kind.__name__: kind for kind in LAYERS.values() if kind.__name__ not in globals()}
+globals().update(_made)
+__all__ += [*_made]

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from thinned import _checks, functional
-from thinned._method import Method
+from thinned._method import USUAL, Method
 from thinned.key import Key, is_key
+from thinned.methods import classes
 from thinned.scratch.layer import Array, Layer, same_shape, table
 from thinned.scratch.linear import Linear
 
@@ -19,10 +20,11 @@ class Drop(Layer):
     It keeps nothing for the backward pass but the key.
     """
 
-    def __init__(self, p: float = 0.5, **options: Any) -> None:
+    p: float
+
+    def __init__(self, p: float = USUAL, **options: Any) -> None:
         super().__init__()
-        self.p = _checks.probability("p", p)
-        vars(self).update(self.method.settings(**options))
+        vars(self).update(self.method.settings(p, **options))
 
     @property
     def method(self) -> Method:
@@ -32,7 +34,7 @@ class Drop(Layer):
     @property
     def whole_batch(self) -> bool:
         """Whether one mask is for a whole batch."""
-        return self.method.unit.whole_batch
+        return self.method.shares_mask(*self._values())
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """Any shape -> same; a key drops units, no key evaluates."""
@@ -187,3 +189,16 @@ class DropConnect(Linear):
 
     def __repr__(self) -> str:
         return f"DropConnect({self.n_in}, {self.n_out}, p={self.p:g})"
+
+
+# The class of each drop method. Those of methods without a class above are made from the method.
+LAYERS: dict[Method, type[Drop | DropConnect]] = classes(
+    Drop,
+    {
+        functional.DROPOUT: Dropout,
+        functional.ORIGINAL: Dropout,
+        functional.DROP_CONNECT: DropConnect,
+        **{kind.method: kind for kind in (SpatialDropout, ThinDropout, GaussianDropout)},
+    },
+    globals(),
+)

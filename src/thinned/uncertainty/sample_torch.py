@@ -21,7 +21,7 @@ from thinned.kernels import survivors
 from thinned.key import Key
 from thinned.nn import activations
 from thinned.nn.keyed import keyed, named_drops
-from thinned.nn.modules import Drop, DropConnectLinear, Dropout, DropPath
+from thinned.nn.modules import Drop, Dropout
 from thinned.nn.surgery import swap_dropout
 from thinned.nn.thin.convert import install
 from thinned.nn.thin.find_chains import FoundChain, find_chains
@@ -117,7 +117,8 @@ class TorchSampler:
             if _in_memory(units) and self.perceptron.takes(units.numpy()):
                 threads = -torch.get_num_threads()
                 return self.perceptron.draw(units.numpy(), first, samples, key, progress, threads)
-        one_by_one = bool(self.chains) or not self.probed.repeats or any(map(_for_all_rows, self.drops))
+        one_mask = any(drop.whole_batch for drop in self.drops)
+        one_by_one = bool(self.chains) or not self.probed.repeats or one_mask
         with torch.random.fork_rng(devices=[]):
             if one_by_one:
                 return self._one_by_one(given, first, samples, key, progress)
@@ -319,13 +320,6 @@ def _in_memory(x: Any) -> bool:
     """Whether NumPy can read a tensor where it lies, and autocast would not convert it."""
     plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.device.type == "cpu"
     return plain and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-
-
-def _for_all_rows(drop: Drop) -> bool:
-    """Whether a batch shares one mask."""
-    if isinstance(drop, DropPath):
-        return drop.mode == "batch"
-    return isinstance(drop, DropConnectLinear) and not drop.per_sample
 
 
 def _widest(model: nn.Module, call: Callable[[], Any]) -> tuple[Any, int]:

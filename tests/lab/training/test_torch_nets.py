@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from thinned import Key, scratch
+from thinned import Key
 from thinned.key import normals, words
 from thinned.lab import choices
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.training import networks, train
 from thinned.lab.training.config import Config
-from thinned.methods import METHODS
 
 pytest.importorskip("torch")
 
@@ -43,8 +42,6 @@ def test_what_fits_a_dense_network():
     both = ["none", "dropout", "dropout-original", "gaussian", "drop-connect"]
     assert choices.applicable("numpy") == [*both[:3], "thin", *both[3:]]
     assert choices.applicable("torch") == both
-    for name in BOTH[1:]:
-        assert issubclass(getattr(scratch, str(METHODS[name].scratch)), scratch.Layer)
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,8 @@ from thinned.lab.choices import drops_weights, is_thin
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.training.config import Config
 from thinned.lab.training.torch_nets import ByTorch, TorchNet
-from thinned.methods import METHODS
+from thinned.methods import DROPS
+from thinned.scratch.drops import LAYERS
 
 
 def build(config: Config, dataset: Dataset) -> scratch.Network:
@@ -40,13 +40,12 @@ def drop_arguments(method: str) -> dict[str, Any]:
     """The arguments of `scratch.mlp` for a method."""
     if method == "none":
         return {"drop": None}
-    row = METHODS[method]
     if drops_weights(method):
         return {"drop": None, "connect": scratch.DropConnect}
     if is_thin(method):
         return {"drop": scratch.Dropout}
-    layer: Callable[..., scratch.Layer] = getattr(scratch, str(row.scratch))
-    return {"drop": lambda p: layer(p, **row.options)}
+    drops = DROPS[method]
+    return {"drop": lambda p: LAYERS[drops](p, **drops.given)}
 
 
 def computed(net: scratch.Sequential, config: Config) -> scratch.Network:

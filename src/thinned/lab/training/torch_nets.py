@@ -15,8 +15,9 @@ import numpy as np
 from thinned import scratch
 from thinned.key import Key
 from thinned.lab.training import fabric
-from thinned.methods import METHODS
+from thinned.methods import DROPS
 from thinned.scratch.activations import ROWS
+from thinned.scratch.drops import Drop
 
 if TYPE_CHECKING:
     from thinned.lab.training.config import Config
@@ -94,6 +95,7 @@ def _module(net: scratch.Sequential, method: str) -> Any:
     import torch
 
     from thinned import nn
+    from thinned.nn.modules import MODULES
 
     def twin(layer: scratch.Layer) -> torch.nn.Module:
         if isinstance(layer, scratch.Linear):
@@ -109,8 +111,8 @@ def _module(net: scratch.Sequential, method: str) -> Any:
         if type(layer) in ROWS:
             activation: torch.nn.Module = getattr(torch.nn, str(ROWS[type(layer)].torch))()
             return activation
-        row = METHODS[method]
-        module: torch.nn.Module = getattr(nn, str(row.module))(vars(layer)["p"], **row.options)
-        return module
+        assert isinstance(layer, Drop)
+        drops = DROPS[method]
+        return MODULES[drops](layer.p, **drops.given)
 
     return torch.nn.Sequential(*map(twin, net.children.values()))
