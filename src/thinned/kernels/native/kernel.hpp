@@ -62,6 +62,46 @@ struct Networks {        // thinned networks of one perceptron, run on the same 
     int64_t some;        // panels of an item; the items of network 0 come first
 };
 
+constexpr int64_t PANEL = 16;  // units that a group of rows keeps or drops together
+
+struct Groups {          // row i belongs to group (first + i) % n
+    int64_t rows, n, first;
+    int64_t row(int64_t group) const { return ((group - first) % n + n) % n; }  // the first of a group
+    int64_t size(int64_t group) const { return rows > row(group) ? (rows - row(group) + n - 1) / n : 0; }
+    int64_t most() const { return (rows + n - 1) / n; }
+};
+
+struct Side {            // the units on one side of a weight
+    int64_t n, width;        // all of them; columns of the array that has a group's units side by side
+    const int32_t *index;    // (groups, width): the units that each group keeps, ascending; null: every group keeps all
+    const int64_t *count;    // (groups): how many
+    const int32_t *order;    // (n): panels of PANEL units, for correlate(); null: panels in the units' own order
+    const uint64_t *keep;    // (panels, words): a bit for each group that keeps a panel; null: all do, or zeros stand for units
+    const int32_t *places;   // (groups, n), where there is an order: columns of the units that a group keeps
+    int64_t words;
+    bool keeps(int64_t panel, int64_t group) const { return !keep || (keep[panel * words + group / 64] >> group % 64 & 1); }
+};
+
+struct Product {         // y = scale x wᵀ + bias, with the units of each row's group
+    Groups groups;
+    Side in, out;
+    const void *x, *weight, *bias;  // (rows, in.width); w[o, i] at o * by_out + i * by_in; (out.n), or null
+    int64_t by_out, by_in;
+    double scale;
+    void *y;             // (rows, out.width); columns that a group does not have are left alone
+    int64_t tall;        // units of a block
+    void *strips;        // for strips() rows of in.width numbers
+};
+
+struct Correlation {     // out_weight = scale gradᵀ x, over the rows whose group keeps both units; else 0
+    Groups groups;
+    Side in, out;
+    const void *grad, *x;  // (rows, out.width), (rows, in.width)
+    double scale;
+    void *out_weight;    // (out.n, in.n)
+    void *grads, *xs;    // for panels: [panel][group][row of the group][PANEL]
+};
+
 enum class DType : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
 
 struct Level {
@@ -85,6 +125,12 @@ struct Level {
     int64_t (*panel)(DType dtype);
     void (*lay_out)(DType dtype, const void *x, int64_t rows, int64_t units, void *out);
     void (*networks)(DType dtype, const Networks &all, Range items);
+    // A product in two phases, and a correlation in two, of which each may be split over threads.
+    int64_t (*strips)(DType dtype, const Groups &groups);
+    void (*into_strips)(DType dtype, const Product &p, Range groups);
+    void (*multiply)(DType dtype, const Product &p, Range blocks);
+    void (*into_panels)(DType dtype, const Correlation &c, bool of_grad, Range panels);
+    void (*correlate)(DType dtype, const Correlation &c, Range panels);
     // Standard normal numbers start ... start + n - 1.
     void (*normals)(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);
 };
@@ -101,9 +147,15 @@ struct Level {
     int64_t panel(DType dtype);                                                                                        \
     void lay_out(DType dtype, const void *x, int64_t rows, int64_t units, void *out);                                  \
     void networks(DType dtype, const Networks &all, Range items);                                                      \
+    int64_t strips(DType dtype, const Groups &groups);                                                                 \
+    void into_strips(DType dtype, const Product &p, Range groups);                                                     \
+    void multiply(DType dtype, const Product &p, Range blocks);                                                        \
+    void into_panels(DType dtype, const Correlation &c, bool of_grad, Range panels);                                   \
+    void correlate(DType dtype, const Correlation &c, Range panels);                                                   \
     void normals(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);                                    \
     inline constexpr Level table{#level, mask, connect, connect_by_x, connect_by_weight, drop_block, drop, noise,      \
-                                 panel, lay_out, networks, normals};                                                   \
+                                 panel, lay_out, networks, strips, into_strips, multiply, into_panels, correlate,      \
+                                 normals};                                                                             \
     }
 
 THINNED_LEVEL_OF(plain)
