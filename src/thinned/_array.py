@@ -65,6 +65,9 @@ class NumPy(Backend):
     def is_flat(self, x: Any) -> bool:
         return bool(x.flags.c_contiguous)
 
+    def flat(self, x: Any) -> Any:
+        return np.ascontiguousarray(x)
+
     def address(self, x: Any) -> int:
         return int(x.ctypes.data)
 
@@ -157,6 +160,9 @@ class Torch(Backend):
 
     def is_flat(self, x: Any) -> bool:
         return bool(x.device.type == "cpu" and x.is_contiguous())
+
+    def flat(self, x: Any) -> Any:
+        return x.contiguous()
 
     def address(self, x: Any) -> int:
         return int(x.data_ptr())
@@ -294,6 +300,11 @@ def on_cpu(x: Any) -> bool:
 def is_flat(x: Any) -> bool:
     """Whether ``x`` lies in the CPU's memory, in C order without gaps."""
     return bool(of(x).is_flat(x))
+
+
+def flat(x: Any) -> Any:
+    """``x`` in C order without gaps; a copy only where it is strided."""
+    return of(x).flat(x)
 
 
 def address(x: Any) -> int:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from thinned import _array, _checks, kernels, theory
+from thinned.kernels.groups import Picks
 from thinned.kernels.work import Blocks
 from thinned.key import Key, is_key, threshold, words
 
@@ -112,33 +112,6 @@ def panel_size(n: int) -> int:
     """How many of n units are kept or dropped together: a power of two, at most `PANEL` and n/`PANELS`."""
     most: int = max(1, min(PANEL, n // PANELS))
     return 1 << most.bit_length() - 1
-
-
-@dataclass(frozen=True, eq=False)
-class Picks:
-    """Which of n units each group of rows keeps; P panels of units, each kept or dropped as a whole."""
-
-    n: int
-    panel: int  # units in a panel; the last panel may be smaller
-    order: NDArray[np.int64]  # (n,) units; panel r is order[r·panel : (r + 1)·panel]
-    kept: Mask  # (groups, P)
-
-    @property
-    def groups(self) -> int:
-        """How many groups there are. Row i of the whole batch belongs to group i mod groups."""
-        return len(self.kept)
-
-    @cached_property
-    def units(self) -> Mask:
-        """(groups, n): True = kept."""
-        panel_of = np.empty(self.n, np.int64)
-        panel_of[self.order] = np.arange(self.n) // self.panel
-        return np.take(self.kept, panel_of, axis=1)
-
-    @cached_property
-    def survivors(self) -> list[NDArray[np.int64]]:
-        """The units that each group keeps, ascending."""
-        return [np.flatnonzero(kept) for kept in self.units]
 
 
 def picks(n: int, p: float, key: Key, groups: int = 1) -> Picks:

@@ -71,6 +71,37 @@ def noise(
     deviation: float,
     level: str = "",
 ) -> None: ...
+
+# Of one side of a weight: n, width, addresses of index, count, order and keep: Side of kernel.hpp.
+Side = tuple[int, int, int, int, int, int]
+
+def product(
+    dtype: int,
+    groups: tuple[int, int, int],
+    x: int,
+    weight: int,
+    by_out: int,
+    by_in: int,
+    bias: int,
+    of_in: Side,
+    of_out: Side,
+    scale: float,
+    y: int,
+    threads: int = 1,
+    level: str = "",
+) -> None: ...
+def correlate(
+    dtype: int,
+    groups: tuple[int, int, int],
+    grad: int,
+    x: int,
+    of_in: Side,
+    of_out: Side,
+    scale: float,
+    out_weight: int,
+    threads: int = 1,
+    level: str = "",
+) -> None: ...
 def normals(out: int, n: int, start: int, k0: int, k1: int, threads: int = 1, level: str = "") -> None: ...
 def panel(dtype: int, level: str = "") -> int: ...
 def lay_out(dtype: int, x: int, rows: int, units: int, out: int, level: str = "") -> None: ...

@@ -72,11 +72,11 @@ def take(w: Any, rows: Indices | None = None, cols: Indices | None = None, out: 
         return compact if out is None else out.copy_(compact)
     if out is None:
         out = room(compact_shape(tuple(w.shape), rows, cols), w)
-    cpu = _native((w, out), sizes=(2, 4, 8))
+    cpu = native((w, out), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = w[_index(rows, cols, w)]
     elif out.shape[0]:
-        cpu.take(_array.address(w), _array.address(out), _part(w, rows, cols), w.dtype.itemsize, _workers(w))
+        cpu.take(_array.address(w), _array.address(out), _part(w, rows, cols), w.dtype.itemsize, workers(w))
     return out
 
 
@@ -101,7 +101,7 @@ def place(
         return whole if out is None else out.copy_(whole)
     if out is None:
         out = room(shape, compact)
-    cpu = _native((compact, out), sizes=(2, 4, 8))
+    cpu = native((compact, out), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = 0.0
         out[_index(rows, cols, out)] = compact
@@ -111,14 +111,14 @@ def place(
             _array.address(out),
             _part(out, rows, cols),
             out.dtype.itemsize,
-            _workers(out),
+            workers(out),
         )
     return out
 
 
 def add(whole: Any, compact: Any, rows: Indices | None = None, cols: Indices | None = None) -> None:
     """whole ← whole + compact at the places of the survivors, which alone are touched."""
-    if _native((whole, compact)) is None:
+    if native((whole, compact)) is None:
         whole[_index(rows, cols, whole)] += compact
     else:
         sgd(whole, None, compact, rows, cols, lr=-1.0)  # w − (−1)·g
@@ -141,7 +141,7 @@ def sgd(
     ``g`` is compact, and 0 elsewhere; the gradient of ``penalty`` is added to it everywhere. ``v`` is None
     where the momentum μ is 0. With no momentum and no penalty only the survivors are touched.
     """
-    cpu = _native((w, g) if v is None else (w, v, g))
+    cpu = native((w, g) if v is None else (w, v, g))
     if cpu is not None:
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
         moments = 0 if v is None else _array.address(v)
@@ -155,7 +155,7 @@ def sgd(
             momentum,
             nesterov,
             *rates,
-            _workers(w),
+            workers(w),
         )
         return
     w, v, g = _array.view(w), None if v is None else _array.view(v), _array.view(g)
@@ -192,12 +192,12 @@ def adam(
     unbias1, unbias2 = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
     # m̂/(√v̂ + ε) = m/(√v + ε·unbias2)·unbias2/unbias1: the paper's order, section 2
     rate, small = lr * unbias2 / unbias1, eps * unbias2
-    cpu = _native((w, m, v, g))
+    cpu = native((w, m, v, g))
     if cpu is not None:
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
         rests = (1 - betas[0], 1 - betas[1])
         arrays = (_array.address(w), _array.address(m), _array.address(v), _array.address(g))
-        cpu.adam(*arrays, part, w.dtype.itemsize, *betas, *rests, rate, small, *rates, _workers(w))
+        cpu.adam(*arrays, part, w.dtype.itemsize, *betas, *rests, rate, small, *rates, workers(w))
         return
     w, m, v, g = map(_array.view, (w, m, v, g))
     for block, grad in _blocks(w, g, rows, cols, penalty):
@@ -210,9 +210,9 @@ def adam(
 
 def clip(w: Any, rows: Indices | None, bound: float) -> None:
     """w ← w·min(1, c/‖w‖) in place, for each row w that survives; norms in double precision."""
-    cpu = _native((w,))
+    cpu = native((w,))
     if cpu is not None:
-        cpu.clip(_array.address(w), _part(w, rows, None), w.dtype.itemsize, bound, _workers(w))
+        cpu.clip(_array.address(w), _part(w, rows, None), w.dtype.itemsize, bound, workers(w))
         return
     w = _array.view(w)
     flat = w.reshape(len(w), math.prod(w.shape[1:]))
@@ -224,7 +224,7 @@ def clip(w: Any, rows: Indices | None, bound: float) -> None:
             flat[chosen] = some * (bound / np.maximum(norm, bound))[:, None].astype(w.dtype)
 
 
-def _native(arrays: tuple[Any, ...], sizes: tuple[int, ...] = (4, 8)) -> ModuleType | None:
+def native(arrays: tuple[Any, ...], sizes: tuple[int, ...] = (4, 8)) -> ModuleType | None:
     """The extension, where it takes these arrays: one dtype, contiguous, in the CPU's memory. Else None."""
     dtype = arrays[0].dtype
     if not all(x.dtype == dtype and _array.is_flat(x) for x in arrays) or dtype.itemsize not in sizes:
@@ -247,7 +247,7 @@ def _part(w: Any, rows: Indices | None, cols: Indices | None) -> tuple[int, int,
     return (*sizes, *which[0], *which[1])
 
 
-def _workers(x: Any) -> int:
+def workers(x: Any) -> int:
     """Threads: torch's for a tensor, ours for an array."""
     return _array.threads(x) or kernels.threads()
 

@@ -124,7 +124,7 @@ class Multiplier {
         begin(units);
         std::fill(in_ + 0, in_ + p_.groups.n, 0);
         for (int64_t k = 0; k < p_.in.n; k += DEEP) inputs(units, {k, std::min(k + DEEP, p_.in.n)});
-        for (int64_t g = 0; g < p_.groups.n; ++g) write(g);
+        for (int64_t g = 0; g < p_.groups.n; ++g) write(g, units.end == p_.out.n ? p_.out.width : out_[g].end);
     }
 
   private:
@@ -186,7 +186,8 @@ class Multiplier {
         return weights_;
     }
 
-    void write(int64_t g) {
+    // The results of a group, and zeros up to column `end`, where it has no units.
+    void write(int64_t g, int64_t end) {
         const int64_t first = p_.groups.row(g), rows = p_.groups.size(g), n = out_[g].end - out_[g].begin;
         const T *c = sums(g);
         for (int64_t s = 0; s < strips_.n(); ++s) {
@@ -194,6 +195,7 @@ class Multiplier {
             for (int64_t lane = 0; lane < width && s * 2 * LANES<T> + lane < rows; ++lane) {
                 T *y = static_cast<T *>(p_.y) + (first + (s * 2 * LANES<T> + lane) * p_.groups.n) * p_.out.width + out_[g].begin;
                 for (int64_t u = 0; u < n; ++u) y[u] = c[u * width + lane];
+                std::fill(y + n, y + end - out_[g].begin, T(0));
             }
             c += width * n;
         }

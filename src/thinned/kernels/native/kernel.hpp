@@ -88,7 +88,7 @@ struct Product {         // y = scale x wᵀ + bias, with the units of each row'
     const void *x, *weight, *bias;  // (rows, in.width); w[o, i] at o * by_out + i * by_in; (out.n), or null
     int64_t by_out, by_in;
     double scale;
-    void *y;             // (rows, out.width); columns that a group does not have are left alone
+    void *y;             // (rows, out.width); zeros in columns that a group does not fill
     int64_t tall;        // units of a block
     void *strips;        // for strips() rows of in.width numbers
 };

@@ -1,0 +1,237 @@
+"""Linear layers whose rows keep units of their own, group by group: the product and its gradients.
+
+Row i of a batch belongs to group (first + i) mod g. A `Picks` says which units each group keeps. A compact
+array (rows, width) has the units of a row's group side by side, ascending; columns that a group does not fill
+hold zeros. Only kept units are computed.
+
+Arrays are NumPy's or torch's. The C++ extension works on contiguous float32 and float64 in the CPU's memory;
+all else runs group by group in NumPy's or torch's own products. Both give the same to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from thinned import _array, kernels
+from thinned.kernels import survivors
+
+PANEL = 16  # units of a panel that the native kernel keeps or drops together
+EVERY = (0, 0, 0, 0)  # every group keeps all units
+
+
+@dataclass(frozen=True, eq=False)
+class Picks:
+    """Which of n units each group of rows keeps; P panels of units, each kept or dropped as a whole."""
+
+    n: int
+    panel: int  # units in a panel; the last panel may be smaller
+    order: NDArray[np.int64]  # (n,) units; panel r is order[r·panel : (r + 1)·panel]
+    kept: NDArray[np.bool_]  # (groups, P)
+
+    @property
+    def groups(self) -> int:
+        """How many groups there are. Row i of the whole batch belongs to group i mod groups."""
+        return len(self.kept)
+
+    @cached_property
+    def units(self) -> NDArray[np.bool_]:
+        """(groups, n): True = kept."""
+        panel_of = np.empty(self.n, np.int64)
+        panel_of[self.order] = np.arange(self.n) // self.panel
+        return np.take(self.kept, panel_of, axis=1)
+
+    @cached_property
+    def survivors(self) -> list[NDArray[np.int64]]:
+        """The units that each group keeps, ascending."""
+        return [np.flatnonzero(kept) for kept in self.units]
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """(groups,): how many units each group keeps."""
+        return np.count_nonzero(self.units, axis=1).astype(np.int64)
+
+    @property
+    def width(self) -> int:
+        """The columns of a compact array: as many as the largest group keeps."""
+        return int(self.counts.max(initial=0))
+
+    @cached_property
+    def columns(self) -> NDArray[np.int32]:
+        """(groups, width): the unit of each column of a compact array; n where a group has no more."""
+        index = np.full((self.groups, self.width), self.n, np.int32)
+        index[np.arange(self.width) < self.counts[:, None]] = np.nonzero(self.units)[1]
+        return index
+
+    @cached_property
+    def _order32(self) -> NDArray[np.int32]:
+        return self.order.astype(np.int32)
+
+    @cached_property
+    def _bits(self) -> NDArray[np.uint64]:
+        """(P, words): a bit for each group that keeps a panel."""
+        bits = np.packbits(self.kept.T, axis=1, bitorder="little")
+        return np.ascontiguousarray(np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))).view("<u8")
+
+    @cached_property
+    def described(self) -> tuple[int, int, int, int, int, int]:
+        """What the extension takes: n, width, and the addresses of columns, counts, order and bits."""
+        lists = kernels.address(self.columns), kernels.address(self.counts)
+        panels = (
+            (kernels.address(self._order32), kernels.address(self._bits)) if self.panel == PANEL else (0, 0)
+        )
+        return (self.n, self.width, *lists, *panels)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The groups of a batch's rows: row i belongs to group (first + i) mod n."""
+
+    n: int
+    first: int = 0
+
+    def slices(self) -> list[slice]:
+        """The rows of each group."""
+        return [slice((g - self.first) % self.n, None, self.n) for g in range(self.n)]
+
+
+def product(
+    x: Any,
+    weight: Any,
+    bias: Any = None,
+    *,
+    out_units: Picks | None = None,
+    in_units: Picks | None = None,
+    rows: Rows,
+    scale: float = 1.0,
+) -> Any:
+    """scale·X Wᵀ + b of the kept units: (rows, width of in) -> (rows, width of out).
+
+    ``weight`` is (out, in), ``bias`` (out,) or None. A side without picks has all units.
+    """
+    return _multiply(x, weight, bias, out_units, in_units, rows, scale, transposed=False)
+
+
+def gradient_of_input(
+    grad: Any,
+    weight: Any,
+    *,
+    out_units: Picks | None = None,
+    in_units: Picks | None = None,
+    rows: Rows,
+    scale: float = 1.0,
+) -> Any:
+    """∂L/∂X = scale·G W: (rows, width of out) -> (rows, width of in)."""
+    return _multiply(grad, weight, None, in_units, out_units, rows, scale, transposed=True)
+
+
+def gradient_of_weight(
+    grad: Any,
+    x: Any,
+    shape: tuple[int, int],
+    *,
+    out_units: Picks | None = None,
+    in_units: Picks | None = None,
+    rows: Rows,
+    scale: float = 1.0,
+) -> Any:
+    """∂L/∂W = scale·Gᵀ X, (out, in): each entry over the rows whose group keeps both units, 0 without one."""
+    out = survivors.room(shape, x)
+    grad, x = _array.flat(grad), _array.flat(x)
+    if (cpu := _native(grad, x, out)) is None:
+        out[...] = 0.0
+        for g, some in enumerate(rows.slices()):
+            part = grad[some, : _count(out_units, g)].T @ x[some, : _count(in_units, g)] * scale
+            survivors.add(out, part, _kept(out_units, g), _kept(in_units, g))
+        return out
+    of_in, of_out = _side(in_units, shape[1]), _side(out_units, shape[0])
+    addresses = _array.address(grad), _array.address(x), of_in, of_out, scale, _array.address(out)
+    cpu.correlate(_code(x), _groups(x, rows), *addresses, survivors.workers(x))
+    return out
+
+
+def gradient_of_bias(grad: Any, n: int, *, out_units: Picks | None = None, rows: Rows) -> Any:
+    """∂L/∂b, (n,): the sums of G over the rows whose group keeps the unit."""
+    if out_units is None:
+        return grad.sum(0)
+    out = _array.zeros((n,), grad)
+    for g, some in enumerate(rows.slices()):
+        survivors.add(out, grad[some, : _count(out_units, g)].sum(0), _kept(out_units, g))
+    return out
+
+
+def _multiply(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    out_units: Picks | None,
+    in_units: Picks | None,
+    rows: Rows,
+    scale: float,
+    transposed: bool,
+) -> Any:
+    """scale·X Wᵀ + b, or scale·X W where ``transposed``, of the units on both sides."""
+    n_in, n_out = weight.shape if transposed else weight.shape[::-1]
+    out = survivors.room((len(x), n_out if out_units is None else out_units.width), x)
+    x = _array.flat(x)
+    if (cpu := _native(x, weight, out, *(() if bias is None else (bias,)))) is None:
+        return _by_group(x, weight.T if transposed else weight, bias, out_units, in_units, rows, scale, out)
+    steps = (1, n_out) if transposed else (n_in, 1)
+    addresses = _array.address(x), _array.address(weight), *steps, 0 if bias is None else _array.address(bias)
+    sides = _side(in_units, n_in), _side(out_units, n_out)
+    cpu.product(
+        _code(x), _groups(x, rows), *addresses, *sides, scale, _array.address(out), survivors.workers(x)
+    )
+    return out
+
+
+def _by_group(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    out_units: Picks | None,
+    in_units: Picks | None,
+    rows: Rows,
+    scale: float,
+    out: Any,
+) -> Any:
+    """`_multiply`, group by group."""
+    for g, some in enumerate(rows.slices()):
+        units, n = _kept(out_units, g), out.shape[1] if out_units is None else _count(out_units, g)
+        part = survivors.take(weight, units, _kept(in_units, g))
+        y = x[some, : _count(in_units, g)] @ part.T * scale
+        out[some, :n] = y if bias is None else y + survivors.take(bias, units)
+        out[some, n:] = 0.0
+    return out
+
+
+def _kept(units: Picks | None, group: int) -> survivors.Indices | None:
+    return None if units is None else units.survivors[group]
+
+
+def _count(units: Picks | None, group: int) -> int | None:
+    return None if units is None else int(units.counts[group])
+
+
+def _side(units: Picks | None, n: int) -> tuple[int, int, int, int, int, int]:
+    """The units of one side, as the extension takes them."""
+    return (n, n, *EVERY) if units is None else units.described
+
+
+def _groups(x: Any, rows: Rows) -> tuple[int, int, int]:
+    return len(x), rows.n, rows.first % rows.n
+
+
+def _code(x: Any) -> int:
+    return kernels.DTYPES[str(x.dtype).removeprefix("torch.")]
+
+
+def _native(*arrays: Any) -> ModuleType | None:
+    """The extension, where it takes these arrays and is as fast as a library's products: with AVX2."""
+    cpu = survivors.native(arrays)
+    return cpu if cpu is not None and cpu.levels()[-1] != "plain" else None
