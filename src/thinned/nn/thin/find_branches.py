@@ -1,7 +1,7 @@
-"""Finds the branches of a graph that a `DropPath` drops, and that can be computed for the survivors alone.
+"""Finds branches in a graph: what a `DropPath` drops, if it can be computed for the surviving samples alone.
 
-A branch is computed from one tensor, by layers that are known to treat each sample by itself, and nothing but
-the DropPath reads its result.
+A branch reads one tensor. Its layers are known to treat each sample by itself. Only the DropPath reads its
+result.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from thinned.nn.thin.layer_kinds import CONVOLUTIONS
 from thinned.nn.thin.per_sample_rules import Follower, Rows, flat
 from thinned.nn.thin.tracing import LeftDense, TracedModule
 
-RANKS = range(2, 6)  # of the tensor that a branch reads
+RANKS = range(2, 6)  # the ranks that are tried for the tensor that a branch reads
 _PRODUCTS = {torch.matmul, torch.bmm, nn.functional.linear, nn.functional.scaled_dot_product_attention}
-_LAYERS = (*CONVOLUTIONS, nn.Linear, nn.MultiheadAttention)  # worth skipping
+_LAYERS = (*CONVOLUTIONS, nn.Linear, nn.MultiheadAttention)  # slow enough to be worth skipping
 
 
 @dataclass
 class FoundBranch:
-    """A branch: the names of its DropPath, of the layers that read its input, and of all in it."""
+    """A branch: the names of its DropPath, its gates (the layers that read its input) and its layers."""
 
     drop: str
-    gates: dict[str, tuple[list[int], list[str]]]  # -> which arguments are that input
+    gates: dict[str, tuple[list[int], list[str]]]  # name -> which arguments are the branch's input
     layers: list[str]
-    watched: list[str]  # what would see the survivors alone
-    ranks: list[int] = field(default_factory=list)  # of its input
-    guesses: bool = False  # a size is left to torch, which it cannot tell of no samples
+    watched: list[str]  # parts of the model that get the survivors alone, so that no hook may be on them
+    ranks: list[int] = field(default_factory=list)  # the ranks of its input that keep samples apart
+    guesses: bool = False  # a reshape has a size of −1, which torch cannot infer for no samples
 
 
 def find_branches(traced: TracedModule) -> Iterator[tuple[str, FoundBranch | str]]:
-    """The name of each DropPath in a graph, and its branch or why it is computed for all samples."""
+    """For each DropPath in a graph: its name, and its branch or the reason why all samples are computed."""
     finder = _Finder(traced)
     for node in traced.layer_nodes:
         if type(traced.layer(node)) is DropPath:
@@ -53,8 +53,8 @@ class _Finder:
         self.traced, self.module = traced, traced.module
         self.nodes = list(traced.graph.nodes)
         self.follower = Follower(traced.module, traced.graph)
-        self.unused: set[fx.Node] = set()  # questions about a shape of which nothing reads the answer
-        self.inside: dict[str, list[fx.Node]] = {}  # the nodes of each part of the model
+        self.unused: set[fx.Node] = set()  # look-ups of a shape that nothing reads
+        self.inside: dict[str, list[fx.Node]] = {}  # part of the model -> its nodes
         for node in reversed(self.nodes):
             name = getattr(node.target, "__name__", node.target)
             asks = node.op in ("call_function", "call_method") and name in ("getattr", "getitem", "size")
@@ -64,7 +64,10 @@ class _Finder:
                 self.inside.setdefault(name, []).insert(0, node)
 
     def branch(self, drop: fx.Node) -> FoundBranch:
-        """The branch before a DropPath: as much of it as is known to treat samples one by one."""
+        """The branch before a DropPath: its last layers, as many as are known to treat samples one by one.
+
+        Raises LeftDense if there is none.
+        """
         self.traced.check(drop)
         mixers: list[fx.Node] = []
         try:
@@ -81,7 +84,7 @@ class _Finder:
             raise LeftDense(f"{self.traced.describe(mixers[0])} is not known to keep samples apart") from None
 
     def checked(self, drop: fx.Node, branch: list[fx.Node], source: fx.Node, ranks: list[int]) -> FoundBranch:
-        """A branch, unless something else would see the survivors alone."""
+        """The branch. Raises LeftDense if a hook or another drop module would get the survivors alone."""
         layers = [str(node.target) for node in branch if node.op == "call_module"]
         stacks = [set(stack(node)) for node in (*branch, drop)]
         watched = sorted(set[str]().union(*stacks) - stacks[0].intersection(*stacks))
@@ -99,7 +102,7 @@ class _Finder:
         return FoundBranch(str(drop.target), gates, layers, watched, ranks, guesses)
 
     def computed_for(self, drop: fx.Node, mixers: list[fx.Node]) -> list[fx.Node]:
-        """What is computed before a DropPath and read by nothing else; not what mixes samples."""
+        """The nodes that are computed only for a DropPath; without those in ``mixers``, which mix samples."""
         branch = {drop}
         for node in reversed(self.nodes[: self.nodes.index(drop)]):
             computes = node.op.startswith("call_") and node not in mixers
@@ -119,7 +122,7 @@ class _Finder:
         return first
 
     def origin(self, node: fx.Node) -> str:
-        """Where a value comes from, for a reader."""
+        """Where a value comes from, in words."""
         return (
             f"the input {node.target}"
             if node.op == "placeholder"
@@ -127,7 +130,7 @@ class _Finder:
         )
 
     def ranks(self, drop: fx.Node, branch: list[fx.Node], source: fx.Node) -> tuple[list[int], fx.Node]:
-        """The ranks of its input at which a branch keeps samples apart; or the node that got furthest."""
+        """The ranks of its input for which a branch keeps samples apart, and the last node reached."""
         good, furthest = [], 0
         for rank in RANKS:
             values = self.follower.follow(branch, source, rank)
@@ -140,7 +143,7 @@ class _Finder:
         return good, branch[furthest]
 
     def worth(self, node: fx.Node) -> bool:
-        """Whether a node takes more time than to gather samples."""
+        """Whether a node takes more time than gathering samples does."""
         if node.op == "call_module":
             return any(isinstance(part, _LAYERS) for part in self.traced.layer(node).modules())
         return node.target in _PRODUCTS or getattr(node.target, "__name__", node.target) == "matmul"
@@ -148,7 +151,10 @@ class _Finder:
     def gate(
         self, node: fx.Node, source: fx.Node, branch: list[fx.Node]
     ) -> tuple[str, tuple[list[int], list[str]]]:
-        """The largest part of the model, all in the branch, through which a node gets its input, and how."""
+        """The largest part of the model inside the branch that passes the branch's input to ``node``.
+
+        Returns its name, and the positions and names of the arguments that are the branch's input.
+        """
         for name in stack(node):
             parameters = list(inspect.signature(self.module.get_submodule(name).forward).parameters)
             inside = self.inside[name]
@@ -165,7 +171,7 @@ class _Finder:
         )
 
     def once(self, name: str) -> bool:
-        """Whether a part of the model is called once."""
+        """Whether a part of the model is called exactly once."""
         nodes = self.inside[name]
         keys = {
             key for node in nodes for key, (path, _) in node.meta["nn_module_stack"].items() if path == name
@@ -175,10 +181,10 @@ class _Finder:
 
 
 def stack(node: fx.Node) -> list[str]:
-    """The parts of the model in which a node is, the largest first; not the model itself."""
+    """The parts of the model that contain a node, the largest first, without the model itself."""
     return [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
 
 
 def drops(layer: nn.Module) -> bool:
-    """Whether a layer numbers the samples of its batch."""
+    """Whether a layer contains a drop module, which numbers the samples of its batch."""
     return any(isinstance(part, Drop) for part in layer.modules())

@@ -1,8 +1,8 @@
-"""Finds the chains of a graph: the layers around a dropout that can compute the surviving units alone.
+"""Finds chains in a graph: the layers around a dropout that can compute the surviving units alone.
 
-A chain is a layer (linear, or a convolution), layers that treat each of its units by itself, a dropout of
-whole units, layers that moreover map zero to zero, and the readers: layers whose weights have a column,
-or a run of columns, for each unit.
+A chain has five parts, in the order of a pass. The producer, a linear layer or a convolution, computes the
+units. The layers between treat each unit by itself. A dropout drops whole units. Further layers treat each
+unit by itself and map zero to zero. The readers have one column of weights, or several, for each unit.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from thinned.nn.thin.tracing import LeftDense, TracedModule, is_batch, join, par
 
 @dataclass
 class FoundChain:
-    """A chain: the names of its layers in the model, and the rank of its units' maps."""
+    """A chain: the names of its layers in the model, and the rank of a unit (0: a number, 2: a plane)."""
 
     drop: str
     producer: str
     rank: int
     readers: list[str] = field(default_factory=list)
-    between: list[str] = field(default_factory=list)  # that have parameters for each unit
-    others: list[str] = field(default_factory=list)
-    folded: bool = True  # a factor passes through what lies between dropout and readers
+    between: list[str] = field(default_factory=list)  # layers with parameters for each unit
+    others: list[str] = field(default_factory=list)  # layers without
+    folded: bool = True  # whether f(c·x) = c·f(x), c > 0, for the layers between dropout and readers
 
     @property
     def names(self) -> list[str]:
@@ -38,7 +38,7 @@ class FoundChain:
 
 
 def find_chains(traced: TracedModule) -> Iterator[tuple[str, FoundChain | str]]:
-    """The name of each dropout module in a graph, and its chain or why there is none."""
+    """For each dropout module in a graph: its name, and its chain or the reason why it has none."""
     finder = _Finder(traced)
     for node in traced.layer_nodes:
         if type(traced.layer(node)) in DROPS:
@@ -49,14 +49,14 @@ def find_chains(traced: TracedModule) -> Iterator[tuple[str, FoundChain | str]]:
 
 
 class _Finder:
-    """Follows a graph from a dropout up to the layer whose units it drops, and down to their readers."""
+    """Follows a graph from a dropout up to the producer, and down to the readers."""
 
     def __init__(self, traced: TracedModule) -> None:
         self.traced = traced
-        self.begun: dict[str, str] = {}  # producer -> dropout
+        self.begun: dict[str, str] = {}  # producer -> dropout, of the chains found so far
 
     def chain(self, drop: fx.Node) -> FoundChain:
-        """The chain around a dropout."""
+        """The chain around a dropout. Raises LeftDense if there is none."""
         found = FoundChain(str(drop.target), "", DROPS[type(self.traced.layer(drop))])
         layer = self.traced.check(drop)
         if getattr(layer, "rescale", "train") != "train":
@@ -71,7 +71,7 @@ class _Finder:
         return found
 
     def go_up(self, node: fx.Node, found: FoundChain) -> None:
-        """From the dropout to the layer whose units it drops."""
+        """From the dropout to the producer, the layer whose units it drops."""
         while not found.producer:
             node = source(node)
             if len(users(node)) > 1:
@@ -93,7 +93,7 @@ class _Finder:
                 )
 
     def check_producer(self, layer: Any, name: str, rank: int, found: FoundChain) -> None:
-        """A layer's units must be what the dropout drops."""
+        """The dropout must drop the units of this layer."""
         if rank != found.rank and not (rank == 1 and found.rank == 2):
             what = "single elements" if found.rank == 0 else f"channels of rank {found.rank}"
             raise LeftDense(f"drops {what}, not the units of {name} ({type(layer).__name__})")
@@ -104,7 +104,7 @@ class _Finder:
             raise LeftDense(f"{name} is a convolution in groups")
 
     def norm(self, node: fx.Node, found: FoundChain) -> None:
-        """A BatchNorm between: the running statistics of a survivor alone move."""
+        """Add a BatchNorm between producer and dropout. Running statistics change for survivors alone."""
         layer = self.traced.check(node)
         if layer.momentum is None and layer.track_running_stats:
             raise LeftDense(
@@ -114,7 +114,7 @@ class _Finder:
         found.between.append(str(node.target))
 
     def by_unit(self, node: fx.Node, found: FoundChain) -> bool:
-        """Whether a node treats each unit by itself, and maps zero to zero."""
+        """Whether a node treats each unit by itself and maps zero to zero; adds it to the chain if so."""
         if node.op != "call_module":
             pools = POOL_CALLS if found.rank else set()
             constant = all(each is node.args[0] for each in node.all_input_nodes)
@@ -133,7 +133,7 @@ class _Finder:
         return False
 
     def go_down(self, node: fx.Node, found: FoundChain, rank: int) -> None:
-        """From the dropout to all the layers that read its units; ``rank`` is that of the maps by now."""
+        """From the dropout to all layers that read its units; ``rank`` is the rank of a unit at this node."""
         for user in users(node):
             kind = type(self.traced.layer(user)) if user.op == "call_module" else None
             if kind in WEIGHTED and WEIGHTED[kind] == rank:
@@ -154,7 +154,7 @@ class _Finder:
             raise LeftDense("nothing reads its units")
 
     def flattens(self, node: fx.Node) -> bool:
-        """Whether a node makes (N, C, *) into (N, C·*)."""
+        """Whether a node reshapes (N, C, *) to (N, C·*)."""
         if node.op == "call_module":
             layer = self.traced.layer(node)
             return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
@@ -164,6 +164,6 @@ class _Finder:
         return node.target in ("view", "reshape") and len(rest) == 2 and is_batch(rest[0]) and rest[1] == -1
 
     def check_containers(self, found: FoundChain) -> None:
-        """Hooks on a part of the model that a chain runs out of would see the survivors alone."""
+        """Raises LeftDense if a part of the model with some of the chain's layers, but not all, has hooks."""
         for name in partly_outside(found.names):
             self.traced.check_hooks(name)

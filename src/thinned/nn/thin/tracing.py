@@ -1,4 +1,4 @@
-"""Traces a model, or those of its parts that can be traced, with torch.fx, and asks about the graphs."""
+"""Traces a model, or those of its parts that can be traced, with torch.fx; answers questions on the graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx, nn
 
 
 class LeftDense(Exception):  # noqa: N818 - not an error
-    """The reason why a dropout module is left dense."""
+    """The reason why a dropout module stays dense."""
 
 
 _LAYERS = tuple(
@@ -23,7 +23,7 @@ _LAYERS += ("thinned.nn.",)
 
 
 class _Tracer(fx.Tracer):
-    """Does not look into the modules in ``whole``, nor into layers of torch and of this library."""
+    """A tracer with one node for each module in ``whole`` and for each layer of torch or this library."""
 
     def __init__(self, whole: set[nn.Module]) -> None:
         super().__init__()
@@ -35,21 +35,27 @@ class _Tracer(fx.Tracer):
 
 
 class Explorer:
-    """Traces a model, or those parts of it that can be traced: ``graphs``, by name, and why others cannot."""
+    """Traces a model, or those of its parts that can be traced.
+
+    ``graphs``: name -> graph. ``untraced``: name -> the reason why torch.fx cannot trace that part.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.graphs: dict[str, fx.Graph] = {}
         self.untraced: dict[str, str] = {}
-        self.closed: set[str] = set()  # layers of torch and ours, in which no graph looks
-        self.whole: set[nn.Module] = set()
+        self.closed: set[str] = set()  # layers of torch and of this library, each one node
+        self.whole: set[nn.Module] = set()  # modules that cannot be traced
         self.explore(model, "")
 
     def explore(self, module: nn.Module, name: str) -> None:
-        """Trace a module whole; else its parts, and then again with those kept whole that could not be."""
+        """Trace a module.
+
+        If that fails, trace its parts. Then try again, with one node for each part that failed.
+        """
         for retry in (False, True):
             try:
                 graph = trace(module, self.whole)
-            except Exception as error:  # whatever a forward raises on stand-ins for tensors
+            except Exception as error:  # a forward may raise anything when it gets proxies for tensors
                 reason = str(error).strip().split("\n")[0] or type(error).__name__
             else:
                 for inner in [each for each in self.graphs if each.startswith(f"{name}." if name else "")]:
@@ -64,12 +70,12 @@ class Explorer:
                     self.explore(*child)
             if len(self.whole) == known:
                 break
-        if type(module).forward is not nn.Module.forward:  # as ModuleList's is, which is never called
+        if type(module).forward is not nn.Module.forward:  # ModuleList has no forward and is never called
             self.untraced[name] = reason
             self.whole.add(module)
 
     def _inside_whole(self, module: nn.Module, name: str, inner: str) -> bool:
-        """Whether a graph belongs to a part of something that this module's graph has as one node."""
+        """Whether the graph ``inner`` is of a part of an untraced module, which is one node in this graph."""
         rest = inner[len(name) + 1 :] if name else inner
         parts = rest.split(".")
         above = (module.get_submodule(".".join(parts[:i])) for i in range(1, len(parts)))
@@ -92,11 +98,11 @@ def _children(module: nn.Module, name: str) -> Iterator[tuple[nn.Module, str]]:
 
 
 class OwnHook:
-    """The base of the hooks that `thin` itself registers."""
+    """The base class of the hooks that `thin` registers."""
 
 
 def hooked(module: nn.Module) -> bool:
-    """Whether a hook sees what goes through a module, beside our own."""
+    """Whether a module has hooks other than those of `thin`."""
     before, after = module._forward_pre_hooks, module._forward_hooks
     foreign = before and not all(
         isinstance(getattr(hook, "__self__", None), OwnHook) for hook in before.values()
@@ -105,20 +111,20 @@ def hooked(module: nn.Module) -> bool:
 
 
 def join(*names: str) -> str:
-    """A qualified name from its parts."""
+    """A qualified name from its parts, without the empty ones."""
     return ".".join(name for name in names if name)
 
 
 def defaults(module: nn.Module) -> dict[str, Any]:
-    """The arguments of a module's forward that have a default."""
+    """The default values of a module's forward, by argument."""
     parameters = inspect.signature(module.forward).parameters.values()
     return {each.name: each.default for each in parameters if each.default is not each.empty}
 
 
 def trace(module: nn.Module, whole: set[nn.Module], training: bool = True) -> fx.Graph:
-    """The graph of a module's training pass, defaults left as they are; the module stays as it was.
+    """The graph of a module's training pass, with the default arguments. The module does not change.
 
-    Without ``training``, of a pass in the modes that its parts are in.
+    With ``training=False`` each part keeps its own mode.
     """
     if any(isinstance(each, torch.jit.ScriptModule) for each in (module, *module.children())):
         raise LeftDense("compiled by torch.jit")
@@ -135,7 +141,7 @@ def trace(module: nn.Module, whole: set[nn.Module], training: bool = True) -> fx
 
 
 class TracedModule:
-    """A module and the graph of its training pass; ``name`` is its name in the whole model."""
+    """A module, the graph of its training pass, and its ``name`` in the whole model."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph, name: str) -> None:
         self.module, self.graph, self.name = module, graph, name
@@ -151,7 +157,7 @@ class TracedModule:
         return join(self.name, str(node.target))
 
     def check(self, node: fx.Node) -> Any:
-        """The layer of a node, which must be called once and be seen by no hook."""
+        """The layer of a node. Raises LeftDense if it is called several times or has hooks."""
         layer = self.layer(node)
         if self.calls[id(layer)] > 1:
             raise LeftDense(f"{self.full(node)} is called {self.calls[id(layer)]} times in a pass")
@@ -160,12 +166,12 @@ class TracedModule:
         return layer
 
     def check_hooks(self, name: str) -> None:
-        """No hook may see what goes through this part of the module."""
+        """Raises LeftDense if this part of the module has hooks."""
         if hooked(self.module.get_submodule(name)):
             raise LeftDense(f"{join(self.name, name)} has hooks, which would see the survivors alone")
 
     def check_forward(self, name: str) -> None:
-        """The forward of this part of the module must be that of its class."""
+        """Raises LeftDense if this part of the module has another forward than its class."""
         if vars(self.module.get_submodule(name)).get("forward"):
             raise LeftDense(f"{join(self.name, name)} has a forward of its own")
 
@@ -179,13 +185,13 @@ class TracedModule:
 
 
 def partly_outside(names: list[str]) -> list[str]:
-    """The modules that hold some of these layers, but not all."""
+    """The modules that contain some of these layers, but not all."""
     holds = Counter(name.rsplit(".", i)[0] for name in names for i in range(1, name.count(".") + 1))
     return sorted(outer for outer, held in holds.items() if held < len(names))
 
 
 def source(node: fx.Node) -> fx.Node:
-    """The one node whose value a node takes first."""
+    """The node that computes a node's first argument. Raises LeftDense if no layer computes it."""
     first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
     if not isinstance(first, fx.Node) or first.op not in ("call_module", "call_function", "call_method"):
         raise LeftDense("no layer before it")
@@ -193,12 +199,12 @@ def source(node: fx.Node) -> fx.Node:
 
 
 def users(node: fx.Node) -> list[fx.Node]:
-    """The nodes that use a node's value; not those that ask for the size of the batch."""
+    """The nodes that use a node's value, except those that read only the batch size."""
     return [user for user in node.users if not asks_batch(user)]
 
 
 def asks_batch(node: fx.Node) -> bool:
-    """Whether a node is x.size(0), or x.shape with [0] alone taken of it."""
+    """Whether a node is x.size(0), or an x.shape of which only [0] is used."""
     rest: tuple[Any, ...] = node.args[1:]
     if node.op == "call_method" and node.target == "size":
         return rest == (0,)
@@ -206,7 +212,7 @@ def asks_batch(node: fx.Node) -> bool:
 
 
 def is_batch(node: Any) -> bool:
-    """Whether a value is the size of a batch."""
+    """Whether a value is the batch size."""
     if not isinstance(node, fx.Node):
         return False
     whole, *rest = node.args or (None,)
