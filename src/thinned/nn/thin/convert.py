@@ -1,4 +1,4 @@
-"""Training on the surviving units only: `thin` finds where a model can do so, and its layers do it."""
+"""`thin`: makes a model train on the surviving units alone. `thinning`: reports what was found."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from thinned.nn.unreached import reason
 
 @dataclass(frozen=True)
 class Thinning:
-    """What `thin` found: ``print`` it.
+    """What `thin` found; ``print`` shows it.
 
-    ``chains``: the name of a dropout module -> the layers around it, or of a DropPath -> where its branch
-    begins; ``dense``: that of one that stays as it is -> why.
+    ``chains``: name of a thinned dropout module -> its chain of layers, or name of a DropPath -> its branch.
+    ``dense``: name of a dropout module that stays dense -> the reason.
     """
 
     chains: Mapping[str, str] = field(default_factory=dict)
@@ -41,27 +41,28 @@ class Thinning:
 
 
 def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
-    """Make a model train on the surviving units only, in place; returns it.
+    """Make a model train on the surviving units alone, in place; returns the model.
 
     A chain is a layer (`torch.nn.Linear`, `Conv1d` … `Conv3d`), activations, BatchNorm, pooling, a dropout of
     whole units (`Dropout` of vectors, `Dropout1d` … `Dropout3d` of channels), and the layers that read them.
-    Exactly k = max(1, n − round(p·n)) of the n units survive, picked anew in each pass for the whole batch
-    and scaled by n/k. Forward and backward compute the k rows of the first weight and the k columns of the
-    next. With ``groups`` sample i has the survivors of group i mod ``groups``, each a pick of its own.
+    Each pass picks exactly k = max(1, n − round(p·n)) of the n units for the whole batch, and scales them by
+    n/k. Forward and backward compute only these k rows of the first weight and k columns of the next. With
+    ``groups``, each group has its own pick, and sample i belongs to group i mod ``groups``.
 
-    A branch that a `DropPath` drops, as in x + drop_path(branch(x)), is computed for the surviving samples
-    alone, as in `Residual`, where every part of it is known to treat each sample by itself.
+    A branch, as in x + drop_path(branch(x)), is computed for the surviving samples alone, as in `Residual`,
+    if every layer in it is known to treat each sample by itself.
 
-    Modules keep their names, parameters and ``state_dict`` keys; evaluation is the plain dense network. The
-    picks come from the dropout modules' streams, so that `torch.manual_seed`, checkpointing, `keyed` and
-    `set_rate` work as for all modules here. What cannot be thinned stays as it was: `thinning` tells what
-    and why. Chains work while the model runs that was given here (or those of its parts that torch.fx could
-    trace), called with those arguments alone that have no default.
+    Modules keep their names, parameters and ``state_dict`` keys. Evaluation is the plain dense network. The
+    dropout modules make the picks, so `torch.manual_seed`, checkpointing, `keyed` and `set_rate` work as for
+    all modules of `thinned.nn`. What cannot be thinned stays dense, and `thinning` names it with the reason.
 
-    ``back`` undoes it, and leaves dropout modules as `thinned.nn`'s.
+    Thinning works while this model runs, or a part of it that was traced, and only if all arguments
+    that have a default keep it. Other calls run dense.
 
-    Raises TypeError where ``model`` is no torch module, ValueError where ``groups`` is not a positive integer
-    or a rate is not in [0, 1]: then nothing is done.
+    ``back`` undoes it; the dropout modules stay those of `thinned.nn`.
+
+    Raises TypeError if ``model`` is no torch module, ValueError if ``groups`` is not a positive integer
+    or a rate is not in [0, 1]. Then nothing is changed.
 
     Dropout trains a thinned network: Srivastava et al. 2014, JMLR 15:1929-1958.
     """
@@ -80,9 +81,9 @@ def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
 
 
 def thinning(model: nn.Module) -> Thinning:
-    """What of a model is thinned, and what is not and why: ``print`` it.
+    """The report of `thin`: the dropout modules that are thinned, and those that are not, with the reason.
 
-    Raises ValueError where `thin` has not been called on the model.
+    Raises ValueError if `thin` was not called on the model.
     """
     root = unwrap(model)
     if _REPORT not in vars(root):
@@ -103,7 +104,7 @@ Found = FoundChain | FoundBranch
 
 
 def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found]], dict[str, str]]:
-    """The chains and branches by the name of the module that was traced, and why other dropouts have none."""
+    """The chains and branches by the name of the traced module; the reason for each dropout without one."""
     explorer = Explorer(root)
     found: dict[str, list[Found]] = {}
     dense: dict[str, str] = {}
@@ -126,7 +127,10 @@ def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found]], dict[st
 
 
 def _needs_all(owner: nn.Module, what: Found, found: list[Found]) -> str:
-    """What in a chain needs all samples of a unit; what in a branch needs a sample's number in the batch."""
+    """Why this chain or branch cannot have several groups; "" if it can.
+
+    BatchNorm in a chain needs all samples of a unit. A chain in a branch needs the samples' indices.
+    """
     if isinstance(what, FoundChain):
         return "BatchNorm between needs the whole batch of a unit" if _normed(owner, what) else ""
     inside = [each.drop for each in found if isinstance(each, FoundChain) and each.drop in what.layers]
@@ -138,7 +142,7 @@ def _normed(owner: nn.Module, found: FoundChain) -> bool:
 
 
 def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
-    """Why no graph shows a dropout module."""
+    """Why a dropout module is in no graph."""
     for outer in [*(name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)), ""]:
         if outer in explorer.untraced:
             return f"{outer or 'the model'} could not be traced: {explorer.untraced[outer]}"
@@ -148,7 +152,7 @@ def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
 
 
 def _install(root: nn.Module, name: str, found: list[Found], groups: int) -> None:
-    """Turn the layers of what was found in a traced module into thin ones, and hook the module."""
+    """Thin the chains and branches that were found in a traced module, and add the hooks they need."""
     owner = root.get_submodule(name)
     hooks = ModelHooks(owner)
     for each in found:
@@ -162,7 +166,7 @@ def _install(root: nn.Module, name: str, found: list[Found], groups: int) -> Non
 
 
 def install(owner: nn.Module, found: FoundChain, chain: RunningChain) -> RunningChain:
-    """Give the layers of a chain their roles in it; returns the chain."""
+    """Turn the layers of a chain into thin layers with their roles in it; returns the chain."""
     roles = {found.producer: "begins_chain", found.drop: "chain"}
     roles |= dict.fromkeys(found.readers, "reads_chain") | dict.fromkeys(found.between, "chain")
     for name, role in roles.items():
@@ -173,7 +177,7 @@ def install(owner: nn.Module, found: FoundChain, chain: RunningChain) -> Running
 
 
 def _restore(root: nn.Module) -> None:
-    """Make every layer what it was before it was thinned."""
+    """Undo `_install`: every layer has its former class, without our hooks."""
     for module in root.modules():
         if type(module) in (*KINDS, ThinDropPath):
             module.__class__ = type(module).__bases__[-1]
@@ -187,7 +191,7 @@ def _restore(root: nn.Module) -> None:
 
 
 def _forget(module: nn.Module, handle: int) -> None:
-    """Remove a hook with what torch notes of it."""
+    """Remove a hook, and torch's notes about it."""
     for name, notes in vars(module).items():
         if name.startswith("_forward_"):
             notes.pop(handle, None)

@@ -1,4 +1,7 @@
-"""The passes of a thinned model: a call of it, or a checkpoint that runs a part of it again."""
+"""Passes of a thinned model. A pass is one call of the model, or a checkpoint that runs a part of it again.
+
+Chains and branches draw once in a pass. Outside of passes they run dense.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,19 @@ from torch import nn
 from thinned.nn.stream import RECENT, random_seed, recomputing
 from thinned.nn.thin.tracing import defaults
 
-COMPILED = 0  # stands for the thread in a compiled graph
+COMPILED = 0  # in a compiled graph, in place of the thread's number
 
 
 class Running:
-    """The base of running chains and branches: a drop module, and a pass in each thread."""
+    """The base class of running chains and branches: a drop module, and a pass in each thread."""
 
     drop: Any
-    hooks: Any  # the `ModelHooks` that must be under way; None where passes are begun from outside
+    hooks: Any  # the `ModelHooks` of the model; None if the caller begins passes itself
 
     def forget(self) -> None:
-        """Begin without passes."""
-        self.passes: dict[int, Any] = {}  # by thread
-        self.recent: dict[int, None] = {}  # the marks of passes, for recomputation
+        """Forget all passes."""
+        self.passes: dict[int, Any] = {}  # thread -> its pass
+        self.recent: dict[int, None] = {}  # the marks of passes, in case checkpointing runs them again
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in ("passes", "recent")}
@@ -35,11 +38,11 @@ class Running:
 
     @property
     def now(self) -> Any:
-        """The pass under way in this thread."""
+        """This thread's pass; None outside of passes."""
         return self.passes.get(thread())
 
     def due(self) -> bool:
-        """Whether a pass begins: the model was called as it was thinned, or a checkpoint runs again."""
+        """Whether a pass begins here: in a call of the model, or when checkpointing runs a part again."""
         if thread() not in self.hooks.open:
             return recomputing() and next_mark() in self.recent
         self.recent[next_mark()] = None
@@ -48,22 +51,22 @@ class Running:
         return True
 
     def unmark(self) -> None:
-        """The call that the next number marks is no pass."""
+        """Forget the mark of the next call, which is no pass."""
         if self.recent and not torch.compiler.is_compiling() and not recomputing():
             self.recent.pop(next_mark(), None)
 
     def check(self) -> None:
-        """At the end of a call of the model."""
+        """Called at the end of a call of the model that raised nothing."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Forget the pass."""
+        """End this thread's pass."""
         for each in (thread(), COMPILED):
             self.passes.pop(each, None)
 
 
 class ModelHooks:
-    """The hooks of a thinned model: its chains and branches have passes only while it runs."""
+    """The hooks of a thinned model. They allow passes only while the model runs."""
 
     def __init__(self, owner: nn.Module) -> None:
         arguments = inspect.signature(owner.forward).parameters.values()
@@ -71,7 +74,7 @@ class ModelHooks:
         self.required = sum(each.default is each.empty for each in positional)
         self.running: list[Running] = []
         self.defaults = defaults(owner)
-        self.open: dict[int, None] = {}  # threads
+        self.open: dict[int, None] = {}  # the threads that run the model
         owner.register_forward_pre_hook(self.enter, with_kwargs=True)
         owner.register_forward_hook(self.check)
         owner.register_forward_hook(self.leave, always_call=True)
@@ -80,7 +83,7 @@ class ModelHooks:
         return {**vars(self), "open": {}}
 
     def enter(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Before the model runs: with arguments beyond those it was traced with, another way may be taken."""
+        """Called before the model. No pass begins if an argument differs from those that were traced."""
         known = all(self.defaults.get(name, value) is value for name, value in kwargs.items())
         if known and len(args) <= self.required:
             self.open[thread()] = None
@@ -88,19 +91,19 @@ class ModelHooks:
             each.close()
 
     def check(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After it, where it raised nothing."""
+        """Called after the model, if it raised nothing."""
         for each in self.running:
             each.check()
 
     def leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        """After it, in any case."""
+        """Called after the model in any case."""
         self.open.pop(thread(), None)
         for each in self.running:
             each.close()
 
 
 def next_mark() -> int:
-    """The next number of torch's generator, which stays as it is."""
+    """The next number of torch's generator, whose state does not change."""
     state = torch.get_rng_state()
     mark = random_seed()
     torch.set_rng_state(state)
@@ -108,5 +111,5 @@ def next_mark() -> int:
 
 
 def thread() -> int:
-    """This thread, or what stands for it."""
+    """The number of this thread; COMPILED in a compiled graph."""
     return COMPILED if torch.compiler.is_compiling() else threading.get_ident()

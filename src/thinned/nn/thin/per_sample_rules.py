@@ -1,7 +1,8 @@
-"""Which parts of a graph treat each sample by itself: rules for the layers and functions that are known.
+"""Finds the nodes of a graph that treat each sample by itself, by a rule for each known layer and function.
 
-A value of a graph is followed by its number of dimensions and by the one along which its samples lie. Each
-rule tells what becomes of these, or that samples meet. What has no rule is taken to mix samples.
+Two numbers are known of each tensor in the graph: its rank, and the axis of its samples. A rule computes
+those of a result from those of the arguments, or raises `Mixes`. A node without a rule counts as one that
+mixes samples.
 """
 
 from __future__ import annotations
@@ -19,20 +20,20 @@ from thinned.nn.residual import Residual
 from thinned.nn.thin.layer_kinds import CONVOLUTIONS, POOLS
 
 
-class Mixes(Exception):  # noqa: N818 - not an error: the answer of a rule
-    """A node in which samples may meet."""
+class Mixes(Exception):  # noqa: N818 - not an error: a rule's answer
+    """A node may mix samples."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """A tensor with ``rank`` dimensions, its samples along ``axis``."""
+    """A tensor with ``rank`` dimensions whose samples lie along ``axis``."""
 
     rank: int
     axis: int = 0
-    own: bool = False  # made in the branch: a change in place is not seen outside
+    own: bool = False  # made in the branch, so it may be changed in place
 
     def dim(self, dim: int) -> int:
-        """A dimension that is not that of the samples, counted from the first."""
+        """A dimension, counted from the first. It must not be that of the samples."""
         dim = dim + self.rank if dim < 0 else dim
         ensure(0 <= dim < self.rank and dim != self.axis)
         return dim
@@ -40,14 +41,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a tensor in one dimension, which may be that of its samples."""
+    """The size of a tensor in one dimension; ``of_batch``: the number of samples."""
 
     of_batch: bool
 
 
 @dataclass(frozen=True)
 class Several:
-    """A tuple of tensors of one kind."""
+    """A tuple of tensors with the same rank and axis."""
 
     each: Rows
 
@@ -57,7 +58,7 @@ class Several:
 
 
 def ensure(known: bool) -> None:
-    """Samples may meet, but where this holds."""
+    """Raise `Mixes` unless ``known``."""
     if not known:
         raise Mixes
 
@@ -76,11 +77,11 @@ def flat(values: Any) -> list[Any]:
     )
 
 
-# Functions: a rule gets what the function gets, and gives what it gives.
+# Functions: a rule has the function's arguments and returns what is known of its result.
 
 
 def by_element(*args: Any, **kwargs: Any) -> Rows:
-    """Element by element, with numbers, and with parameters that have no row for each sample."""
+    """Element by element; other arguments are numbers, or parameters that all samples share."""
     values = flat([args, kwargs])
     rows = [value for value in values if isinstance(value, Rows)]
     first = rows[0]
@@ -88,18 +89,18 @@ def by_element(*args: Any, **kwargs: Any) -> Rows:
     ensure(not any(map(is_batch, values)))
     for value in values:
         if isinstance(value, Tensor):
-            place = value.dim() - first.rank + first.axis  # of the samples' dimension
+            place = value.dim() - first.rank + first.axis  # the dimension that meets the samples
             ensure(value.dim() <= first.rank and (place < 0 or value.shape[place] == 1))
     return Rows(first.rank, first.axis, own=True)
 
 
 def maybe_itself(x: Rows, *args: Any, **kwargs: Any) -> Rows:
-    """Element by element, where the result may be x itself."""
+    """Element by element; the result may be x itself."""
     return replace(by_element(x, *args, **kwargs), own=x.own)
 
 
 def along(x: Rows, dim: int, *args: Any, **kwargs: Any) -> Rows:
-    """Within one dimension: softmax."""
+    """Along one dimension, such as softmax."""
     x.dim(dim)
     return Rows(x.rank, x.axis, own=True)
 
@@ -114,52 +115,52 @@ def reduced(x: Rows, dim: Any, keepdim: bool = False, dtype: Any = None) -> Rows
 
 
 def permuted(x: Rows, *dims: Any) -> Rows:
-    """Other orders of the dimensions."""
+    """The dimensions in another order."""
     order = [dim % x.rank for dim in flat(dims)]
     ensure(sorted(order) == list(range(x.rank)))
     return replace(x, axis=order.index(x.axis))
 
 
 def transposed(x: Rows, dim0: int, dim1: int) -> Rows:
-    """Two dimensions change places."""
+    """Two dimensions exchanged."""
     order = list(range(x.rank))
     order[dim0], order[dim1] = order[dim1], order[dim0]
     return permuted(x, order)
 
 
 def reshaped(x: Rows, *sizes: Any) -> Rows:
-    """Other sizes behind the samples."""
+    """Other sizes after the first dimension, that of the samples."""
     first, *rest = flat(sizes)
     ensure(x.axis == 0 and is_batch(first) and not any(map(is_batch, rest)))
     return replace(x, rank=1 + len(rest))
 
 
 def flattened(x: Rows, start_dim: int = 0, end_dim: int = -1) -> Rows:
-    """Dimensions behind that of the samples become one."""
+    """Several dimensions, after that of the samples, become one."""
     start, end = x.dim(start_dim), x.dim(end_dim)
     ensure(x.axis < start <= end)
     return replace(x, rank=x.rank - (end - start))
 
 
 def unsqueezed(x: Rows, dim: int) -> Rows:
-    """A dimension more."""
+    """One more dimension."""
     dim = dim + x.rank + 1 if dim < 0 else dim
     return replace(x, rank=x.rank + 1, axis=x.axis + (dim <= x.axis))
 
 
 def parted(x: Rows, sizes: Any, dim: int = 0) -> Several:
-    """Chunks of a dimension."""
+    """Parts along a dimension."""
     x.dim(dim)
     return Several(x)
 
 
 def unbound(x: Rows, dim: int = 0) -> Several:
-    """The slices of a dimension."""
+    """The slices along a dimension."""
     return Several(replace(x, rank=x.rank - 1, axis=x.axis - (x.dim(dim) < x.axis)))
 
 
 def item(x: Any, index: Any) -> Any:
-    """One of several values; a part of each sample."""
+    """An item of several values, or the same part of each sample."""
     if not isinstance(x, Rows):
         return x[index]
     first, *rest = index if isinstance(index, tuple) else (index,)
@@ -170,7 +171,7 @@ def item(x: Any, index: Any) -> Any:
 
 
 def joined(tensors: Any, dim: int = 0) -> Rows:
-    """Tensors one after the other in a dimension."""
+    """Tensors joined along a dimension."""
     ensure(all(isinstance(each, Rows) for each in tensors))
     out = by_element(*tensors)
     out.dim(dim)
@@ -178,7 +179,7 @@ def joined(tensors: Any, dim: int = 0) -> Rows:
 
 
 def product(a: Rows, b: Any) -> Rows:
-    """Matrix products, sample by sample or with a parameter."""
+    """Matrix products: sample by sample, or with a parameter."""
     ensure(isinstance(a, Rows))
     if isinstance(b, Tensor):
         ensure(b.dim() == 2 and a.axis < a.rank - 1)
@@ -195,7 +196,7 @@ def attended(query: Rows, key: Any, value: Any, attn_mask: Any = None, *args: An
 
 
 def normed(x: Rows, normalized_shape: Any, *args: Any, **kwargs: Any) -> Rows:
-    """Layer norm and its kin, over the last dimensions."""
+    """Layer norm and RMS norm, over the last dimensions."""
     ensure(x.axis < x.rank - len(normalized_shape))
     return Rows(x.rank, x.axis, own=True)
 
@@ -207,24 +208,24 @@ def linear(x: Rows, weight: Tensor, bias: Tensor | None = None) -> Rows:
 
 
 def shape(x: Rows) -> tuple[Size, ...]:
-    """The size of each axis of x, and which of them counts samples."""
+    """The size of x along each axis."""
     return tuple(Size(i == x.axis) for i in range(x.rank))
 
 
 def size(x: Rows, dim: int | None = None) -> Any:
-    """All sizes, or one."""
+    """The size of x along each axis, or along one."""
     return shape(x) if dim is None else shape(x)[dim]
 
 
 def attribute(x: Rows, name: str) -> Any:
-    """What may be asked of a tensor."""
+    """An attribute of a tensor."""
     known = {"shape": shape(x), "ndim": x.rank, "dtype": None, "device": None}
     ensure(name in known)
     return known[name]
 
 
 def counted(*args: Any) -> Size:
-    """Arithmetic with sizes."""
+    """Arithmetic with sizes other than the number of samples."""
     ensure(not any(is_batch(each) or isinstance(each, Tensor) for each in args))
     return Size(of_batch=False)
 
@@ -269,7 +270,7 @@ _OF_MANY = (by_element, maybe_itself, joined, product, attended)
 
 
 def of_call(target: Any, args: Any, kwargs: Any) -> Any:
-    """What a function or a method makes of such values."""
+    """What is known of the result of a function or method. Raises `Mixes`."""
     rows = [value for value in flat([args, kwargs]) if isinstance(value, Rows)]
     if not rows and target in _ARITHMETIC:
         return counted(*args)
@@ -282,11 +283,11 @@ def of_call(target: Any, args: Any, kwargs: Any) -> Any:
     return rule(*args, **kwargs)
 
 
-# Layers: a rule gets the layer and its input.
+# Layers: a rule has the layer and its arguments.
 
 
 def spatial(dims: int) -> Callable[[Any, Rows], Rows]:
-    """Samples first, then channels and so many dimensions."""
+    """The rule for (N, C, *spatial) with that many spatial dimensions."""
 
     def rule(layer: Any, x: Rows) -> Rows:
         ensure(x.axis == 0 and x.rank == dims + 2)
@@ -296,7 +297,7 @@ def spatial(dims: int) -> Callable[[Any, Rows], Rows]:
 
 
 def channels_first(layer: Any, x: Rows) -> Rows:
-    """Samples first, then channels."""
+    """(N, C, *)."""
     ensure(x.axis == 0 and x.rank >= 2)
     return replace(x, own=True)
 
@@ -307,13 +308,13 @@ def elements(layer: Any, x: Rows) -> Rows:
 
 
 def dropped(layer: Any, x: Rows) -> Rows:
-    """Our drop modules number the samples in the first dimension."""
+    """Drop modules of `thinned.nn`, which number the samples along the first dimension."""
     ensure(x.axis == 0 and x.rank >= 2 and x.rank != layer.unbatched and getattr(layer, "skip", True))
     return x
 
 
 def attention(layer: Any, query: Rows, key: Any, value: Any, *args: Any, **kwargs: Any) -> Several:
-    """Torch's multi-head attention, without masks that have a row for each sample."""
+    """Torch's multi-head attention, with masks that all samples share."""
     ensure(not any(args[:1]) and kwargs.get("key_padding_mask") is None)
     samples = Rows(3, 0 if layer.batch_first else 1)
     ensure(
@@ -346,7 +347,7 @@ LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
 
 
 def of_layer(layer: Any, args: Any, kwargs: Any) -> Any:
-    """What a layer makes of such values."""
+    """What is known of the result of a layer. Raises `Mixes`."""
     ensure(type(layer) in LAYERS and isinstance((*args, *kwargs.values())[0], Rows))
     if getattr(layer, "inplace", False):
         ensure(args[0].own)
@@ -354,18 +355,18 @@ def of_layer(layer: Any, args: Any, kwargs: Any) -> Any:
 
 
 class Follower:
-    """Follows the samples through the graph of a module."""
+    """Follows samples through the graph of a module."""
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         self.module = module
-        self.constants: set[fx.Node] = set()  # parameters, and what is computed from them alone
+        self.constants: set[fx.Node] = set()  # parameters, and nodes computed from them alone
         for node in graph.nodes:
             called = node.op in ("call_function", "call_method") and node.all_input_nodes
             if node.op == "get_attr" or (called and self.constants.issuperset(node.all_input_nodes)):
                 self.constants.add(node)
 
     def follow(self, nodes: list[fx.Node], source: fx.Node, rank: int) -> dict[fx.Node, Any] | fx.Node:
-        """The values of nodes after a source with so many dimensions; or the one that mixes samples."""
+        """What is known of each node, if ``source`` has that rank; or the first node that may mix samples."""
         values: dict[fx.Node, Any] = {source: Rows(rank)}
         for node in nodes:
             try:
@@ -378,11 +379,11 @@ class Follower:
                 else:
                     values[node] = of_call(node.target, args, dict(kwargs))
             except (Mixes, TypeError, ValueError, IndexError, AttributeError, RuntimeError):
-                return node  # or it is called in a way that no rule knows
+                return node  # errors other than Mixes: no rule knows such a call
         return values
 
     def value(self, node: fx.Node, values: dict[fx.Node, Any]) -> Any:
-        """That of a node: what was followed, or a constant, of which the shape alone counts."""
+        """What is known of a node. Constants are computed on torch's meta device: their shape is enough."""
         if node not in values and node.op == "get_attr":
             value: Any = operator.attrgetter(str(node.target))(self.module)
             values[node] = value.detach().to("meta") if isinstance(value, Tensor) else value

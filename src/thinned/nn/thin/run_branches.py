@@ -1,8 +1,7 @@
-"""Computes the branches that a `DropPath` drops for the surviving samples alone.
+"""Runs branches, which a `DropPath` drops, on the surviving samples alone.
 
-A `Gate` at each layer that reads the branch's input passes the survivors on, and the DropPath puts the
-branch's result among zeros. The rest of the model does not change: in x + drop(branch(x)) the sum is the
-model's own.
+A `Gate` before each layer that reads the branch's input selects the survivors. The DropPath puts the branch's
+result among zeros. The rest of the model does not change: in x + drop(branch(x)) it computes the sum itself.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from thinned.nn.thin.tracing import OwnHook, hooked, join
 
 @dataclass
 class BranchPass:
-    """One pass of a branch: what was drawn, which of n samples survive (None: all are computed)."""
+    """One pass of a branch: its draw, the number of samples n, and the survivors' indices (None: all run)."""
 
     draw: Draw
     n: int
     index: Tensor | None
-    scope: Any = None  # in which the survivors keep their numbers
+    scope: Any = None  # a context in which survivors keep their indices in the batch
 
 
 class RunningBranch(Running):
-    """One DropPath, and what the layers of its branch know of the pass that is under way."""
+    """A branch at work: its DropPath, its layers, and the state of the pass."""
 
     def __init__(self, owner: nn.Module, name: str, found: FoundBranch, hooks: ModelHooks) -> None:
         self.drop: Any = owner.get_submodule(found.drop)
@@ -53,7 +52,7 @@ class RunningBranch(Running):
         return f"{1 - self.drop.p:.4g} of the samples{ranks}, from {' and '.join(self.names)} on"
 
     def begin(self, x: Tensor) -> None:
-        """A new pass, where there is one."""
+        """Begin a pass, if the branch is to drop in this call; ``x`` is the branch's input."""
         now = self.now
         if now is not None and not recomputing():
             raise self.changed("entered twice")
@@ -65,12 +64,12 @@ class RunningBranch(Running):
         seen = any(map(hooked, self.watched)) or not fits(self.layers, len(alive))
         whole = seen or len(alive) == len(x) or (self.guesses and not len(alive))
         skip = self.passes[thread()] = BranchPass(draw, len(x), None if whole else alive.to(x.device))
-        if not whole and not recomputing():  # a draw that is made again has the places already
+        if not whole and not recomputing():  # when run again, the draw has the places already
             skip.scope = among(alive.numpy())
             skip.scope.__enter__()
 
     def dropped(self, x: Tensor) -> Tensor | None:
-        """All samples, zeros for the dropped; None where the DropPath drops as before."""
+        """The branch's result for all samples, zeros for the dropped ones; None outside of a pass."""
         now: BranchPass | None = self.now if thread() in self.hooks.open or recomputing() else None
         self.close()
         if now is None:
@@ -83,32 +82,32 @@ class RunningBranch(Running):
         return scattered(scaled(x, self.drop.p) if len(x) else x, now.index, now.n)
 
     def check(self) -> None:
-        """At the end of a pass the branch must have been left."""
+        """Raises RuntimeError if the DropPath was not called in this pass."""
         if self.now is not None:
             raise self.changed("not left")
 
     def changed(self, what: str) -> RuntimeError:
-        """What to say where a model does not do what it did when it was thinned."""
+        """The error for a model that no longer calls its layers as `thin` found them."""
         return RuntimeError(
-            f"the model ran another way than when it was thinned: the branch that begins at "
+            "the model must run as when it was thinned, but the branch that begins at "
             f"{' and '.join(self.names)} was {what}; call thinned.nn.thin(model) again after a change"
         )
 
     def close(self) -> None:
-        """Forget the pass; samples have the numbers again that they had before."""
+        """End this thread's pass and the scope of its survivors."""
         if self.now is not None and self.now.scope is not None:
             self.now.scope.__exit__(None, None, None)
         super().close()
 
 
 class Gate(OwnHook):
-    """Where a branch begins: the surviving samples pass."""
+    """A hook before a layer that reads the branch's input: it passes the surviving samples on."""
 
     def __init__(self, branch: RunningBranch, first: bool, places: list[int], names: list[str]) -> None:
         self.branch, self.first, self.places, self.names = branch, first, places, names
 
     def enter(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """The arguments of a layer, with the survivors of the branch's input."""
+        """The layer's arguments, with the survivors in place of the branch's input; None: all samples."""
         given = [args[i] for i in self.places if i < len(args)] + [
             kwargs[n] for n in self.names if n in kwargs
         ]
@@ -130,6 +129,6 @@ class ThinDropPath(DropPath):
     branch: RunningBranch
 
     def drop(self, input: Tensor) -> Tensor:
-        """The branch's part of the sum; outside a pass, what the module did before."""
+        """The branch's result with zeros for dropped samples; outside of a pass, plain `DropPath`."""
         out = None if torch.compiler.is_compiling() else self.branch.dropped(input)
         return super().drop(input) if out is None else out

@@ -1,4 +1,4 @@
-"""Traces a model, or those of its parts that can be traced, with torch.fx; answers questions on the graphs."""
+"""Traces a model, or parts of it, with torch.fx, and answers questions on the graphs."""
 
 from __future__ import annotations
 
