@@ -1,4 +1,4 @@
-"""Back ends are found by the type of an array, and a class is all that a third one takes."""
+"""The back end is found by the type of an array. A third back end takes one class, and no more."""
 
 import subprocess
 import sys
@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from thinned import _array
+import thinned
+from thinned import Key, _array
 
 
 class Boxed:
@@ -76,6 +77,16 @@ def test_a_third_back_end_is_one_class(boxes):
     np.testing.assert_array_equal(_array.to_like(kept, x).numbers, kept)
     with pytest.raises(TypeError, match="y must be a box, as x is, got a NumPy array"):
         _array.same_kind("y", kept, "x", x)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("p", [0.3, 1.0])
+def test_dropout_takes_a_third_back_end(boxes, p, dtype):
+    x = np.linspace(-2, 2, 300).astype(dtype).reshape(3, 100)
+    for drop in (thinned.dropout, thinned.alpha_dropout, thinned.drop_path):
+        y = drop(Boxed(x), p, key=Key(3))
+        assert type(y) is Boxed
+        np.testing.assert_array_equal(y.numbers, drop(x, p, key=Key(3)), strict=True)
 
 
 def test_without_it_the_type_is_unknown():

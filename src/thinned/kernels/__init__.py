@@ -1,6 +1,6 @@
-"""Kernels: the fastest implementation that is there, all of them equal bit for bit.
+"""Kernels: the fastest implementation that this machine has. All give the same bits.
 
-``_cpu`` is the C++ extension. Where it was not built, NumPy does the work, and says so once.
+``_cpu`` is the C++ extension. If it was not built, NumPy does the work, after one warning.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from thinned.key import choose as choose_by_sorting
 from thinned.key import normals as reference_normals
 from thinned.key import pick as reference_pick
 
-DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # as kernel.hpp numbers them
+DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # the numbers in kernel.hpp
 CODES = {np.dtype(name): code for name, code in DTYPES.items() if name != "bfloat16"}
-POOLED = 1 << 18  # bytes; smaller arrays come from the allocator, which does not give their pages back
-ALONE = 1 << 15  # elements; fewer stay on one thread, whatever is done to them
+POOLED = 1 << 18  # bytes; the pool is for larger arrays, whose pages the allocator would give back each time
+ALONE = 1 << 15  # elements; smaller arrays stay on one thread
 
 
 @functools.cache
 def extension() -> ModuleType | None:
-    """The C++ extension, or None; a missing one is reported once."""
+    """The C++ extension; None, after one warning, if it was not built."""
     if os.environ.get("THINNED_KERNELS") == "numpy":
         return None
     try:
@@ -48,13 +48,13 @@ def extension() -> ModuleType | None:
 
 
 def on_gpu(x: Any) -> ModuleType | None:
-    """The Triton kernels, where ``x`` is a tensor on a GPU and they run there, else None."""
+    """The Triton kernels if ``x`` is a tensor on a GPU and they run there, else None."""
     return triton() if getattr(x, "is_cuda", False) else None
 
 
 @functools.cache
 def triton() -> ModuleType | None:
-    """The Triton kernels, or None; that Triton is there and does not run is reported once."""
+    """The Triton kernels; None without Triton, or, after one warning, if Triton does not run here."""
     if os.environ.get("THINNED_KERNELS") == "numpy":
         return None
     try:
@@ -63,7 +63,7 @@ def triton() -> ModuleType | None:
         return None
     try:
         gpu.mask(Key(0), 1, 0, 0, "cuda")
-    except Exception as error:  # no compiler for its launcher, a GPU that is too old, …
+    except Exception as error:  # no compiler for its launcher, too old a GPU, …
         warnings.warn(
             f"thinned draws masks on the CPU: Triton does not run here ({type(error).__name__}: {error}). "
             "Results are the same, slower. Set THINNED_KERNELS=numpy to silence this.",
@@ -75,7 +75,7 @@ def triton() -> ModuleType | None:
 
 
 def threads() -> int:
-    """Threads for NumPy arrays: $THINNED_NUM_THREADS, $OMP_NUM_THREADS, or the cores this process may use."""
+    """Threads for NumPy arrays: $THINNED_NUM_THREADS, else $OMP_NUM_THREADS, else `cores`."""
     for name in ("THINNED_NUM_THREADS", "OMP_NUM_THREADS"):
         wanted = os.environ.get(name, "").split(",")[0].strip()
         if wanted.isdecimal() and int(wanted) > 0:
@@ -85,12 +85,12 @@ def threads() -> int:
 
 @functools.cache
 def cores() -> int:
-    """The cores this process may run on."""
+    """The number of cores that this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def mask(key: Key, n: int, limit: int, start: int = 0) -> NDArray[np.bool_]:
-    """Kept bits of units ``start … start + n − 1``: `thinned.key.bernoulli`, fast."""
+    """The mask of units ``start … start + n − 1``, as `thinned.key.bernoulli` defines it."""
     cpu = extension()
     if cpu is None:
         return bernoulli(key, n, limit, start)
@@ -100,7 +100,7 @@ def mask(key: Key, n: int, limit: int, start: int = 0) -> NDArray[np.bool_]:
 
 
 def choose(key: Key, n: int, k: int) -> NDArray[np.int64]:
-    """The ``k`` of ``n`` indices with the smallest (word, index), ascending: `thinned.key.choose`, fast."""
+    """The ``k`` of ``n`` indices with the smallest (word, index), ascending; as `thinned.key.choose`."""
     cpu = extension()
     if cpu is None or n >= 1 << 32:
         return choose_by_sorting(key, n, k)
@@ -138,12 +138,12 @@ def workers(n: int) -> int:
 
 
 def native(x: Any) -> bool:
-    """Whether the extension takes x: memory of this machine, in a dtype that it knows."""
+    """Whether the extension can read x: it is in the CPU's memory, in one of the `DTYPES`."""
     return _array.on_cpu(x) and str(x.dtype).removeprefix("torch.") in DTYPES and extension() is not None
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
-    """An array for a result: where it is large, from memory that was used before."""
+    """An array for a result. A large one takes memory that was used before, from the pool."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
     if size < POOLED or extension() is None:
         return np.empty(shape, dtype)
@@ -151,12 +151,12 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
 
 
 def buffer(size: int) -> Any:
-    """A buffer of ``size`` bytes from the extension's pool, to which it goes back."""
+    """A buffer of ``size`` bytes from the extension's pool; it returns there when it is no longer used."""
     cpu = extension()
     assert cpu is not None
     return cpu.Block(size)
 
 
 def address(x: NDArray) -> int:
-    """Where the first element lies."""
+    """The address of the first element."""
     return int(x.__array_interface__["data"][0])

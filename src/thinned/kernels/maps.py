@@ -1,4 +1,4 @@
-"""Maps of arrays, applied by the fastest kernel for them."""
+"""Applies maps to arrays, by the fastest kernel."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from thinned import _array, kernels
 from thinned.kernels.work import Map, Noise, Rule, Select, Words, key_of
 
 
-def apply(x: NDArray, how: Map, words: Words) -> NDArray:
-    """The map of an array, in one pass: a new array, in C order."""
+def apply(x: Any, how: Map, words: Words) -> Any:
+    """The map of x, an array of any library but torch: a new array, NumPy's in C order."""
+    if not isinstance(x, np.ndarray):
+        return plainly(x, how, words)
     cpu, code = kernels.extension(), kernels.CODES.get(x.dtype)
     if cpu is None or code is None or type(how) is Rule or not x.flags.aligned or x.size == 0:
         return np.asarray(plainly(x, how, words))
@@ -28,7 +29,7 @@ def apply(x: NDArray, how: Map, words: Words) -> NDArray:
 
 
 def plainly(x: Any, how: Map, words: Words) -> Any:
-    """The map by mask and selection: any device, any dtype; NumPy and torch alike."""
+    """The map of x by a mask and a selection, for every library, device and dtype."""
     shape, key = tuple(x.shape), key_of(words)
     if isinstance(how, Rule):
         return how.of(x, key)
@@ -39,7 +40,7 @@ def plainly(x: Any, how: Map, words: Words) -> Any:
     if 0 in shape:
         return _array.zeros(shape, x)
     axes, inner = len(shape), 1
-    while inner < how.inner:  # the last axes, which make a unit
+    while inner < how.inner:  # the last axes make up a unit
         axes -= 1
         inner *= shape[axes]
     n, gpu = math.prod(shape[:axes]), kernels.on_gpu(x)
@@ -54,5 +55,5 @@ def plainly(x: Any, how: Map, words: Words) -> Any:
 
 
 def kernel(cpu: Any, how: Map) -> Any:
-    """The extension's kernel of a map."""
+    """The extension's kernel for a map."""
     return cpu.drop if type(how) is Select else cpu.noise

@@ -1,6 +1,7 @@
-"""What a kernel is asked to do, as data: maps, blocks and masks for each sample. Nothing here computes.
+"""Descriptions of what a kernel computes: maps, blocks and masks for each sample. Nothing is computed here.
 
-A map does not hold the key. The words of a key turn it into a pass, and its gradient into the backward pass.
+A map does not hold the key. A map and the words of a key give a forward pass; the map's gradient and the
+same words give the backward pass.
 """
 
 from __future__ import annotations
@@ -11,19 +12,19 @@ from typing import Any, NamedTuple
 
 from thinned.key import Key
 
-Words = tuple[int, int]  # of a key
+Words = tuple[int, int]  # k0 and k1 of a key
 
 
 def key_of(words: Words) -> Key:
-    """The key that has these words."""
+    """The key with these words."""
     return Key(words[0] | words[1] << 32)
 
 
 class Select(NamedTuple):
-    """y = x·scale + shift where its unit is kept, fill where dropped.
+    """y = x·scale + shift if the unit is kept, fill if it is dropped.
 
-    A unit is kept where its number is below ``limit``. The first unit has the index ``start``, and ``inner``
-    neighbouring elements make a unit.
+    A unit is kept if its random number is below ``limit``. ``start`` is the index of the first unit. A unit
+    has ``inner`` neighbouring elements.
     """
 
     limit: int
@@ -39,7 +40,7 @@ class Select(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """y = x·(1 + deviation·z), z ~ N(0, 1), with the normal numbers of a key from ``start`` on."""
+    """y = x·(1 + deviation·z), z ~ N(0, 1): the normal numbers of a key from index ``start`` on."""
 
     start: int
     deviation: float
@@ -50,7 +51,7 @@ class Noise(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """y = of(x, key): x times factors that depend on the key alone, for what the other two cannot express."""
+    """y = of(x, key): x times factors that only the key decides. It is for what the others cannot express."""
 
     of: Callable[[Any, Key], Any]
 
@@ -63,10 +64,10 @@ Map = Select | Noise | Rule
 
 
 class Blocks(NamedTuple):
-    """The blocks of a batch. Nothing else is kept for the backward pass.
+    """The blocks that a batch drops. The backward pass needs nothing else.
 
-    Seeds are the units from ``start`` on that are dropped at the threshold ``limit``; ``sizes`` are those of
-    a block along each axis, at most the map's.
+    A block begins at each seed: at the units, from index ``start`` on, that the threshold ``limit`` drops.
+    ``sizes`` are the sizes of a block along each axis, at most those of the map.
     """
 
     key: Key
@@ -78,9 +79,9 @@ class Blocks(NamedTuple):
 
 @dataclass(frozen=True)
 class Draw:
-    """The masks of all samples, by key and threshold. Nothing else is kept for the backward pass."""
+    """The masks of all samples, given by key and threshold. The backward pass needs nothing else."""
 
     key: Key
     limit: int
     scale: float
-    start: int  # the first unit of the first sample
+    start: int  # index of the first sample's first unit
