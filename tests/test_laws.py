@@ -13,7 +13,6 @@ from helpers.family import (
     RATES,
     SEEDS,
     TORCH_DTYPES,
-    Case,
     close,
     expected,
     kept_units,
@@ -28,7 +27,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from thinned import Key, functional, theory
-from thinned.methods import METHODS
 
 ON = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -53,7 +51,7 @@ def dropped_by_one(case, x):
 def test_law1_numpy(case, dtype):
     x = ramp(case.shape, dtype)
     assert is_unchanged(case, case(x, 0.0), x)
-    if case.options.get("rescale") != "test":
+    if case.facts.evaluation is None:
         assert is_unchanged(case, case(x, 0.7, training=False), x)
     x[0, 0], x[-1, -1] = np.nan, np.inf
     zeros = case(x, 1.0)
@@ -67,7 +65,7 @@ def test_law1_numpy(case, dtype):
 def test_law1_torch(case, dtype, torch):
     x = ramp(case.shape, dtype, torch).requires_grad_()
     assert is_unchanged(case, case(x, 0.0), x)
-    if case.options.get("rescale") != "test":
+    if case.facts.evaluation is None:
         assert is_unchanged(case, case(x, 0.7, training=False), x)
     with torch.no_grad():
         x[0, 0], x[-1, -1] = torch.nan, torch.inf
@@ -78,9 +76,10 @@ def test_law1_torch(case, dtype, torch):
     assert not x.grad.float().numpy()[dropped_by_one(case, x)].any()
 
 
-def test_original_rule_multiplies_in_evaluation():
-    x = np.linspace(-1, 1, 9)
-    assert np.array_equal(Case(METHODS["dropout-original"])(x, 0.25, training=False), x * 0.75)
+@pytest.mark.parametrize("case", [c for c in CASES if c.facts.evaluation], ids=str)
+def test_law1_another_evaluation(case):
+    x = ramp(case.shape)
+    assert np.array_equal(case(x, 0.25, training=False), case.facts.evaluation(x, 0.25))
 
 
 # 2. Bad rates, dtypes, ranks and keys: the argument, the rule, what came.
@@ -157,7 +156,7 @@ def test_law3(case, backend, data, seed, p):
     assert close(case, run(backend, case, x, p, Key(seed)), want, x, p)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c.method.name != "gaussian"], ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c.facts.selects], ids=str)
 @ON
 def test_law3_nan_in_a_dropped_unit_is_gone(case, backend):
     """No NaN in the result, and none in the gradient, for any dtype."""
@@ -199,13 +198,7 @@ def draws(case, p, units=1 << 16, seed=11):
     return x.reshape(-1, 2)[:, 0] if case.method.unit in ("channel", "sample") else x
 
 
-INDEPENDENT = [
-    c
-    for c in CASES
-    if c.method.unit not in ("block", "feature")
-    and c.options.get("mode") != "batch"
-    and c.options.get("per_sample", True)
-]
+INDEPENDENT = [c for c in CASES if c.method.unit not in ("block", "feature") and not c.shares_mask]
 
 
 @pytest.mark.parametrize("case", INDEPENDENT, ids=str)
@@ -214,10 +207,9 @@ def test_law4(case, p):
     factor = draws(case, p)
     n = factor.size
     mean, variance = case.method.moments(p)
-    # 6 standard errors; the variance's from the fourth moment: 3σ⁴ of a normal, else that of two points
-    fourth = 3.0 if case.method.name == "gaussian" else (1 - 3 * p * (1 - p)) / (p * (1 - p))
+    # 6 standard errors; the variance's from the fourth moment
     assert abs(factor.mean() - mean) <= 6 * math.sqrt(variance / n)
-    bound = variance * 6 * math.sqrt(max(fourth - 1, 0) / n) + 1e-12
+    bound = variance * 6 * math.sqrt(max(case.facts.fourth(p) - 1, 0) / n) + 1e-12
     assert abs(np.mean((factor - mean) ** 2) - variance) <= bound
 
 
@@ -293,14 +285,14 @@ def test_law4_neighbouring_seeds_are_independent(case):
     x = np.ones(
         (512, 1) if case.linear else (64, 64, 3) if case.ranks[0] > 2 else (4096,) + (1,) * case.ranks[0]
     )
-    if case.options.get("mode") == "batch" or not case.options.get("per_sample", True):
+    if case.shares_mask and case.method.unit != "feature":
         pytest.skip("one decision a batch")
     if case.method.unit == "feature":  # k of n agree on as many, with the same deviation
         x = np.ones((case.options.get("groups", 1), 4096))
 
     def units(key):
         y = case(x, 0.5, key, **({"weight": np.ones((3, 1))} if case.linear else {}))
-        return y > 1 if case.method.name == "gaussian" else y > 0
+        return y > (0 if case.facts.selects else 1)
 
     before = units(Key(7))
     for key in (Key(8), Key(7 + 2**32), Key(7).fold_in(0), Key(0)):

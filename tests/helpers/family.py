@@ -1,13 +1,15 @@
 """Every drop method and its variants, what each takes, and what it must give, written a second time.
 
-The oracle of a case is as slow and plain as can be: a place, a unit, a sum. Only the bits come from
-`keep_mask`, which has its own known answers.
+`FACTS` has one entry a method: its equation, and what else a test cannot read from the method. The masks of a
+unit are made as slowly and plainly as can be: a place, a unit, a sum. Only the bits come from `keep_mask`,
+which has its own known answers.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,9 +19,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thinned import Key, choose, keep_mask, kernels, theory
+from thinned import Key, choose, functional, keep_mask, kernels, theory
 from thinned.key import normals
-from thinned.methods import METHODS, Row
+from thinned.methods import DROPS, METHODS, Row
 
 NUMPY_DTYPES = ["float16", "float32", "float64"]
 TORCH_DTYPES = ["float16", "bfloat16", "float32", "float64"]
@@ -48,6 +50,17 @@ class Case:
     def options(self) -> dict[str, Any]:
         return {**self.method.options, **self.more}
 
+    @property
+    def facts(self) -> Facts:
+        """What the tests know of the method."""
+        return FACTS[self.method.method]
+
+    @property
+    def shares_mask(self) -> bool:
+        """Whether a batch has one mask."""
+        method = self.method.method
+        return method.shares_mask(*map(method.settings(**self.more).get, method.names))
+
     def __call__(self, x, p, key=Key(0), training=True, **more):
         """The method, on x; a linear layer takes `weight_for(x)`."""
         if self.linear and "weight" not in more and getattr(x, "ndim", 0) == 2:
@@ -70,25 +83,6 @@ class Case:
     def shape(self) -> tuple[int, ...]:
         """One shape that it takes, of 120 numbers."""
         return (20, 6) if self.linear else (4, 5, 6)
-
-
-VARIANTS: dict[str, list[dict[str, Any]]] = {
-    "drop-block": [
-        {},
-        {"block_size": 2},
-        {"block_size": 3, "per_channel": False},
-        {"block_size": 4, "exact_rate": False},
-    ],
-    "thin": [{}, {"groups": 3}],
-    "drop-path": [{}, {"mode": "batch"}],
-    "drop-connect": [{}, {"per_sample": False}],
-}
-CASES = [Case(m, more) for m in METHODS.values() if m.kind == "drop" for more in VARIANTS.get(m.name, [{}])]
-EACH = pytest.mark.parametrize("case", CASES, ids=str)
-# Their results are x times a factor: linear in x, each element by itself.
-FACTORS = pytest.mark.parametrize(
-    "case", [c for c in CASES if not c.linear and "alpha" not in c.method.name], ids=str
-)
 
 
 def weight_for(x, dtype=None):
@@ -174,27 +168,92 @@ def expected(case, x, p, seed, offset=0):
     """What the method must give for x in float64, from its equation."""
     if p == 0:
         return x @ weight_for(x).T if case.linear else x
-    gain = 1.0 if p == 1 or case.options.get("rescale") == "test" else 1 / (1 - p)
     with np.errstate(all="ignore"):
-        if case.method.name == "gaussian":
-            if p == 1:
-                return np.zeros_like(x)
-            z = normals(Key(seed), x.size, offset * math.prod(x.shape[1:])).reshape(x.shape)
-            return x * (1 + math.sqrt(p / (1 - p)) * z)
-        kept = kept_units(case, x.shape, p, seed, offset)
-        if case.linear:
-            masked = np.where(kept, weight_for(x), 0)
-            product = np.einsum("noi,ni->no", masked, x) if p < 1 else np.zeros((len(x), OUT))
-            return product * gain
-        if "alpha" in case.method.name:
-            a, b = theory.alpha_constants(p)
-            return np.where(kept, a * x + b, a * theory.ALPHA_PRIME + b)
-        if case.method.unit == "feature":
-            gain = x.shape[1] / max(theory.survivor_count(x.shape[1], p), 1)
-        if case.method.unit == "block" and x.size:
-            per_sample = kept.reshape(len(x), -1).sum(axis=1)
-            gain = np.array([x[0].size / max(k, 1) for k in per_sample]).reshape(-1, *[1] * (x.ndim - 1))
-        return np.where(kept, x * gain, 0.0)
+        return case.facts.equation(x, p, Drawn(case, x, p, seed, offset))
+
+
+def close(case, got, want, x, p):
+    """Equal: bit for bit, or within the bound that the facts have."""
+    if case.facts.bound is None or p == 1:
+        return np.array_equal(got, want, equal_nan=True)
+    with np.errstate(all="ignore"):
+        wide, x = want.astype(np.float64), x.astype(np.float64)
+        within = np.abs(got.astype(np.float64) - wide) <= case.facts.bound(x, p, wide, got.dtype)
+    return bool(np.all(within | (got == want) | (np.isnan(got) & np.isnan(want))))
+
+
+def places(shape):
+    return itertools.product(*(range(s) for s in shape))
+
+
+# What is known of each method ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """What is random in an equation, from the seed and the index of the first sample."""
+
+    case: Case
+    x: Any
+    p: float
+    seed: int
+    offset: int
+
+    @property
+    def kept(self) -> Any:
+        """Which elements, or which weights of each sample, survive."""
+        return kept_units(self.case, self.x.shape, self.p, self.seed, self.offset)
+
+    @property
+    def z(self) -> Any:
+        """A normal number for each element."""
+        start = self.offset * math.prod(self.x.shape[1:])
+        return normals(Key(self.seed), self.x.size, start).reshape(self.x.shape)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a test must know of a method and cannot read from it."""
+
+    equation: Callable[..., Any]  # (x, p, drawn) -> the result of a training pass, 0 < p ≤ 1
+    variants: tuple[dict[str, Any], ...] = ({},)  # options of the cases
+    evaluation: Callable[..., Any] | None = None  # (x, p) -> the result of evaluation; None: x itself
+    factors: bool = True  # the result is x times factors, each element by itself
+    selects: bool = True  # each unit is kept or dropped
+    bound: Callable[..., Any] | None = None  # (x, p, result, dtype) -> the largest error; None: 0
+    fourth: Callable[..., float] = lambda p: 1 / (p * (1 - p)) - 3  # E(r − μ)⁴/σ⁴ of the factors r
+
+
+def gain(p):
+    return 1.0 if p == 1 else 1 / (1 - p)
+
+
+def inverted(x, p, drawn):
+    return np.where(drawn.kept, x * gain(p), 0.0)
+
+
+def k_of_n(x, p, drawn):
+    return np.where(drawn.kept, x * (x.shape[1] / max(theory.survivor_count(x.shape[1], p), 1)), 0.0)
+
+
+def noisy(x, p, drawn):
+    return x * (1 + math.sqrt(p / (1 - p)) * drawn.z) if p < 1 else np.zeros_like(x)
+
+
+def affine(x, p, drawn):
+    a, b = theory.alpha_constants(p)
+    return np.where(drawn.kept, a * x + b, a * theory.ALPHA_PRIME + b)
+
+
+def without_blocks(x, p, drawn):
+    kept = drawn.kept
+    left = kept.sum(axis=tuple(range(1, x.ndim)), keepdims=True)
+    return np.where(kept, x * (math.prod(x.shape[1:]) / np.maximum(left, 1)), 0.0)
+
+
+def connected(x, p, drawn):
+    product = np.einsum("noi,ni->no", np.where(drawn.kept, weight_for(x), 0), x)
+    return product * gain(p) if p < 1 else np.zeros((len(x), OUT))
 
 
 # How far apart two computations of a normal number are: the radius, at most √(2·32·ln 2), times roundings of
@@ -202,22 +261,40 @@ def expected(case, x, p, seed, offset=0):
 NORMALS = (2 * math.pi * 1.35 + math.pi / 4 * 1.35 + 4 + 5 + 2) * 2.0**-53 * math.sqrt(64 * math.log(2))
 
 
-def close(case, got, want, x, p):
-    """Equal: bit for bit; sums of ``in`` products, and normals, within the rounding of ``got``'s dtype."""
-    if case.method.name == "gaussian" and p < 1:
-        eps, least = np.finfo(got.dtype).eps, np.finfo(got.dtype).smallest_subnormal
-        factor = math.sqrt(p / (1 - p)) * NORMALS + eps  # its error
-        with np.errstate(all="ignore"):
-            wide, x = want.astype(np.float64), np.abs(x.astype(np.float64))
-            within = np.abs(got - wide) <= x * factor + 2 * eps * np.abs(wide) + least
-        return bool(np.all(within | (got == want) | (np.isnan(got) & np.isnan(want))))
-    if not case.linear:
-        return np.array_equal(got, want, equal_nan=True)
-    terms = np.abs(x.astype(np.float64)) @ np.abs(weight_for(x).astype(np.float64)).T
-    gain = 1 / (1 - p) if p < 1 else 1.0
-    bound = 2 * (x.shape[1] + 3) * np.finfo(got.dtype).eps * terms * gain + np.finfo(got.dtype).tiny
-    return bool(np.all(np.abs(got.astype(np.float64) - want) <= bound))
+def of_normals(x, p, result, dtype):
+    """The error of the factor, two roundings of the result, the smallest number."""
+    eps, least = np.finfo(dtype).eps, np.finfo(dtype).smallest_subnormal
+    return np.abs(x) * (math.sqrt(p / (1 - p)) * NORMALS + eps) + 2 * eps * np.abs(result) + least
 
 
-def places(shape):
-    return itertools.product(*(range(s) for s in shape))
+def of_sums(x, p, result, dtype):
+    """Sums of ``in`` products, in any order."""
+    terms = np.abs(x) @ np.abs(weight_for(x)).T
+    return 2 * (x.shape[1] + 3) * np.finfo(dtype).eps * terms * gain(p) + np.finfo(dtype).tiny
+
+
+FACTS: dict[Any, Facts] = {
+    functional.DROPOUT: Facts(inverted),
+    functional.ORIGINAL: Facts(
+        lambda x, p, drawn: np.where(drawn.kept, x, 0.0), evaluation=lambda x, p: x * (1 - p)
+    ),
+    functional.THIN: Facts(k_of_n, ({}, {"groups": 3})),
+    functional.GAUSSIAN: Facts(noisy, selects=False, bound=of_normals, fourth=lambda p: 3.0),
+    functional.ALPHA: Facts(affine, factors=False),
+    functional.FEATURE_ALPHA: Facts(affine, factors=False),
+    functional.SPATIAL: Facts(inverted),
+    functional.DROP_BLOCK: Facts(
+        without_blocks,
+        (
+            {},
+            {"block_size": 2},
+            {"block_size": 3, "per_channel": False},
+            {"block_size": 4, "exact_rate": False},
+        ),
+    ),
+    functional.DROP_PATH: Facts(inverted, ({}, {"mode": "batch"})),
+    functional.DROP_CONNECT: Facts(connected, ({}, {"per_sample": False}), factors=False, bound=of_sums),
+}
+CASES = [Case(METHODS[name], more) for name, method in DROPS.items() for more in FACTS[method].variants]
+EACH = pytest.mark.parametrize("case", CASES, ids=str)
+FACTORS = pytest.mark.parametrize("case", [c for c in CASES if c.facts.factors], ids=str)

@@ -2,12 +2,14 @@
 
 import contextlib
 import copy
+import inspect
 import io
 import pickle
 import shutil
 import threading
 
 import pytest
+from helpers import family
 
 from thinned import Key, functional
 
@@ -17,29 +19,21 @@ from torch import _dynamo, nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import thinned.nn as tnn  # noqa: E402
+from thinned.methods import DROPS  # noqa: E402
 from thinned.nn import compiled as ops  # noqa: E402
+from thinned.nn.modules import MODULES  # noqa: E402
 
 MAP = (6, 4, 9, 8)  # (N, C, H, W)
-CASES = {  # a module, the shape of its input, the function and options that it stands for
-    "dropout": (tnn.Dropout, {}, MAP, "dropout", {}),
-    "dropout1d": (tnn.Dropout1d, {}, (5, 4, 7), "spatial_dropout", {}),
-    "dropout2d": (tnn.Dropout2d, {}, MAP, "spatial_dropout", {}),
-    "dropout3d": (tnn.Dropout3d, {}, (3, 4, 2, 5, 3), "spatial_dropout", {}),
-    "alpha": (tnn.AlphaDropout, {}, MAP, "alpha_dropout", {}),
-    "feature-alpha": (tnn.FeatureAlphaDropout, {}, MAP, "feature_alpha_dropout", {}),
-    "gaussian": (tnn.GaussianDropout, {}, MAP, "gaussian_dropout", {}),
-    "block1d": (tnn.DropBlock1d, {"block_size": 3}, (5, 4, 17), "drop_block", {"block_size": 3}),
-    "block2d": (tnn.DropBlock2d, {"block_size": 4}, MAP, "drop_block", {"block_size": 4}),
-    "block2d-shared": (
-        tnn.DropBlock2d,
-        {"block_size": 3, "per_channel": False, "exact_rate": False},
-        MAP,
-        "drop_block",
-        {"block_size": 3, "per_channel": False, "exact_rate": False},
-    ),
-    "block3d": (tnn.DropBlock3d, {"block_size": 2}, (3, 4, 5, 5, 5), "drop_block", {"block_size": 2}),
-    "path": (tnn.DropPath, {}, MAP, "drop_path", {}),
-    "path-batch": (tnn.DropPath, {"mode": "batch"}, MAP, "drop_path", {"mode": "batch"}),
+CASES = {  # a module, its options, the shape of its input, the function that it stands for
+    **{
+        str(case): (MODULES[case.method.method], case.options, MAP, case.method.function)
+        for case in family.CASES
+        if not case.linear
+    },
+    "dropout1d": (tnn.Dropout1d, {}, (5, 4, 7), functional.spatial_dropout),
+    "dropout3d": (tnn.Dropout3d, {}, (3, 4, 2, 5, 3), functional.spatial_dropout),
+    "block1d": (tnn.DropBlock1d, {"block_size": 3}, (5, 4, 17), functional.drop_block),
+    "block3d": (tnn.DropBlock3d, {"block_size": 2}, (3, 4, 5, 5, 5), functional.drop_block),
 }
 EACH = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 TWINS = ["Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout"]
@@ -65,12 +59,12 @@ def fresh_compiler():
 
 @EACH
 def test_keyed_mask_is_the_functions(case):
-    kind, options, shape, function, how = case
+    kind, options, shape, function = case
     module, x = kind(0.4, **options), inputs(shape)
-    call = getattr(functional, function)
     with tnn.keyed(module, Key(5), 7, sample_offset=11):
         ours = module(x)
-    assert torch.equal(ours, call(x, 0.4, key=Key(5).fold_in(7).fold_in(""), sample_offset=11, **how))
+    key = Key(5).fold_in(7).fold_in("")
+    assert torch.equal(ours, function(x, 0.4, key=key, sample_offset=11, **options))
 
 
 def test_seed_is_the_generators_next_number():
@@ -95,11 +89,13 @@ def test_manual_seed_and_fork_rng(case):
 
 
 @EACH
-def test_evaluation_is_the_input_itself(case):
-    kind, options, shape, *_ = case
+def test_evaluation_is_the_functions(case):
+    """For most the input itself."""
+    kind, options, shape, function = case
     module, x = kind(0.5, **options).eval(), inputs(shape)
-    state = torch.get_rng_state()
-    assert module(x) is x
+    state, expected = torch.get_rng_state(), function(x, 0.5, key=Key(0), training=False, **options)
+    assert torch.equal(module(x), expected)
+    assert (module(x) is x) == (expected is x)
     assert torch.equal(torch.get_rng_state(), state), "evaluation takes no random number"
 
 
@@ -113,6 +109,22 @@ def test_one_seed_a_pass_at_any_rate():
         out.append(tnn.Dropout(0.5)(x))
     assert torch.equal(out[0], out[1])
     assert torch.equal(out[1], out[2])
+
+
+@pytest.mark.parametrize("name", DROPS)
+def test_every_method_has_its_module(name):
+    """Of the function's name, where none is written by hand; with the defaults of the function."""
+    method, kind = DROPS[name], MODULES[DROPS[name]]
+    assert getattr(tnn, kind.__name__) is kind
+    assert kind.__name__ in tnn.__all__
+    if kind is tnn.DropConnectLinear:
+        return
+    module = kind(**method.given)
+    assert module.method is method
+    defaults = {n: p.default for n, p in inspect.signature(method.function).parameters.items()}
+    assert all(getattr(module, option) == defaults[option] for option in ("p", *method.names))
+    with pytest.raises(TypeError, match="unknown"):
+        kind(0.5, unknown=1)
 
 
 # As torch's.
@@ -423,12 +435,12 @@ def test_a_module_used_twice_in_a_graph_draws_twice(fresh_compiler):
 
 
 @EACH
-def test_exported_evaluation_is_identity(case):
+def test_exported_evaluation_has_no_operator_of_ours(case):
     kind, options, shape, *_ = case
     model = nn.Sequential(kind(0.5, **options), nn.ReLU()).eval()
     x = inputs(shape)
     program = torch.export.export(model, (x,))
-    assert torch.equal(program.module()(x), x.relu())
+    assert torch.equal(program.module()(x), model(x))
     assert not [node for node in program.graph.nodes if "thinned" in str(node.target)]
 
 
