@@ -1,4 +1,4 @@
-"""Predictions with error bars, from samples of thinned networks or from moments.
+"""Predictions with error bars, computed from samples of thinned networks or from moments.
 
 >>> import numpy as np, thinned
 >>> from thinned import scratch, uncertainty

@@ -1,4 +1,4 @@
-"""The whole ensemble that dropout trains: all thinned networks of a small net."""
+"""All thinned networks of a small net: the whole ensemble that dropout trains."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from thinned.uncertainty.predict import sampler_of
 from thinned.uncertainty.prediction import TINY, Array, probabilities
 from thinned.uncertainty.sample_scratch import ScratchSampler
 
-LIMIT = 1 << 16  # networks, by default
-TOGETHER = 1 << 24  # numbers that a batch of networks may take
+LIMIT = 1 << 16  # the default of ``limit``
+TOGETHER = 1 << 24  # numbers in a batch of networks, at most
 
 
 @dataclass(frozen=True)
 class Averages:
-    """Averages over all thinned networks of a net, each (N, classes).
+    """Averages over all thinned networks of a net; each is (N, classes).
 
     Attributes:
         arithmetic: Σ_m P(m)·p_m, the mean of their probabilities.
         geometric: ∏_m p_m^P(m), scaled to sum to 1.
-        votes: the share, by P(m), of networks for which a class is the largest.
-        scaled: weight scaling, the mean network alone.
-        networks: their number, 2ⁿ for n units; n!/(k!(n − k)!) where exactly k survive.
-        effective: e to the entropy of P(m), the number of networks that share the training: all of them where
-            p = ½ or exactly k survive.
+        votes: the share of networks, weighted by P(m), whose most probable class this is.
+        scaled: the probabilities of the mean network (weight scaling).
+        networks: their number: 2ⁿ for n units, n!/(k!(n − k)!) if exactly k survive.
+        effective: exp of the entropy of P(m): the number of networks that share the training. It is
+            ``networks`` if p = ½ or if exactly k survive.
     """
 
     arithmetic: Array
@@ -44,10 +44,10 @@ class Averages:
 
 
 def average(model: Any, x: Any, limit: int = LIMIT, *, thin: bool = False) -> Averages:
-    """Averages over every thinned network of a small net, as in the sources.
+    """Averages over all thinned networks of a small net.
 
-    Arguments and errors are those of `subnetworks`. For a net without hidden layers, or with linear
-    ones, the geometric mean equals weight scaling exactly.
+    Arguments and errors are those of `subnetworks`. If the net has no hidden layers, or only linear ones, the
+    geometric mean equals weight scaling exactly.
 
     Srivastava et al. 2014, JMLR 15:1929-1958; the geometric mean: Baldi and Sadowski 2013, NIPS 26;
     Warde-Farley, Goodfellow, Courville and Bengio 2013, arXiv:1312.6197.
@@ -69,17 +69,18 @@ def average(model: Any, x: Any, limit: int = LIMIT, *, thin: bool = False) -> Av
 def subnetworks(
     model: Any, x: Any, limit: int = LIMIT, *, thin: bool = False
 ) -> Iterator[tuple[Array, Array]]:
-    """Every thinned network of a small net, in blocks: P(m), (networks,), and p_m, (networks, N, classes).
+    """Yields all thinned networks of a small net, in blocks: P(m) (networks,) and p_m (networks, N, classes).
 
-    ``model``: a network of `thinned.scratch` whose `Dropout` is behind layers of vectors, or a
-    `DropoutMLPClassifier`; x: (N, features). Of n units each makes 2ⁿ networks, and network m has
-    P(m) = ∏ p^dropped·(1 − p)^kept. `ThinDropout`, and with ``thin`` all that `thinned.scratch.Thin` thins,
-    makes n!/(k!(n − k)!), equally likely. They come in the order of `itertools`: of ``product((0, 1), …)``,
-    where the last unit changes fastest and 1 is kept, or of ``combinations`` of the survivors. Of several
-    layers the last changes fastest.
+    ``model`` is a `DropoutMLPClassifier`, or a network of `thinned.scratch` whose `Dropout` layers drop
+    elements of vectors; x is (N, features). A dropout of n units makes 2ⁿ networks with
+    P(m) = ∏ p^dropped·(1 − p)^kept. A `ThinDropout` makes n!/(k!(n − k)!) networks with equal P(m). With
+    ``thin`` so does each dropout that `thinned.scratch.Thin` thins.
 
-    Raises ValueError where there are more than ``limit`` networks, or something else drops; TypeError where
-    ``model`` is no such classifier.
+    The order is that of ``itertools.product((0, 1), …)`` over the units, where 1 is kept, or of
+    ``itertools.combinations`` of the survivors. If several layers drop, the masks of the last change fastest.
+
+    Raises ValueError if there are more than ``limit`` networks, or if another kind of layer drops; TypeError
+    if ``model`` is no such classifier.
     """
     sampler, x = _small(model, x, thin)
     given = sampler.before(x)
@@ -88,28 +89,28 @@ def subnetworks(
 
 @dataclass(frozen=True)
 class Dropping:
-    """A layer that drops some of n units: each with probability p, or all but exactly k."""
+    """A layer that drops some of n units: each with probability p, or all but k."""
 
     n: int
     p: float
     k: int | None
-    gain: float  # of what survives
+    gain: float  # the factor of survivors
 
     @property
     def networks(self) -> int:
-        """The number of thinned networks that it makes."""
+        """The number of its masks."""
         return theory.subnetworks(self.n, self.k)
 
     @property
     def effective(self) -> float:
-        """e to the entropy of its masks."""
+        """exp of the entropy of its masks."""
         return float(self.networks) if self.k else theory.effective_subnetworks(self.n, self.p)
 
     def __str__(self) -> str:
         return f"2**{self.n}" if self.k is None else f"{self.networks} ({self.k} of {self.n})"
 
     def chance(self, kept: Array) -> Array:
-        """P(m) of masks (networks, n)."""
+        """P(m) of masks ``kept`` (networks, n)."""
         if self.k is not None:
             return np.full(len(kept), 1.0 / self.networks)
         return np.prod(np.where(kept, 1.0 - self.p, self.p), axis=1)
@@ -117,7 +118,7 @@ class Dropping:
 
 @lru_cache(8)
 def _masks(n: int, k: int | None) -> Array:
-    """All masks of n units, or those with exactly k kept, (networks, n)."""
+    """All masks of n units, or those that keep exactly k: (networks, n)."""
     if k is None:
         return np.arange(1 << n)[:, None] >> np.arange(n)[::-1] & 1 == 1
     masks = np.zeros((math.comb(n, k), n), bool)
@@ -126,7 +127,7 @@ def _masks(n: int, k: int | None) -> Array:
 
 
 def _small(model: Any, x: Any, thin: bool) -> tuple[ScratchSampler, Array]:
-    """The sampler that runs the networks, and x in the form that it takes."""
+    """The sampler that runs the networks, and x as it takes it. Raises TypeError if it is no classifier."""
     sampler, x, outputs = sampler_of(model, x, None, thin)
     if not isinstance(sampler, ScratchSampler) or outputs != "logits":
         kind = type(model).__name__
@@ -135,7 +136,7 @@ def _small(model: Any, x: Any, thin: bool) -> tuple[ScratchSampler, Array]:
 
 
 def _allowed(sampler: ScratchSampler, given: Array, limit: int) -> list[Dropping]:
-    """The layers that drop, where they make no more networks than ``limit``."""
+    """The layers that drop. Raises ValueError if they make more networks than ``limit``."""
     layers, limit = list(_dropping(sampler, given)), _checks.positive_int("limit", limit)
     if math.prod(layer.networks for layer in layers) > limit:
         found = f"{' · '.join(map(str, layers))} of {sum(layer.n for layer in layers)} units"
@@ -144,7 +145,7 @@ def _allowed(sampler: ScratchSampler, given: Array, limit: int) -> list[Dropping
 
 
 def _dropping(sampler: ScratchSampler, y: Array) -> Iterator[Dropping]:
-    """Each layer that drops, one after the other."""
+    """The layers that drop, in order. Raises ValueError if one drops something else than single units."""
     exact = {stage.name for stage in sampler.stages}
     for step in sampler.tail:
         drop: Any = step.layer
@@ -159,12 +160,12 @@ def _dropping(sampler: ScratchSampler, y: Array) -> Iterator[Dropping]:
 
 
 def _of_units(drop: Any) -> bool:
-    """Whether one mask is of single units: a ThinDropout of several groups has one for each."""
+    """Whether a layer drops single units, by the same mask in all rows."""
     return type(drop) is Dropout or (type(drop) is ThinDropout and drop.groups == 1)
 
 
 def _blocks(sampler: ScratchSampler, given: Array, layers: list[Dropping]) -> Iterator[tuple[Array, Array]]:
-    """P(m) and probabilities of as many networks at once as memory allows."""
+    """P(m) and probabilities, in blocks of as many networks as memory allows."""
     step = max(1, TOGETHER // (max(1, len(given)) * sampler.width(given)))
     sizes = [layer.networks for layer in layers]
     for first in range(0, math.prod(sizes), step):
@@ -180,7 +181,7 @@ def _blocks(sampler: ScratchSampler, given: Array, layers: list[Dropping]) -> It
 def _probabilities(
     sampler: ScratchSampler, given: Array, layers: list[Dropping], kept: list[Array], networks: int
 ) -> Array:
-    """The probabilities of each network for each row, (networks, N, classes)."""
+    """The probabilities that each network gives each row: (networks, N, classes)."""
     y, masks = np.tile(given, (networks, *[1] * (given.ndim - 1))), zip(layers, kept, strict=True)
     for step in sampler.tail:
         if step.name not in sampler.random:

@@ -1,4 +1,4 @@
-"""Whether predicted probabilities are right: reliability, calibration error, error against rejection."""
+"""How good probabilities are: reliability, calibration error, scores, error against rejection."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 from thinned import _array, _checks
 
 Floats = NDArray[np.float64]
-LOOSE = 0.05  # how far rounding to half precision may move a sum
+LOOSE = 0.05  # rounding to half precision may change a sum by as much
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """The numbers of a reliability diagram: a value for each bin of confidence.
+    """The numbers of a reliability diagram, for each bin of confidence.
 
     Attributes:
-        edges: (bins + 1,), ascending; a bin holds its upper edge.
-        count: (bins,), samples in each.
+        edges: (bins + 1,), ascending; a bin includes its upper edge.
+        count: (bins,), the number of samples.
         confidence: (bins,), the mean probability of the predicted class; NaN in an empty bin.
-        accuracy: (bins,), the share predicted correctly; NaN in an empty bin.
+        accuracy: (bins,), the share of correct predictions; NaN in an empty bin.
     """
 
     edges: Floats
@@ -32,19 +32,19 @@ class Reliability:
 
     @property
     def error(self) -> float:
-        """The expected calibration error: the mean over samples of |accuracy − confidence| of their bin."""
+        """The expected calibration error: the mean over samples of |accuracy − confidence| in their bin."""
         full = self.count > 0
         gap = np.abs(self.accuracy[full] - self.confidence[full])
         return float(self.count[full] @ gap / self.count.sum())
 
 
 def reliability(probabilities: Any, labels: Any, bins: int = 15, *, adaptive: bool = False) -> Reliability:
-    """Accuracy beside confidence, in bins of equal width from 0 to 1, or, if ``adaptive``, of equal count.
+    """Accuracy and confidence in bins of equal width from 0 to 1, or, if ``adaptive``, of equal count.
 
-    ``probabilities`` (N, classes), such as `Prediction.mean`; ``labels`` (N,) class numbers. The confidence
-    is the largest probability. Equal confidences are in the same bin.
+    ``probabilities`` is (N, classes), such as `Prediction.mean`; ``labels`` (N,) holds class numbers. The
+    confidence is the largest probability. Equal confidences are in the same bin.
 
-    Raises TypeError or ValueError where the arrays are not of that kind, N is 0, or ``bins`` is not positive.
+    Raises TypeError or ValueError if the arrays are not such, N is 0, or ``bins`` is not positive.
 
     Niculescu-Mizil and Caruana 2005, doi:10.1145/1102351.1102430; Guo, Pleiss, Sun and Weinberger 2017,
     arXiv:1706.04599; bins of equal count: Nguyen and O'Connor 2015, arXiv:1508.05154.
@@ -63,7 +63,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15, *, adaptive: bo
 
 
 def calibration_error(probabilities: Any, labels: Any, bins: int = 15, *, adaptive: bool = False) -> float:
-    """The expected calibration error, in [0, 1]: arguments and errors are those of `reliability`.
+    """The expected calibration error, in [0, 1]. Arguments and errors are those of `reliability`.
 
     Naeini, Cooper and Hauskrecht 2015, AAAI; Guo, Pleiss, Sun and Weinberger 2017, arXiv:1706.04599.
     """
@@ -72,15 +72,15 @@ def calibration_error(probabilities: Any, labels: Any, bins: int = 15, *, adapti
 
 @dataclass(frozen=True)
 class Scores:
-    """How good probabilities are; less is better, except for ``overconfidence``.
+    """Scores of probabilities; less is better, except for ``overconfidence``, which is best at 0.
 
     Attributes:
-        error: the share predicted wrongly.
-        log_loss: the mean of −ln p of the label, p at least 10⁻¹².
-        brier: the mean over samples of Σ_c (p_c − y_c)², y 1 for the label and 0 elsewhere.
+        error: the share of wrong predictions.
+        log_loss: the mean of −ln p of the label, where p is at least 10⁻¹².
+        brier: the mean over samples of Σ_c (p_c − y_c)², where y is 1 for the label and 0 elsewhere.
         calibration: the expected calibration error, in bins of equal width.
-        adaptive: the same in bins of equal count.
-        overconfidence: the mean confidence minus the accuracy; positive where too sure.
+        adaptive: the same, in bins of equal count.
+        overconfidence: the mean confidence minus the accuracy.
     """
 
     error: float
@@ -92,9 +92,9 @@ class Scores:
 
 
 def scores(probabilities: Any, labels: Any, bins: int = 15) -> Scores:
-    """`Scores` of probabilities on labelled data. Arguments and errors are those of `reliability`.
+    """The `Scores` of probabilities on labelled data. Arguments and errors are those of `reliability`.
 
-    The Brier score: Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2; why it and the log loss
+    The Brier score: Brier 1950, doi:10.1175/1520-0493(1950)078<0001:VOFEIT>2.0.CO;2. Why it and the log loss
     reward the true probabilities: Gneiting and Raftery 2007, doi:10.1198/016214506000001437.
     """
     p, y = _checked(probabilities, labels)
@@ -110,13 +110,13 @@ def scores(probabilities: Any, labels: Any, bins: int = 15) -> Scores:
 
 
 def rejection(probabilities: Any, labels: Any, uncertainty: Any = None) -> tuple[Floats, Floats]:
-    """The error of the samples that remain, where the most uncertain are rejected first: two arrays (N,).
+    """The error of the remaining samples, when the most uncertain are rejected first.
 
-    Returns the share that is rejected, and the error of the others. ``uncertainty`` (N,), such as an entropy;
-    None is 1 − the largest probability. Samples of equal
-    uncertainty count as if they were rejected in random order. Entry r has r of N rejected.
+    Returns two arrays (N,): the rejected share, and the error of the others. In entry r, r of N samples are
+    rejected. ``uncertainty`` is (N,), such as an entropy; None takes 1 − the largest probability. Samples of
+    equal uncertainty count as if they were rejected in random order.
 
-    Raises TypeError or ValueError as `reliability`.
+    Raises TypeError or ValueError as `reliability` does.
 
     The risk-coverage curve: Geifman and El-Yaniv 2017, arXiv:1705.08500.
     """
@@ -129,14 +129,14 @@ def rejection(probabilities: Any, labels: Any, uncertainty: Any = None) -> tuple
     if doubt.shape != y.shape:
         raise ValueError(f"uncertainty must have shape {y.shape}, one for each sample, got {doubt.shape}")
     _, group, size = np.unique(doubt, return_inverse=True, return_counts=True)
-    wrong = np.bincount(group, p.argmax(axis=1) != y) / size  # the mean of those that are equally uncertain
+    wrong = np.bincount(group, p.argmax(axis=1) != y) / size  # the mean error at equal uncertainty
     errors = np.cumsum(np.repeat(wrong, size))[::-1]  # of the n most certain, n = N … 1
     n = len(y)
     return np.arange(n) / n, errors / np.arange(n, 0, -1)
 
 
 def _checked(probabilities: Any, labels: Any) -> tuple[Floats, NDArray[np.int64]]:
-    """Both as checked arrays."""
+    """Both arguments as checked arrays."""
     p = _array.to_numpy(_array.floating("probabilities", probabilities)).astype(np.float64)
     y = _array.to_numpy(_array.array("labels", labels))
     if p.ndim != 2 or not len(p) or not p.shape[1]:

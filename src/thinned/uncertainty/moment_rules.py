@@ -1,4 +1,4 @@
-"""Rules for moments: the mean and variance of a layer's inputs -> those of its outputs."""
+"""The rules of `moments`: from mean and variance of a layer's inputs to those of its outputs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from thinned import _array, theory
 from thinned.activations import Activation
 
-TINY = 1e-20  # added to a variance that divides
+TINY = 1e-20  # added to a variance before dividing by it
 
 
 class Moments(NamedTuple):
-    """Mean and variance of each number, NumPy's or torch's; the numbers count as independent."""
+    """Mean and variance of each element, as NumPy arrays or tensors. The elements count as independent."""
 
     mean: Any
     variance: Any
@@ -21,13 +21,13 @@ class Moments(NamedTuple):
 def no_rule(name: str, kind: str) -> ValueError:
     """The error for a layer without a rule."""
     return ValueError(
-        f"model must have layers behind its first dropout for which moments have a rule (dropout, linear, "
-        f"convolution, ReLU, BatchNorm, flatten), got {kind} at {name}: sample with predict"
+        "model must have only layers with a rule after its first dropout (dropout, linear, convolution, "
+        f"ReLU, BatchNorm, flatten), got {kind} at {name}: use predict, which samples"
     )
 
 
 def activation(row: Activation, x: Moments, name: str) -> Moments:
-    """The moments of f(x), by the rule of its row. Raises ValueError where the row has none."""
+    """The moments of f(x), by the rule in its row. Raises ValueError if the row has none."""
     if row.moments is None:
         raise no_rule(name, row.scratch or row.torch or row.name)
     y: Moments = globals()[row.moments](x)
@@ -35,12 +35,12 @@ def activation(row: Activation, x: Moments, name: str) -> Moments:
 
 
 def identity(x: Moments) -> Moments:
-    """x, unchanged."""
+    """The moments of x."""
     return x
 
 
 def factor(name: str, layer: Any, x: Moments) -> Moments:
-    """The moments behind a layer or module that drops. Raises ValueError where its method has no factors."""
+    """The moments after a drop layer or module. Raises ValueError if its method has no moments."""
     if layer.p == 0.0:
         return x
     of_factor = layer.moments(tuple(x.mean.shape))
@@ -50,18 +50,18 @@ def factor(name: str, layer: Any, x: Moments) -> Moments:
 
 
 def dropped(x: Moments, a: float, b: float) -> Moments:
-    """r·x, for a factor r of mean a and variance b: a·μ and (a² + b)·σ² + b·μ²."""
+    """The moments of r·x for a factor r of mean a and variance b: a·μ and (a² + b)·σ² + b·μ²."""
     return Moments(a * x.mean, (a * a + b) * x.variance + b * x.mean**2)
 
 
 def linear(x: Moments, weight: Any, bias: Any) -> Moments:
-    """x Wᵀ + b: μ Wᵀ + b and σ² (W²)ᵀ."""
+    """The moments of x Wᵀ + b: μ Wᵀ + b and σ² (W²)ᵀ."""
     mean = x.mean @ weight.T
     return Moments(mean if bias is None else mean + bias, x.variance @ (weight**2).T)
 
 
 def connected(x: Moments, weight: Any, bias: Any, p: float) -> Moments:
-    """x (M∘W)ᵀ/(1 − p) + b: a weight's factor has mean a and variance b, each its own."""
+    """The moments of x (M∘W)ᵀ/(1 − p) + b. Each weight has its own factor, of mean a and variance b."""
     a, b = theory.bernoulli_moments(p)
     mean = a * (x.mean @ weight.T)
     second = (a * a + b) * x.variance + b * x.mean**2
@@ -69,7 +69,10 @@ def connected(x: Moments, weight: Any, bias: Any, p: float) -> Moments:
 
 
 def relu(x: Moments) -> Moments:
-    """max(0, x) of a normal x: its mean is μΦ(α) + σφ(α), its mean square (μ² + σ²)Φ(α) + μσφ(α), α = μ/σ."""
+    """The moments of max(0, x) for a normal x.
+
+    With α = μ/σ, the mean is μΦ(α) + σφ(α), and the mean square is (μ² + σ²)Φ(α) + μσφ(α).
+    """
     sigma = (x.variance + TINY) ** 0.5
     alpha = x.mean / sigma
     density, below = normal(alpha)

@@ -1,4 +1,4 @@
-"""`moments`: the prediction of many thinned networks in one pass, from means and variances; no samples."""
+"""`moments`: the prediction of many thinned networks in one pass, from means and variances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from thinned.uncertainty.predict import prediction, rows_at_once, sampler_of
 from thinned.uncertainty.prediction import Array, Prediction, Summary, summarise
 from thinned.uncertainty.sample_scratch import ScratchSampler
 
-POINTS = 32  # of the normal distribution, in opposite pairs: the softmax is averaged over them
+POINTS = 32  # points of the normal distribution, in opposite pairs, over which the softmax is averaged
 
 
 def moments(
@@ -29,16 +29,17 @@ def moments(
     quantiles: Sequence[float] = (0.05, 0.5, 0.95),
     batch_size: int | None = None,
 ) -> Prediction:
-    """The statistics of `predict`, from means and variances in one pass through the layers; no samples.
+    """The statistics of `predict` without samples: one pass through the layers with means and variances.
 
-    Arguments, shapes and errors are those of `predict`; there is no key. Everything before the first random
-    layer is exact. From there on, dropout, linear and convolutional layers, ReLU and batch normalisation each
-    map a mean and a variance to those of their outputs. The numbers of a layer count as independent and
-    normal. A linear layer of many inputs makes them nearly normal, but the correlation of units that share a
-    mask is lost, so the spread is too small. The softmax is averaged over 32 fixed points
-    of the normal logits.
+    Arguments, shapes and errors are those of `predict`; there is no key. The layers before the first dropout
+    are exact. After it, dropout, linear and convolutional layers, ReLU and batch normalisation compute the
+    mean and variance of their outputs from those of their inputs.
 
-    Raises ValueError where a layer behind the first random one has no rule.
+    The elements of a layer count as independent and normal. After a linear layer with many inputs they are
+    nearly normal. But they are correlated if they share a mask, so the spread is too small. The softmax is
+    averaged over 32 fixed points of the normal logits.
+
+    Raises ValueError if a layer after the first dropout has no rule.
 
     Wang and Manning 2013, ICML, PMLR 28(2):118-126; the moments of ReLU: Frey and Hinton 1999,
     doi:10.1162/089976699300016872.
@@ -72,7 +73,7 @@ def _normal(mean: Array, variance: Array, outputs: str, quantiles: Sequence[floa
 
 @lru_cache(16)
 def _points(size: int) -> Array:
-    """Normal points in opposite pairs, (POINTS, size), scaled to variance 1."""
+    """Normal points in opposite pairs, scaled to variance 1: (POINTS, size)."""
     half = normals(Key(0), POINTS // 2 * size).reshape(POINTS // 2, size)
     half /= np.sqrt(np.mean(half**2, axis=0))
     return np.concatenate([half, -half])

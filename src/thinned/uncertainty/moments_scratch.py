@@ -1,4 +1,4 @@
-"""The rules for moments, applied to the layers of a NumPy network."""
+"""`moments` for the layers of `thinned.scratch`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thinned.uncertainty.sample_scratch import ScratchSampler
 
 
 def through(net: ScratchSampler, x: Array) -> Moments:
-    """The moments of a network's outputs."""
+    """The moments of a network's outputs for inputs x. Raises ValueError if a layer has no rule."""
     mean = net.before(x)
     now = Moments(mean, np.zeros_like(mean))
     for step in net.tail:
@@ -22,7 +22,7 @@ def through(net: ScratchSampler, x: Array) -> Moments:
 
 
 def _layer(name: str, layer: scratch.Layer, x: Moments) -> Moments:
-    """The moments of a layer's outputs."""
+    """The moments of a layer's outputs for inputs with the moments x."""
     if isinstance(layer, Drop):
         return factor(name, layer, x)
     if isinstance(layer, scratch.DropConnect):

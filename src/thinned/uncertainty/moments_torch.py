@@ -1,4 +1,4 @@
-"""The rules of `moments` for torch's modules and functions."""
+"""`moments` for torch's modules and functions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _MOVES = {torch.flatten, "flatten", "view", "reshape", "contiguous", "unsqueeze"
 
 @torch.no_grad()
 def through(net: TorchSampler, x: Tensor) -> Moments:
-    """The moments of a model's outputs. Raises ValueError where a node of the graph has no rule."""
+    """The moments of a model's outputs for inputs x. Raises ValueError if a node of the graph has no rule."""
     cut = net.cut
     if isinstance(cut, Whole):
-        raise ValueError("model must be one that torch.fx can trace, for moments: sample with predict")
+        raise ValueError(
+            "model must be one that torch.fx can trace, got one that it cannot: use predict, which samples"
+        )
     values: dict[fx.Node, Any] = dict(cut.before(x))
     for node in cut.tail:
         values[node] = _node(net, node, values)
@@ -32,7 +34,7 @@ def through(net: TorchSampler, x: Tensor) -> Moments:
 
 
 def _node(net: TorchSampler, node: fx.Node, values: dict[fx.Node, Any]) -> Moments:
-    """The moments of what a node computes from random numbers."""
+    """The moments of the value of a node that depends on a random layer."""
     given = values.get(node.args[0]) if node.args else None  # type: ignore[arg-type]
     others = [each for each in node.all_input_nodes if each is not node.args[0]]
     if isinstance(given, Tensor):
@@ -51,7 +53,7 @@ def _node(net: TorchSampler, node: fx.Node, values: dict[fx.Node, Any]) -> Momen
 
 
 def _module(name: str, module: Any, x: Moments) -> Moments:
-    """The moments of a module's outputs."""
+    """The moments of a module's outputs for inputs with the moments x."""
     kind = type(module)
     if isinstance(module, modules.DropConnectLinear):
         return connected(x, module.weight, module.bias, module.p)

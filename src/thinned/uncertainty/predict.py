@@ -1,4 +1,4 @@
-"""`predict`: many thinned networks, one prediction. `weight_scaling`: the mean network alone."""
+"""Predictions from many thinned networks (`predict`, `sample`) and from the mean one (`weight_scaling`)."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from thinned import _array, _checks
 from thinned.key import Key, is_key
 from thinned.uncertainty.prediction import OUTPUTS, Array, Prediction, Summary, probabilities, summarise
 
-MEMORY = 1 << 28  # bytes of a batch, by default
-PATIENCE = 2.0  # seconds before a bar appears
-Report = Callable[[float], object]  # is called with the share that is done
+MEMORY = 1 << 28  # bytes of a batch, if batch_size is None
+PATIENCE = 2.0  # seconds until a progress bar appears
+Report = Callable[[float], object]  # is called with the share that is done, from 0 to 1
 
 
 class Sampler(Protocol):
-    """A model, cut at its first random layer."""
+    """Draws samples of a model's outputs. The layers before its first random layer run once."""
 
     @property
     def random(self) -> Mapping[str, str]:
-        """How each thing that drops is sampled, by name."""
+        """Qualified name -> how it is sampled, for everything that drops."""
 
     @property
     def fixed(self) -> Mapping[str, str]:
-        """Why each thing that could drop does not, by name."""
+        """Qualified name -> the reason, for everything that could drop but does not."""
 
     @property
     def outputs(self) -> str | None:
-        """What the model's outputs are, where it says so itself."""
+        """One of OUTPUTS, if the model decides it; else None."""
 
     def take(self, x: Any, start: int, stop: int) -> Any:
-        """Rows of x as the model takes them."""
+        """Rows of x in the form that the model takes."""
 
     def evaluate(self, x: Any) -> Any:
-        """The outputs in evaluation."""
+        """The model's outputs in evaluation."""
 
     def draw(self, x: Any, first: int, samples: int, key: Key, progress: Report) -> Array:
-        """The samples' outputs (S, rows, *out); ``first`` is the index of the first row in all of x."""
+        """The outputs of the samples, (S, rows, *out); ``first`` is the index in x of the first row."""
 
     def row_bytes(self, x: Any, samples: int) -> int:
-        """About how many bytes a row of a batch takes."""
+        """About the bytes that a row of a batch takes."""
 
 
 def predict(
@@ -59,30 +59,30 @@ def predict(
     batch_size: int | None = None,
     progress: bool | Report = True,
 ) -> Prediction:
-    """Mean, spread and entropy of a model's predictions over its dropout masks: Monte-Carlo dropout.
+    """Mean, spread and entropy of a model's predictions over its dropout masks (Monte-Carlo dropout).
 
-    ``model``: a torch module, a `thinned.scratch.Network`, or a `DropoutMLPClassifier` or
-    `DropoutMLPRegressor`; ``x``: (N, …), what it takes. Everything that can drop does; all else, BatchNorm
-    too, is as in evaluation. The model itself is not changed: a copy of its modules, which shares its
-    parameters, runs. What precedes the first random layer is computed once.
+    ``model`` is a torch module, a `thinned.scratch.Network`, a `DropoutMLPClassifier` or a
+    `DropoutMLPRegressor`; ``x`` is its input (N, …). Everything that can drop does. All else, BatchNorm too,
+    is as in evaluation. The model does not change: a copy of its modules runs, which shares its parameters.
+    The layers before the first random layer run once.
 
-    ``outputs`` says what the model returns: ``"logits"`` (N, classes, …), of a softmax over axis 1; the
-    ``"probabilities"`` themselves; ``"labels"``, a logit for each yes-or-no label; ``"numbers"``, for
-    regression. An estimator knows its own; None is ``"logits"`` for all others.
+    ``outputs`` says what the model returns: ``"logits"`` (N, classes, …) for a softmax over axis 1;
+    ``"probabilities"`` of that shape; ``"labels"``, one logit for each yes-or-no label; ``"numbers"`` for
+    regression. None is right for an estimator, which knows it, and means ``"logits"`` for other models.
 
     With ``thin``, dropout of whole units in a chain of layers, as `thinned.nn.thin` and
-    `thinned.scratch.Thin` find it, is sampled by thinned sub-networks: k = max(1, n − round(p·n)) of n units,
-    picked once a sample for all rows, and nothing else is computed. All other masks are drawn for each sample
-    and row, and many samples run as one batch. One key gives the same prediction, to the rounding of
-    products, whatever ``batch_size`` (rows at once; None: what fits in 256 MB).
+    `thinned.scratch.Thin` find it, is sampled by thinned networks. A sample picks k = max(1, n − round(p·n))
+    of the n units for all rows, and computes only these. All other masks are drawn for each sample and row,
+    and many samples run as one batch.
 
-    ``progress``: True shows a bar if the work takes long, in a terminal and with `rich` installed; a function
-    is called with the share done.
+    ``batch_size`` is the number of rows at once; None takes what fits in 256 MB. It does not change the
+    prediction of a key, up to the rounding of products. ``progress=True`` shows a bar if the work takes long,
+    in a terminal with `rich` installed; a function is called with the share done.
 
-    Raises TypeError or ValueError where an argument is of the wrong kind or range, or the outputs do not
-    fit ``outputs``; ValueError where nothing in the model drops.
+    Raises TypeError or ValueError if an argument has a wrong kind or range, or if the model's outputs do not
+    fit ``outputs``; ValueError if nothing in the model drops.
 
-    Gal and Ghahramani 2016, arXiv:1506.02142; the mutual information: Houlsby, Huszár, Ghahramani and
+    Gal and Ghahramani 2016, arXiv:1506.02142. The mutual information: Houlsby, Huszár, Ghahramani and
     Lengyel 2011, arXiv:1112.5745.
     """
     shares = [_checks.probability(f"quantiles[{i}]", q) for i, q in enumerate(quantiles)]
@@ -105,7 +105,7 @@ def sample(
 ) -> Any:
     """The samples behind the statistics of `predict`, (samples, N, classes, …) or (samples, N, …).
 
-    Arguments and errors are those of `predict`; the same key gives the same samples.
+    Arguments and errors are those of `predict`. The same key gives the same samples.
     """
     sampler, x, outputs = sampler_of(model, x, outputs, thin)
     parts = []
@@ -116,11 +116,11 @@ def sample(
 
 
 def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size: int | None = None) -> Any:
-    """The mean network's prediction, in one pass: what evaluation gives, as probabilities or numbers.
+    """The prediction of the mean network, in one pass: the model's evaluation, as probabilities or numbers.
 
     Arguments, errors and shapes are those of `predict` and its ``mean``.
 
-    The weight scaling rule: Srivastava et al. 2014, JMLR 15:1929-1958, section 4.
+    The rule of weight scaling: Srivastava et al. 2014, JMLR 15:1929-1958, section 4.
     """
     sampler, x, outputs = sampler_of(model, x, outputs, thin=False)
     rows = rows_at_once(sampler, x, 1, batch_size)
@@ -132,7 +132,7 @@ def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size
 
 
 def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sampler, Any, str]:
-    """The sampler of a model, x in the form that it takes, and the kind of the outputs."""
+    """The sampler of a model, x in the form that it takes, and the kind of outputs, one of OUTPUTS."""
     from thinned.scratch import Network
     from thinned.uncertainty.sample_scratch import ScratchSampler
 
@@ -165,7 +165,7 @@ def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sam
 def _drawn(
     sampler: Sampler, x: Any, samples: int, key: Key, batch_size: int | None, progress: bool | Report
 ) -> Iterator[Array]:
-    """The samples of the outputs, batch after batch of rows."""
+    """The outputs of the samples, for one batch of rows after the other."""
     samples, key = _checks.positive_int("samples", samples), is_key("key", key)
     if not sampler.random:
         why = "; ".join(f"{name or 'the model'}: {reason}" for name, reason in sampler.fixed.items())
@@ -179,23 +179,23 @@ def _drawn(
 
 
 def prediction(summary: Summary, x: Any, samples: int, sampler: Sampler) -> Prediction:
-    """The statistics in the kind of x, with the names of what was sampled."""
+    """The statistics as arrays like x, with the report of what was sampled."""
     values = {name: value if value is None else as_given(value, x) for name, value in vars(summary).items()}
     return Prediction(**values, samples=samples, random=sampler.random, fixed=sampler.fixed)
 
 
 def as_given(y: Array, x: Any) -> Any:
-    """y in the kind and on the device of x, and in its dtype where that is a floating one."""
+    """y as an array like x, on its device; as a tensor also in its dtype, if that is a floating one."""
     y = _array.to_like(y, x)
     return _array.cast(y, x) if _array.is_torch(x) and _array.is_floating(x) else y
 
 
 def _fitting(y: Array, outputs: str) -> Array:
-    """Samples of outputs (S, N, …), checked against ``outputs``."""
+    """Samples (S, N, …). Raises ValueError if they do not fit ``outputs``."""
     if outputs in ("logits", "probabilities") and y.ndim < 3:
         raise ValueError(
-            f"model must return (N, classes, …) for outputs={outputs!r}, got {y.shape[1:]}; for regression "
-            "say outputs='numbers'"
+            f"model must return (N, classes, …) for outputs={outputs!r}, got {y.shape[1:]}: for regression "
+            "use outputs='numbers'"
         )
     if outputs == "probabilities" and y.size and not (y.min() >= 0.0 and y.max() <= 1.0 + 1e-3):
         raise ValueError(f"model must return probabilities, got numbers from {y.min():g} to {y.max():g}")
@@ -203,7 +203,7 @@ def _fitting(y: Array, outputs: str) -> Array:
 
 
 def rows_at_once(sampler: Sampler, x: Any, samples: int, batch_size: int | None) -> int:
-    """How many rows make a batch."""
+    """The number of rows in a batch."""
     if batch_size is not None:
         return _checks.positive_int("batch_size", batch_size)
     if x.shape[0] == 0:

@@ -10,25 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-OUTPUTS = ("logits", "probabilities", "labels", "numbers")  # what the outputs of a model are
-TINY = np.finfo(np.float32).tiny  # 0·log 0 = 0
+OUTPUTS = ("logits", "probabilities", "labels", "numbers")  # what a model may return
+TINY = np.finfo(np.float32).tiny  # log is taken of no less, so that 0·log 0 = 0
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A prediction with its error bars, in the kind, dtype and device of x.
+    """A prediction with error bars, as arrays of the same library, dtype and device as x.
 
     Attributes:
         mean: (N, classes, …) mean probabilities, or (N, …) mean numbers.
         std: the standard deviation of the samples, in the shape of ``mean``.
-        entropy: H of the mean in nats, (N, …), of labels (N, labels): the whole uncertainty about the class.
-            None for numbers.
-        mutual_information: H of the mean minus the mean H, in nats, in the same shape: the
-            disagreement of the networks, which more data would reduce. None for numbers.
-        quantiles: (len(quantiles), *shape of mean), of the samples.
-        samples: their number; 0 for an approximation that draws none.
-        random: qualified name -> how it was sampled, of everything that dropped.
-        fixed: qualified name -> why it was left as in evaluation, of everything that could drop but did not.
+        entropy: the entropy H of the mean, in nats: the whole uncertainty about the class. Its shape is
+            (N, …), or (N, labels) for labels; None for numbers.
+        mutual_information: H of the mean minus the mean H, in nats, in the same shape: the disagreement
+            of the networks, which more data would reduce. None for numbers.
+        quantiles: the quantiles of the samples, (len(quantiles), *shape of mean).
+        samples: the number of samples; 0 for an approximation that draws none.
+        random: qualified name -> how it was sampled, for everything that dropped.
+        fixed: qualified name -> the reason, for everything that could drop but did not.
     """
 
     mean: Any
@@ -50,7 +50,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Summary:
-    """The statistics of some rows, as arrays: the first fields of `Prediction`."""
+    """The statistics of some rows, as NumPy arrays: the first fields of `Prediction`."""
 
     mean: Array
     std: Array
@@ -60,7 +60,7 @@ class Summary:
 
     @classmethod
     def joined(cls, parts: Sequence[Summary]) -> Summary:
-        """The rows of all parts, in order."""
+        """The statistics of all parts, row after row."""
         entropy = [p.entropy for p in parts if p.entropy is not None]
         mutual = [p.mutual_information for p in parts if p.mutual_information is not None]
         return cls(
@@ -75,9 +75,9 @@ class Summary:
 def summarise(y: Array, outputs: str, quantiles: Sequence[float]) -> Summary:
     """The statistics of samples (S, N, *out) of a model's outputs.
 
-    The standard deviation divides by S − 1; of one sample it is 0.
+    The standard deviation divides by S − 1; for one sample it is 0.
     """
-    y = np.ascontiguousarray(np.moveaxis(y, 0, -1))  # (N, *out, S): the samples of one number side by side
+    y = np.ascontiguousarray(np.moveaxis(y, 0, -1))  # (N, *out, S): the samples of a number lie side by side
     y = probabilities(y, outputs)
     mean, std = y.mean(axis=-1), y.std(axis=-1, ddof=1 if y.shape[-1] > 1 else 0)
     entropy = mutual = None
@@ -91,7 +91,7 @@ def summarise(y: Array, outputs: str, quantiles: Sequence[float]) -> Summary:
 
 
 def probabilities(y: Array, outputs: str) -> Array:
-    """The probabilities that outputs (N, classes, …) stand for, or the numbers themselves."""
+    """The probabilities for outputs y (N, classes, …); numbers stay as they are."""
     if outputs == "logits":
         e = np.exp(y - y.max(axis=1, keepdims=True))
         return np.asarray(e / e.sum(axis=1, keepdims=True))
@@ -101,7 +101,7 @@ def probabilities(y: Array, outputs: str) -> Array:
 
 
 def entropy_of(p: Array, outputs: str) -> Array:
-    """−Σ p ln p over the classes, axis 1, in nats; of labels −p ln p − (1 − p) ln(1 − p) each."""
+    """The entropy in nats: −Σ p ln p over the classes, axis 1; −p ln p − (1 − p) ln(1 − p) for each label."""
     information = p * np.log(np.maximum(p, TINY))
     if outputs != "labels":
         return np.asarray(-information.sum(axis=1))
@@ -110,7 +110,7 @@ def entropy_of(p: Array, outputs: str) -> Array:
 
 
 def quantile(ordered: Array, q: float) -> Array:
-    """The q-quantile along the last axis, which is sorted; linear between neighbours."""
+    """The q-quantile along the last axis, which must be sorted; linear between neighbours."""
     place = q * (ordered.shape[-1] - 1)
     low = int(place)
     high = min(low + 1, ordered.shape[-1] - 1)

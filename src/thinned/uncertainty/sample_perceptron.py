@@ -1,4 +1,4 @@
-"""Samples of a perceptron behind its first dropout, by one kernel for all layers."""
+"""Samples of a perceptron, from its first dropout on, by one kernel for all layers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from thinned.key import Key, threshold
 from thinned.masks import survivors
 from thinned.uncertainty.prediction import Array
 
-TERMS = 1 << 32  # of the sums of one call: about a tenth of a second
+TERMS = 1 << 32  # multiplications in one call of the kernel: about a tenth of a second
 
 
 @dataclass(frozen=True)
 class Survivors:
-    """A dropout of whole units: each sample picks its survivors, with its key and the name."""
+    """A dropout of whole units. Each sample picks the survivors for all rows, by its key and ``name``."""
 
     name: str
     p: float
@@ -28,7 +28,7 @@ class Survivors:
 
 @dataclass(frozen=True)
 class InputMask:
-    """A dropout of the inputs, with a mask for each row; p < 1."""
+    """A dropout of the inputs with a mask for each row; p < 1."""
 
     name: str
     p: float
@@ -36,22 +36,22 @@ class InputMask:
 
 @dataclass(frozen=True)
 class Affine:
-    """y = W·x + b, of all units or of those that a dropout keeps."""
+    """y = W·x + b, where x is all units, or those that a dropout keeps."""
 
     weight: Array  # (out, in)
     bias: Array | None
     drop: Survivors | InputMask | None = None
-    clip: bool = False  # max(0, y)
+    clip: bool = False  # whether y becomes max(0, y)
 
     @property
     def k(self) -> int | None:
-        """How many units survive; None: all."""
+        """The number of units that survive; None: all."""
         n = self.weight.shape[1]
         return theory.survivor_count(n, self.drop.p) if isinstance(self.drop, Survivors) else None
 
     @property
     def dense(self) -> networks.Dense:
-        """The layer as the kernel takes it: the factor of the survivors is in the weights."""
+        """The layer as the kernel takes it; the weights include the survivors' factor."""
         scale = self.weight.shape[1] / self.k if self.k else 1.0
         if isinstance(self.drop, InputMask):
             scale = 1.0 / (1.0 - self.drop.p)
@@ -66,9 +66,9 @@ Operation = Survivors | InputMask | Affine | Clip
 
 
 def recognise(operations: Iterable[Operation | None]) -> Perceptron | None:
-    """The perceptron that operations make, in the order of a pass.
+    """The perceptron that these operations, in the order of a pass, are.
 
-    None where one of them is None or stands where a perceptron has no such operation.
+    It is None if an operation is None, or if a perceptron cannot have it in this place.
     """
     layers: list[Affine] = []
     drop: Survivors | InputMask | None = None
@@ -80,7 +80,7 @@ def recognise(operations: Iterable[Operation | None]) -> Perceptron | None:
             isinstance(operation, Survivors) or (isinstance(operation, InputMask) and not layers)
         ):
             drop = operation
-        elif isinstance(operation, Clip) and layers:  # before or behind the dropout of its units
+        elif isinstance(operation, Clip) and layers:  # before or after the dropout of its units
             layers[-1] = replace(layers[-1], clip=True)
         else:
             return None
@@ -94,7 +94,7 @@ class Perceptron:
     layers: list[Affine]
 
     def takes(self, x: Array) -> bool:
-        """Whether there is a kernel for inputs like x, (rows, units)."""
+        """Whether the kernel can run for inputs like x, (rows, units)."""
         given = [array for layer in self.layers for array in (layer.weight, layer.bias) if array is not None]
         fits = x.ndim == 2 and x.shape[1] == self.layers[0].weight.shape[1]
         return fits and all(array.dtype == x.dtype for array in given) and networks.available(x)
@@ -102,9 +102,9 @@ class Perceptron:
     def draw(
         self, x: Array, first: int, samples: int, key: Key, progress: Callable[[float], object], threads: int
     ) -> Array:
-        """The samples' outputs, (S, rows, out); sample s has its keys from ``key.fold_in(s)``.
+        """The outputs of the samples, (S, rows, out). Sample s takes its keys from ``key.fold_in(s)``.
 
-        ``first`` is the index of the first row in all of x.
+        ``first`` is the index of the first row in the caller's x.
         """
         drop = self.layers[0].drop
         mask = drop if isinstance(drop, InputMask) else None
@@ -120,7 +120,7 @@ class Perceptron:
         return np.concatenate(out)
 
     def _pick(self, key: Key) -> Array:
-        """The survivors of a sample, of one dropout after the other."""
+        """The survivors of one sample, for all dropouts one after the other."""
         drops = [(layer.weight.shape[1], layer.drop) for layer in self.layers]
         picks = (
             survivors(n, drop.p, key.fold_in(drop.name)) for n, drop in drops if isinstance(drop, Survivors)

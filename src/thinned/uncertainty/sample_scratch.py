@@ -1,4 +1,4 @@
-"""Samples of a network by hand, in NumPy."""
+"""Samples of a network of `thinned.scratch`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ from thinned.scratch import (
 from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
 from thinned.scratch.thin import Narrow
-from thinned.uncertainty import sample_perceptron as perceptron
 from thinned.uncertainty.prediction import Array
-from thinned.uncertainty.sample_perceptron import Operation
+from thinned.uncertainty.sample_perceptron import Affine, Clip, InputMask, Operation, Survivors, recognise
 
-TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
+TOGETHER = 1 << 26  # bytes of activations in a batch of samples, at most
 
 
 class ScratchSampler:
-    """A chain of layers: those before the first that drops, and the rest, of which samples are drawn.
+    """Samples a network: the layers before the first that drops (head) run once, the rest (tail) each time.
 
-    A sample s whose units are thinned, or whose masks are for a whole batch, takes its keys from
-    ``key.fold_in(s).fold_in(name)``. Where every mask is for a row, sample s of row i is row i·S + s of a
-    larger batch, whose keys are ``key.fold_in(0).fold_in(name)``.
+    If units are thinned, or a mask is for the whole batch, sample s takes its keys from
+    ``key.fold_in(s).fold_in(name)``. Otherwise sample s of row i is row i·S + s of one larger batch, whose
+    keys are ``key.fold_in(0).fold_in(name)``.
     """
 
     def __init__(self, net: Network, thin: bool, outputs: str | None = None) -> None:
@@ -49,32 +48,32 @@ class ScratchSampler:
         for name, layer in layers.items():
             if isinstance(layer, Drop | DropConnect) and layer.p > 0:
                 known = _is_random(layer)
-                told = repr(layer) if known else f"{type(layer).__name__} has a rule that is not known here"
-                (self.random if known else self.fixed)[name] = told
+                what = repr(layer) if known else f"{type(layer).__name__} has a rule that is not known here"
+                (self.random if known else self.fixed)[name] = what
         names = list(layers)
         cut = next((i for i, name in enumerate(names) if name in self.random), len(names))
         self.head = [twin(layer) for layer in list(layers.values())[:cut]]
         self.stages = list(_stages(layers, self.random)) if thin else []
         self.tail = [Step(name, layers[name], self.stages, cached=names[:cut]) for name in names[cut:]]
         self.random |= {stage.name: str(stage) for stage in self.stages}
-        self.perceptron = perceptron.recognise(self._operations()) if self.stages else None
+        self.perceptron = recognise(self._operations()) if self.stages else None
         self.one_by_one = bool(self.stages) or any(
             getattr(layers[name], "whole_batch", False) for name in self.random
         )
 
     def take(self, x: Any, start: int, stop: int) -> Array:
-        """Rows of x, dense."""
+        """Rows of x, as a dense array."""
         rows = x[start:stop]
         return np.asarray(rows.toarray() if hasattr(rows, "toarray") else rows)
 
     def before(self, x: Array) -> Array:
-        """What the first random layer is given."""
+        """The input of the first random layer."""
         for layer in self.head:
             x = layer.forward(x)
         return x
 
     def evaluate(self, x: Array) -> Array:
-        """The outputs, nothing dropped."""
+        """The outputs in evaluation."""
         x = self.before(x)
         for step in self.tail:
             x = step.layer.forward(x)
@@ -83,7 +82,7 @@ class ScratchSampler:
     def draw(
         self, x: Array, first: int, samples: int, key: Key, progress: Callable[[float], object]
     ) -> Array:
-        """The samples' outputs, (S, rows, *out)."""
+        """The outputs of the samples, (S, rows, *out); ``first`` is the index of the first row in x."""
         given, out = self.before(x), []
         if not self.one_by_one:
             return self._together(given, first, samples, key, progress)
@@ -95,20 +94,20 @@ class ScratchSampler:
         return np.stack(out)
 
     def _operations(self) -> Iterator[Operation | None]:
-        """What the layers of the tail are, one after the other, as far as they are a perceptron's."""
-        drops = {stage.name: perceptron.Survivors(stage.name, stage.p) for stage in self.stages}
+        """The layers of the tail as operations of a perceptron, in order; None for another layer."""
+        drops = {stage.name: Survivors(stage.name, stage.p) for stage in self.stages}
         for step in self.tail:
             if step.name in drops:
                 yield drops[step.name]
             elif type(drop := step.layer) is Dropout and drop.rescale == "train" and 0.0 < drop.p < 1.0:
-                yield perceptron.InputMask(step.name, drop.p)
+                yield InputMask(step.name, drop.p)
             elif type(step.layer) is Linear:
-                yield perceptron.Affine(step.layer.params["weight"], step.layer.params["bias"])
+                yield Affine(step.layer.params["weight"], step.layer.params["bias"])
             else:
-                yield perceptron.Clip() if ROWS.get(type(step.layer)) is RELU else None
+                yield Clip() if ROWS.get(type(step.layer)) is RELU else None
 
     def _sample(self, y: Array, first: int, key: Key) -> Array:
-        """One sample: each stage's survivors are picked, then the layers run on them."""
+        """One sample: pick the survivors of each stage, then run the layers on them."""
         picked = {stage.name: stage.pick(key) for stage in self.stages}
         for step in self.tail:
             y = step.forward(y, picked, key, first)
@@ -117,7 +116,7 @@ class ScratchSampler:
     def _together(
         self, given: Array, first: int, samples: int, key: Key, progress: Callable[[float], object]
     ) -> Array:
-        """Rows i·S + s of the larger batch, as many at once as memory allows."""
+        """All samples, as rows i·S + s of one batch, as many at once as memory allows."""
         n, base, parts = len(given) * samples, key.fold_in(0), []
         rows = max(1, TOGETHER // (4 * self.width(given)))
         for start in range(0, max(1, n), rows):
@@ -130,12 +129,12 @@ class ScratchSampler:
         return np.moveaxis(y.reshape(len(given), samples, *y.shape[1:]), 1, 0)
 
     def width(self, given: Array) -> int:
-        """The numbers that a row is at its widest, about."""
+        """About the numbers in the widest layer for one row."""
         widest = [layer.n_out for layer in self._layers() if isinstance(layer, Linear | Maxout)]
         return max(1, int(np.prod(given.shape[1:])), *widest)
 
     def row_bytes(self, x: Array, samples: int) -> int:
-        """The widest of a row twice, and its samples with what they are sorted in."""
+        """About the bytes of a row: its widest layer twice, and its samples while they are sorted."""
         outputs = self.evaluate(x[:1])
         return 8 * self.width(x) + 32 * samples * int(np.prod(outputs.shape[1:]))
 
@@ -145,7 +144,7 @@ class ScratchSampler:
 
 @dataclass(frozen=True)
 class Stage:
-    """A dropout of whole units between linear layers, as `scratch.Thin` finds it: k of n survive a sample."""
+    """A dropout of whole units between linear layers, found by `scratch.Thin`. Each sample picks k of n."""
 
     name: str
     p: float
@@ -163,7 +162,7 @@ class Stage:
 
 
 def _stages(layers: dict[str, Layer], random: Container[str]) -> Iterator[Stage]:
-    """Those of a network."""
+    """The stages of a network whose dropout is random."""
     names = list(layers)
     for name, inside in Thin(Network(layers)).stages.items():
         drop, first = layers[name], layers[inside[0]]
@@ -172,19 +171,20 @@ def _stages(layers: dict[str, Layer], random: Container[str]) -> Iterator[Stage]
 
 
 class Step:
-    """A layer of the tail: all of it, or, in a stage, what is picked."""
+    """A layer of the tail. In a stage it computes only the units that are picked."""
 
     def __init__(self, name: str, layer: Layer, stages: list[Stage], cached: list[str]) -> None:
         self.name, self.layer = name, twin(layer)
-        of = next((stage for stage in stages if name in stage.layers), None)  # whose units it computes
+        # the stages whose units it computes, and whose units it reads
+        of = next((stage for stage in stages if name in stage.layers), None)
         read = next((stage for stage in stages if name == stage.reader), None)
         self.rows, self.cols = of.name if of else "", read.name if read else ""
-        # the dropout of units that were computed already: all come, some go on
+        # a dropout whose units the head has computed: it selects the survivors
         self.narrows = of is not None and name == of.name and of.layers[0] in cached
         self.narrow = Narrow(name, layer, of.n if of else 0) if of or read else None
 
     def forward(self, y: Array, picked: dict[str, Indices], key: Key, first: int) -> Array:
-        """The layer's output for rows of which the first has that index."""
+        """The layer's output for rows y; ``first`` is the index of the first row."""
         if self.narrow is not None:
             rows, cols = picked.get(self.rows), picked.get(self.cols)
             self.narrow.pick(rows, cols)
@@ -197,12 +197,12 @@ class Step:
 
 
 def _is_random(layer: Layer) -> TypeGuard[Drop | DropConnect]:
-    """Whether it drops by its method; a subclass may have another mask, which is not known here."""
+    """Whether a layer drops by its method. A subclass with another rule is not sampled."""
     return isinstance(layer, Drop | DropConnect) and type(layer).drop in (Drop.drop, DropConnect.drop)
 
 
 def _flat(net: Network, outer: str = "") -> Iterator[tuple[str, Layer]]:
-    """Qualified name and layer, those of networks inside it too."""
+    """Qualified name and layer, also for networks inside the network."""
     for name, layer in net.children.items():
         if isinstance(layer, Network):
             yield from _flat(layer, f"{outer}{name}.")
@@ -211,7 +211,7 @@ def _flat(net: Network, outer: str = "") -> Iterator[tuple[str, Layer]]:
 
 
 def twin(layer: Layer) -> Layer:
-    """The same parameters in another layer: what a pass leaves there is not seen in the network."""
+    """A copy of a layer that shares its parameters. A pass through it does not change the network."""
     other = copy.copy(layer)
     if isinstance(other, Maxout):
         other.linear = copy.copy(other.linear)

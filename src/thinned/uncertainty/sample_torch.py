@@ -1,8 +1,8 @@
-"""Samples of a torch model: its graph is cut at the first random layer, and the rest runs again and again.
+"""Samples of a torch model. Its graph is cut at the first random layer, and the rest runs for each sample.
 
-A model goes through these steps, of which each returns what the next needs: `shadow` copies it, `_live_drops`
-finds what drops, `cut` cuts the graph, `_probe` compares the cut with the model, `_chains` finds the chains
-that are thinned, and `_operations` recognises a perceptron, for which there is a kernel.
+These steps prepare a model; each returns what the next needs. `shadow` copies the modules. `_live_drops`
+finds what drops. `cut` cuts the graph. `_probe` compares the cut with the model. `_chains` finds the chains
+to thin. `_operations` recognises a perceptron, for which there is a kernel.
 """
 
 from __future__ import annotations
@@ -28,21 +28,28 @@ from thinned.nn.thin.find_chains import FoundChain, find_chains
 from thinned.nn.thin.run_chains import ChainPass, RunningChain, ThinLinear
 from thinned.nn.thin.selection import SurvivingUnits
 from thinned.nn.thin.tracing import TracedModule, hooked
-from thinned.uncertainty import sample_perceptron as perceptron
 from thinned.uncertainty.prediction import Array
-from thinned.uncertainty.sample_perceptron import Operation, Perceptron
+from thinned.uncertainty.sample_perceptron import (
+    Affine,
+    Clip,
+    InputMask,
+    Operation,
+    Perceptron,
+    Survivors,
+    recognise,
+)
 from thinned.uncertainty.torch_graph import Cut, Values, Whole, cut, shadow
 
-TOGETHER = 1 << 26  # bytes of activations of samples that run as one batch
-LAYERS = 4  # outputs of layers that are in memory at once, about
-PROBE = 2  # rows on which a graph is compared with its model
+TOGETHER = 1 << 26  # bytes of activations in a batch of samples, at most
+LAYERS = 4  # about the number of layers whose outputs are in memory at once
+PROBE = 2  # rows on which a cut is compared with its model
 Progress = Callable[[float], object]  # is called with the share that is done
-# In evaluation these run code that calls no dropout module.
+# In evaluation these take a fast path, which calls no dropout module.
 _FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
 def torch_sampler(model: nn.Module, x: Any, thin: bool) -> TorchSampler:
-    """What samples ``model`` for rows like those of x; ``thin``: chains run on picked units."""
+    """The sampler of ``model`` for rows like those of x. With ``thin``, chains compute only picked units."""
     model = shadow(model)
     fixed = dict(swap_dropout(model).unreached)
     rows = _rows(model, x, 0, PROBE)
@@ -52,7 +59,7 @@ def torch_sampler(model: nn.Module, x: Any, thin: bool) -> TorchSampler:
     chains = list(_chains(probed.cut, live)) if thin and isinstance(probed.cut, Cut) else []
     network = None
     if chains and isinstance(probed.cut, Cut):
-        network = perceptron.recognise(_operations(probed.cut, chains, live))
+        network = recognise(_operations(probed.cut, chains, live))
     return TorchSampler(
         model,
         probed,
@@ -67,20 +74,20 @@ def torch_sampler(model: nn.Module, x: Any, thin: bool) -> TorchSampler:
 
 @dataclass(frozen=True)
 class Probed:
-    """A cut that gives what its model gives, and what a pass over some rows showed."""
+    """A cut that agrees with its model, and what a pass over some rows showed."""
 
     cut: Cut | Whole
-    repeats: bool = False  # samples may be rows of one batch
-    model_bytes: int = 1  # the largest output of a module, for a row, in the model
-    tail_bytes: int = 1  # the same in the tail of the cut
+    repeats: bool = False  # whether all samples may run as rows of one batch
+    model_bytes: int = 1  # bytes of the largest output of a module, for one row
+    tail_bytes: int = 1  # the same, in the tail alone
 
 
 @dataclass(frozen=True)
 class TorchSampler:
-    """A copy of a model's modules, in evaluation except for what drops; it shares the parameters.
+    """Samples a torch model, by a copy of its modules that shares the parameters.
 
-    Keys and rows are those of `thinned.uncertainty.sample_scratch.ScratchSampler`: inside `thinned.nn.keyed`
-    with step s, or with step 0 where the samples of all rows are one batch.
+    Keys and rows are those of `thinned.uncertainty.sample_scratch.ScratchSampler`. Sample s runs inside
+    `thinned.nn.keyed` with step s, or with step 0 if all samples are one batch.
     """
 
     model: nn.Module
@@ -94,7 +101,7 @@ class TorchSampler:
 
     @property
     def cut(self) -> Cut | Whole:
-        """The model's graph in two parts, or the whole model."""
+        """The model's graph in two parts; the whole model if it cannot be cut."""
         return self.probed.cut
 
     def take(self, x: Any, start: int, stop: int) -> Tensor:
@@ -103,13 +110,13 @@ class TorchSampler:
 
     @torch.no_grad()
     def evaluate(self, x: Tensor) -> Tensor:
-        """The outputs, nothing dropped."""
+        """The outputs in evaluation."""
         _switch(self.drops, False)
         return _output(self.model(x))
 
     @torch.no_grad()
     def draw(self, x: Tensor, first: int, samples: int, key: Key, progress: Progress) -> Array:
-        """The samples' outputs, (S, rows, *out)."""
+        """The outputs of the samples, (S, rows, *out); ``first`` is the index of the first row in x."""
         _switch(self.drops, True)
         given = self.cut.before(x)
         if self.perceptron is not None and isinstance(self.cut, Cut):
@@ -125,7 +132,7 @@ class TorchSampler:
             return self._together(given, len(x), first, samples, key, progress)
 
     def _one_by_one(self, given: Values, first: int, samples: int, key: Key, progress: Progress) -> Array:
-        """For each sample, the survivors of each chain are picked and the tail runs on them."""
+        """One sample after the other: pick the survivors of each chain, then run the tail on them."""
         out = []
         for s in range(samples):
             of_sample = key.fold_in(s)
@@ -144,7 +151,7 @@ class TorchSampler:
     def _together(
         self, given: Values, rows: int, first: int, samples: int, key: Key, progress: Progress
     ) -> Array:
-        """Rows i·S + s of the larger batch, as many at once as memory allows."""
+        """All samples, as rows i·S + s of one batch, as many at once as memory allows."""
         n, out = rows * samples, []
         step = max(1, TOGETHER // (LAYERS * self.probed.tail_bytes))
         for start in range(0, max(1, n), step):
@@ -156,13 +163,13 @@ class TorchSampler:
         return _array.to_numpy(y.view(rows, samples, *y.shape[1:]).transpose(0, 1))
 
     def row_bytes(self, x: Tensor, samples: int) -> int:
-        """The bytes of a few layers of a row, and of its samples while they are sorted."""
+        """About the bytes of a row: some layers, and its samples while they are sorted."""
         outputs = self.evaluate(x)
         return LAYERS * self.probed.model_bytes + 32 * samples * max(1, outputs[:1].numel())
 
 
 def _rows(model: nn.Module, x: Any, start: int, stop: int) -> Tensor:
-    """Rows of x: a copy of those of a tensor, a tensor on the model's device of those of an array."""
+    """Rows of x as a new tensor: on its own device for a tensor, on the model's for an array."""
     rows = x[start:stop]
     if isinstance(rows, Tensor):
         return rows.detach().clone()
@@ -171,15 +178,16 @@ def _rows(model: nn.Module, x: Any, start: int, stop: int) -> Tensor:
 
 
 def _switch(drops: list[Drop], on: bool) -> None:
-    """Let modules drop, or not."""
+    """Turn dropping on or off."""
     for drop in drops:
         drop.training = on
 
 
 def _live_drops(model: nn.Module, rows: Tensor) -> tuple[dict[str, Drop], dict[str, str]]:
-    """The modules that drop in a pass, by name, and the reason for each that does not.
+    """The modules that drop in a pass, by name, and the reason for each other drop module with p > 0.
 
-    Afterwards these alone, and what bypasses them in evaluation, are in training mode.
+    Afterwards all drop modules with p > 0 are in training mode, and so are modules whose evaluation bypasses
+    them. All others are in evaluation.
     """
     drops = {name: drop for name, drop in named_drops(model) if drop.p > 0}
     for module in model.modules():
@@ -192,7 +200,7 @@ def _live_drops(model: nn.Module, rows: Tensor) -> tuple[dict[str, Drop], dict[s
 
 
 def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Tensor) -> Probed:
-    """Compare a cut with its model on a few rows; where they differ, the model is not cut."""
+    """Compare a cut with its model on a few rows. If they differ, the model is not cut."""
     if not len(rows):
         return Probed(part)
     _switch(drops, False)
@@ -213,7 +221,7 @@ def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Tensor)
 
 
 def _chains(part: Cut, live: Mapping[str, Drop]) -> Iterator[Picks]:
-    """The chains of the graph whose dropout is random, installed in the model."""
+    """The chains of the graph whose dropout is random. They are installed in the model."""
     found = dict(find_chains(TracedModule(part.model, part.graph, "")))
     for name, what in found.items():
         if name in live and isinstance(what, FoundChain):
@@ -223,8 +231,8 @@ def _chains(part: Cut, live: Mapping[str, Drop]) -> Iterator[Picks]:
 
 
 def _operations(part: Cut, chains: list[Picks], live: Mapping[str, Drop]) -> Iterator[Operation | None]:
-    """The layers of the tail as operations of a perceptron, in order; None: something else."""
-    picks = {chain.drop: perceptron.Survivors(chain.name, chain.drop.p) for chain in chains}
+    """The layers of the tail as operations of a perceptron, in order; None for anything else."""
+    picks = {chain.drop: Survivors(chain.name, chain.drop.p) for chain in chains}
     names = {drop: name for name, drop in live.items()}
     given, alone = part.frontier[0], True
     for node in part.tail:
@@ -232,14 +240,14 @@ def _operations(part: Cut, chains: list[Picks], live: Mapping[str, Drop]) -> Ite
         if not alone or node.all_input_nodes != [given]:
             yield None
         elif _activation(node, plain := _plain(module, names)) is RELU:
-            yield perceptron.Clip()
+            yield Clip()
         elif module in picks:
             yield picks[module]
         elif module in names and plain is Dropout and module.rescale == "train" and module.p < 1.0:
-            yield perceptron.InputMask(names[module], module.p)
+            yield InputMask(names[module], module.p)
         elif plain in (nn.Linear, ThinLinear) and all(map(_in_memory, module.parameters())):
             weight, bias = module.weight.detach(), module.bias
-            yield perceptron.Affine(weight.numpy(), None if bias is None else bias.detach().numpy())
+            yield Affine(weight.numpy(), None if bias is None else bias.detach().numpy())
         elif plain is not nn.Identity:
             yield None
         given, alone = node, len(node.users) == 1
@@ -248,16 +256,16 @@ def _operations(part: Cut, chains: list[Picks], live: Mapping[str, Drop]) -> Ite
 
 
 def _activation(node: fx.Node, plain: type[nn.Module] | None) -> Activation | None:
-    """The row of the activation that a node computes, where it does."""
+    """The row of the activation that a node computes, or None."""
     if node.op == "call_module":
         return activations.MODULES.get(plain) if plain else None
     return activations.CALLS.get(node.target)
 
 
 def _plain(module: nn.Module | None, live: Mapping[Drop, str]) -> type[nn.Module] | None:
-    """The class of a module without hooks and without a forward of its own.
+    """The class of a module; None if it has hooks or a forward other than that of its class.
 
-    It is nn.Identity for a module that could drop and does not.
+    It is nn.Identity for a drop module that does not drop.
     """
     if module is None or hooked(module) or vars(module).get("forward"):
         return None
@@ -265,34 +273,34 @@ def _plain(module: nn.Module | None, live: Mapping[Drop, str]) -> type[nn.Module
 
 
 class Picks(RunningChain):
-    """A chain whose survivors are picked for each sample.
+    """A chain that picks its survivors for each sample.
 
-    ``cached``: all its units are computed once, in the head; its dropout takes the survivors out of them.
+    ``cached``: the head computes all its units, once, and its dropout selects the survivors.
     """
 
     def __init__(self, owner: nn.Module, found: FoundChain, cached: bool) -> None:
         super().__init__(owner, "", found, 1, hooks=None)
         self.name, self.cached = found.drop, cached
-        self.turned: tuple[Tensor, Tensor] | None = None  # all units, and their transpose
+        self.turned: tuple[Tensor, Tensor] | None = None  # the matrix of all units, and its transpose
 
     def __str__(self) -> str:
         return f"{super().__str__()}, picked once a sample"
 
     def pick(self, key: Key) -> None:
-        """The survivors of a sample with that key."""
+        """Pick the survivors of the sample with this key."""
         row = torch.from_numpy(masks.survivors(self.n, self.drop.p, key.fold_in(self.name))[0])
         scale = self.n / len(row)
         units = [SurvivingUnits(row, self.n, scale if self.folded else 1.0)]
         self.passes[threading.get_ident()] = ChainPass(units, scale, narrow=scale > 1.0)
 
     def begin(self, x: Tensor) -> list[SurvivingUnits] | None:
-        """The rows that survive."""
+        """The survivors that were picked."""
         if self.now is not None and self.matrix_only and x.dim() != 2:
             self.now.narrow = False
         return self.units
 
     def dropped(self, x: Tensor) -> Tensor | None:
-        """The survivors; out of all units where these are cached."""
+        """The result of the dropout: the survivors, selected from all units if these are cached."""
         now, units = self.now, self.units
         if now is not None and units is not None and self.cached:
             x = self._taken(x, units[0], x.dim() + self.axis)
@@ -301,7 +309,7 @@ class Picks(RunningChain):
     def _taken(self, x: Tensor, units: SurvivingUnits, axis: int) -> Tensor:
         """The surviving units of x.
 
-        Rows are taken faster than columns. All samples share the matrix, so it is transposed once.
+        Rows are faster to select than columns. All samples share the matrix, so it is transposed once.
         """
         if axis != 1 or not x.is_contiguous() or x.device.type != "cpu":
             return x.index_select(axis, units.on(x.device))
@@ -317,13 +325,13 @@ class Picks(RunningChain):
 
 
 def _in_memory(x: Any) -> bool:
-    """Whether NumPy can read a tensor where it lies, and autocast would not convert it."""
+    """Whether NumPy can read a tensor without a copy, and autocast would not convert it."""
     plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.device.type == "cpu"
     return plain and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
 
 
 def _widest(model: nn.Module, call: Callable[[], Any]) -> tuple[Any, int]:
-    """What a call returns, and the bytes of the largest tensor that a module of ``model`` returns in it."""
+    """The result of a call, and the bytes of the largest tensor that a module of ``model`` returns in it."""
     sizes = [1]
 
     def see(module: nn.Module, args: Any, out: Any) -> None:
@@ -339,10 +347,10 @@ def _widest(model: nn.Module, call: Callable[[], Any]) -> tuple[Any, int]:
 
 
 def _agrees(call: Callable[[], Any], expected: Tensor) -> bool:
-    """Whether a call returns ``expected``, to the rounding of products of other sizes."""
+    """Whether a call returns ``expected``, up to the rounding of products of other sizes."""
     try:
         y = call()
-    except Exception:  # a graph that runs in another way than its model may raise anything
+    except Exception:  # a graph that differs from its model may raise anything
         return False
     if not isinstance(y, Tensor) or y.shape != expected.shape:
         return False
@@ -352,18 +360,18 @@ def _agrees(call: Callable[[], Any], expected: Tensor) -> bool:
 
 
 def _versions(given: Values) -> list[int] | None:
-    """How often each tensor was changed in place; None where torch does not count that."""
+    """How often each tensor was changed in place; None if torch does not count it."""
     tensors = [value for value in given.values() if isinstance(value, Tensor)]
     return None if any(each.is_inference() for each in tensors) else [each._version for each in tensors]
 
 
 def _output(y: Any) -> Tensor:
-    """A model's output. Raises TypeError where it is no tensor of floating-point numbers."""
+    """A model's output. Raises TypeError if it is no tensor of floating-point numbers."""
     if not isinstance(y, Tensor) or not y.is_floating_point():
         raise TypeError(f"model must return a tensor of floating-point numbers, got {type(y).__name__}")
     return y
 
 
 def _one_line(module: nn.Module) -> str:
-    """A module in one line, without its children."""
+    """A module's class and options in one line."""
     return f"{type(module).__name__}({module.extra_repr()})"

@@ -1,4 +1,4 @@
-"""A torch model's graph in two parts: what comes before the first random layer, and the rest."""
+"""Cuts the graph of a torch model in two: what comes before the first random layer, and the rest."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from thinned.nn.thin import thin
 from thinned.nn.thin.layer_kinds import WEIGHTED
 from thinned.nn.thin.tracing import Explorer, trace
 
-Values = dict[Any, Any]  # of the nodes of a graph
-LastUses = dict[fx.Node, list[fx.Node]]  # node -> the values that no later node needs
+Values = dict[Any, Any]  # node -> its value
+LastUses = dict[fx.Node, list[fx.Node]]  # node -> the nodes whose values no later node needs
 
 
 @dataclass(frozen=True)
 class Whole:
-    """A model that is not cut: nothing is computed before it, and all of it is run for each sample."""
+    """A model that is not cut: all of it runs for each sample."""
 
     model: nn.Module
-    copies: bool = False  # whether it changes its input in place, and so gets a copy
+    copies: bool = False  # it changes its input in place, so it gets a copy
 
     def before(self, x: Tensor) -> Values:
-        """The input alone."""
+        """The input, as the value that the model reads."""
         return {"x": x}
 
     def after(self, given: Values) -> Any:
@@ -39,33 +39,33 @@ class Whole:
         return self.model(x)
 
     def repeatable(self, given: Values) -> bool:
-        """Whether all that depends on the input is tensors, whose rows can be repeated."""
+        """Whether the rows of the values can be repeated; true for the input."""
         return True
 
     def repeated(self, given: Values, index: Tensor) -> Values:
-        """The rows with that index."""
+        """The values with the rows ``index`` of the input."""
         return {name: x.index_select(0, index.to(x.device)) for name, x in given.items()}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A model's graph in two parts: the head, which no random layer precedes, and the tail.
+    """A model's graph in two parts: the head, which is before every random layer, and the tail.
 
-    The tail reads the values of the nodes of ``frontier``.
+    The tail reads the values of the nodes in ``frontier``.
     """
 
     model: nn.Module
     graph: fx.Graph
-    modules: dict[fx.Node, nn.Module]  # that the nodes call
-    x: fx.Node
+    modules: dict[fx.Node, nn.Module]  # node -> the module that it calls
+    x: fx.Node  # the input
     output: Any  # a node, or a constant
-    of_x: set[fx.Node]  # nodes that depend on x
+    of_x: set[fx.Node]  # the nodes that depend on x
     head: list[fx.Node]
     tail: list[fx.Node]
     frontier: list[fx.Node]
     head_uses: LastUses
     tail_uses: LastUses
-    copies: bool = False  # whether the tail changes in place what it is given, and so gets a copy
+    copies: bool = False  # the tail changes its values in place, so it gets copies
 
     @property
     def computed(self) -> set[str]:
@@ -73,23 +73,23 @@ class Cut:
         return {str(node.target) for node in self.head if node.op == "call_module"}
 
     def before(self, x: Tensor) -> Values:
-        """The values that the tail is given."""
+        """The values that the tail reads, for the input x."""
         values = {self.x: x}
         self._run(self.head, values, self.head_uses)
         return {node: values[node] for node in self.frontier}
 
     def after(self, given: Values) -> Any:
-        """The output of the tail."""
+        """The output of the tail for these values."""
         values = _copied(given) if self.copies else dict(given)
         self._run(self.tail, values, self.tail_uses)
         return values[self.output]
 
     def repeatable(self, given: Values) -> bool:
-        """Whether all that depends on the input is tensors, whose rows can be repeated."""
+        """Whether the rows of the values can be repeated: those that depend on x must be tensors."""
         return all(isinstance(value, Tensor) for node, value in given.items() if node in self.of_x)
 
     def repeated(self, given: Values, index: Tensor) -> Values:
-        """The rows with that index, of everything that has a row for each of x."""
+        """The values with the rows ``index`` of the input; values that do not depend on x stay."""
         return {
             node: value.index_select(0, index.to(value.device)) if node in self.of_x else value
             for node, value in given.items()
@@ -103,7 +103,7 @@ class Cut:
                 values.pop(last, None)
 
     def _value(self, node: fx.Node, values: Values) -> Any:
-        """What a node computes."""
+        """The value of a node."""
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
         if node.op == "call_module":
             return self.modules[node](*args, **kwargs)
@@ -120,9 +120,10 @@ class Cut:
 
 
 def cut(model: nn.Module, drops: Sequence[Drop]) -> Cut | Whole:
-    """The graph of ``model``, cut before ``drops``; the model as a whole where torch.fx cannot trace it.
+    """The graph of ``model``, cut before ``drops``; the whole model if torch.fx cannot trace it.
 
-    Activations of the tail that alone read the output of a weighted layer are set to overwrite it.
+    An activation in the tail is set to overwrite its input if that is the output of a weighted layer and
+    nothing else reads it.
     """
     graph = _graph(model)
     if graph is None:
@@ -155,7 +156,7 @@ def cut(model: nn.Module, drops: Sequence[Drop]) -> Cut | Whole:
 
 
 def shadow(model: nn.Module) -> nn.Module:
-    """A copy of a model's modules that shares its tensors: changes of its modes and classes stay in it."""
+    """A copy of a model's modules that shares its tensors. Its modes and classes may be changed."""
     model = unwrap(model)
     tensors = [*model.parameters(), *model.buffers()]
     tensors += [
@@ -169,8 +170,8 @@ def shadow(model: nn.Module) -> nn.Module:
 
 
 def _graph(model: nn.Module) -> fx.Graph | None:
-    """The graph of a pass in the modes that the modules are in, as far as torch.fx can trace it."""
-    with contextlib.suppress(Exception):  # a forward may raise anything on stand-ins for tensors
+    """The graph of a pass in the current modes of the modules; None if torch.fx cannot trace it."""
+    with contextlib.suppress(Exception):  # a forward may raise anything when it gets proxies for tensors
         return trace(model, set(), training=False)
     with contextlib.suppress(Exception):
         return trace(model, Explorer(model).whole, training=False)
@@ -178,7 +179,7 @@ def _graph(model: nn.Module) -> fx.Graph | None:
 
 
 def _overwrite(tail: list[fx.Node], modules: dict[fx.Node, nn.Module]) -> None:
-    """Let each activation that alone reads a weighted layer's output write over it."""
+    """Let each activation that is the only reader of a weighted layer's output overwrite it."""
     times = Counter(node.target for node in modules)
     calls = {node for node in tail if node in modules}
     for node in calls:
@@ -190,12 +191,12 @@ def _overwrite(tail: list[fx.Node], modules: dict[fx.Node, nn.Module]) -> None:
 
 
 def _copied(given: Values) -> Values:
-    """The same values, in tensors of their own."""
+    """The same values, with copies of the tensors."""
     return {node: value.clone() if isinstance(value, Tensor) else value for node, value in given.items()}
 
 
 def _descendants(nodes: list[fx.Node], found: set[fx.Node]) -> set[fx.Node]:
-    """These nodes and all that depend on them."""
+    """``found`` and all nodes that depend on it."""
     for node in nodes:
         if found.intersection(node.all_input_nodes):
             found.add(node)
@@ -203,7 +204,7 @@ def _descendants(nodes: list[fx.Node], found: set[fx.Node]) -> set[fx.Node]:
 
 
 def _ancestors(nodes: list[fx.Node]) -> list[fx.Node]:
-    """These nodes and all that they depend on, in order."""
+    """``nodes`` and all that they depend on, in the order of the graph."""
     found, open_ = set(nodes), list(nodes)
     while open_:
         new = set(open_.pop().all_input_nodes) - found
@@ -213,7 +214,7 @@ def _ancestors(nodes: list[fx.Node]) -> list[fx.Node]:
 
 
 def _last_uses(nodes: list[fx.Node], kept: list[Any]) -> LastUses:
-    """Node -> the values that no node after it needs."""
+    """Node -> the nodes whose values are not needed after it; ``kept`` are always needed."""
     seen, gone = set(kept), {}
     for node in reversed(nodes):
         gone[node] = [each for each in node.all_input_nodes if each not in seen]
