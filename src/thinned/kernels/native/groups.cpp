@@ -24,6 +24,8 @@ namespace {
 
 constexpr int HIGH = 6;
 constexpr int64_t DEEP = 1024;  // inputs of a block of weights
+constexpr int64_t ROW = DEEP + 16;  // of a block that was copied: no power of two, whose rows would share cache lines
+constexpr int64_t EDGE = 4;     // of a square that is transposed in registers
 constexpr int64_t SOME = 32;    // panels of inputs that correlate() runs through for one panel of units
 
 template <class T>
@@ -50,6 +52,26 @@ int64_t below(const Side &side, int64_t group, int64_t unit) {
     if (!side.index) return unit;
     const int32_t *list = side.index + group * side.width;
     return std::lower_bound(list, list + side.count[group], unit) - list;
+}
+
+// A square of EDGE × EDGE numbers: to[i][j] = from[j][i].
+template <class T>
+void transpose(const T *from, int64_t from_row, T *to, int64_t to_row) {
+#if defined(__GNUC__) && !defined(__clang__)
+    typedef T Four __attribute__((vector_size(EDGE * sizeof(T))));
+    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Place __attribute__((vector_size(EDGE * sizeof(T))));
+    Four a[EDGE];
+    for (int i = 0; i < EDGE; ++i) std::memcpy(&a[i], from + i * from_row, sizeof(Four));
+    const Four low01 = __builtin_shuffle(a[0], a[1], Place{0, 4, 1, 5}), high01 = __builtin_shuffle(a[0], a[1], Place{2, 6, 3, 7});
+    const Four low23 = __builtin_shuffle(a[2], a[3], Place{0, 4, 1, 5}), high23 = __builtin_shuffle(a[2], a[3], Place{2, 6, 3, 7});
+    const Place first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
+    const Four out[EDGE] = {__builtin_shuffle(low01, low23, first), __builtin_shuffle(low01, low23, second),
+                            __builtin_shuffle(high01, high23, first), __builtin_shuffle(high01, high23, second)};
+    for (int i = 0; i < EDGE; ++i) std::memcpy(to + i * to_row, &out[i], sizeof(Four));
+#else
+    for (int i = 0; i < EDGE; ++i)
+        for (int j = 0; j < EDGE; ++j) to[i * to_row + j] = from[j * from_row + i];
+#endif
 }
 
 // c[i][row] += the sum over k of w[i][k] x[k][row], for H units and the rows of a strip of NV vectors.
@@ -117,7 +139,7 @@ template <class T>
 class Multiplier {
   public:
     explicit Multiplier(const Product &p)
-        : p_(p), strips_(p.groups), y_(p.groups.n * p.tall * strips_.lanes), weights_(p.by_in == 1 ? 0 : p.tall * DEEP),
+        : p_(p), strips_(p.groups), y_(p.groups.n * p.tall * strips_.lanes), weights_(p.by_in == 1 ? 0 : p.tall * ROW),
           out_(p.groups.n), in_(p.groups.n) {}
 
     void run(Range units) {
@@ -160,7 +182,7 @@ class Multiplier {
                     const T *rows[HIGH];
                     for (int64_t i = 0; i < high; ++i) {
                         const int64_t o = unit(g, u + i);
-                        rows[i] = p_.by_in == 1 ? weights + o * p_.by_out + (cols ? 0 : some.begin) : weights + (o - units.begin) * DEEP;
+                        rows[i] = p_.by_in == 1 ? weights + o * p_.by_out + (cols ? 0 : some.begin) : weights + (o - units.begin) * ROW;
                     }
                     strip(width, high, rows, cols, p_.by_in == 1 ? 0 : some.begin, x + k.begin * width, k.end - k.begin, c + u * width);
                 }
@@ -178,11 +200,18 @@ class Multiplier {
 
     // A block of the weights, a row a unit.
     const T *transposed(Range units, Range some) {
-        constexpr int64_t EDGE = 16;
         const T *w = static_cast<const T *>(p_.weight);
-        for (int64_t u = units.begin; u < units.end; u += EDGE)
-            for (int64_t k = some.begin; k < some.end; ++k)
-                for (int64_t i = u; i < std::min(u + EDGE, units.end); ++i) weights_[(i - units.begin) * DEEP + k - some.begin] = w[i * p_.by_out + k * p_.by_in];
+        for (int64_t k = some.begin; k < some.end; k += EDGE)
+            for (int64_t u = units.begin; u < units.end; u += EDGE) {
+                const T *from = w + u * p_.by_out + k * p_.by_in;
+                T *to = weights_ + (u - units.begin) * ROW + k - some.begin;
+                if (p_.by_out == 1 && u + EDGE <= units.end && k + EDGE <= some.end) {
+                    transpose(from, p_.by_in, to, ROW);
+                    continue;
+                }
+                for (int64_t i = 0; i < std::min(EDGE, units.end - u); ++i)
+                    for (int64_t j = 0; j < std::min(EDGE, some.end - k); ++j) to[i * ROW + j] = from[i * p_.by_out + j * p_.by_in];
+            }
         return weights_;
     }
 
