@@ -241,12 +241,12 @@ def test_a_full_disk_is_told(mine, monkeypatch):
 
 
 def test_a_report_that_cannot_be_written_is_told(mine, monkeypatch):
-    from thinned.lab.reporting import html as report
+    from thinned.lab.reporting import html
 
     def full(out, page):
         raise OSError(28, os.strerror(28), str(out / "report.html"))
 
-    monkeypatch.setattr(report, "render", full)
+    monkeypatch.setattr(html, "render", full)
     assert "thinned report" in one_line(call("compare", "--data", "mine.npz", *TINY))
 
 

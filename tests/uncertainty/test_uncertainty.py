@@ -13,7 +13,7 @@ import pytest
 from thinned import Key, kernels, scratch, theory, uncertainty
 from thinned.kernels import networks
 from thinned.kernels.networks import Networks, available
-from thinned.uncertainty import prediction as summary
+from thinned.uncertainty import prediction
 from thinned.uncertainty import sample_perceptron as perceptron
 
 SIGMAS = 6.0  # of a mean over samples: one test in 10⁹ would fail by chance
@@ -483,7 +483,7 @@ def test_samples_are_those_that_predict_tells_of(torch, thin):
 
 def test_statistics_against_numpy():
     y = np.random.default_rng(0).normal(size=(9, 4, 3, 2))
-    found = summary.summarise(y, "logits", (0.0, 0.3, 1.0))
+    found = prediction.summarise(y, "logits", (0.0, 0.3, 1.0))
     p = np.exp(y) / np.exp(y).sum(2, keepdims=True)
     assert np.allclose(found.mean, p.mean(0))
     assert np.allclose(found.std, p.std(0, ddof=1))
@@ -491,14 +491,14 @@ def test_statistics_against_numpy():
     h = -(p.mean(0) * np.log(p.mean(0))).sum(1)
     assert np.allclose(found.entropy, h)
     assert np.allclose(found.mutual_information, h + (p * np.log(p)).sum(2).mean(0))
-    labels = summary.summarise(y, "labels", ())
+    labels = prediction.summarise(y, "labels", ())
     q = 1 / (1 + np.exp(-y))
     assert np.allclose(labels.mean, q.mean(0))
     assert np.allclose(
         labels.entropy, -(q.mean(0) * np.log(q.mean(0)) + (1 - q.mean(0)) * np.log(1 - q.mean(0)))
     )
     assert labels.quantiles.shape == (0, 4, 3, 2)
-    certain = summary.summarise(np.full((3, 2, 2), [1000.0, -1000.0]), "logits", (0.5,))
+    certain = prediction.summarise(np.full((3, 2, 2), [1000.0, -1000.0]), "logits", (0.5,))
     assert np.array_equal(certain.entropy, np.zeros(2))
     assert np.array_equal(certain.mutual_information, np.zeros(2))
 

@@ -54,7 +54,7 @@ def compare(
     guessing. The others go on, and the exit code is then 1.
     """
     from thinned.lab import compare as lab
-    from thinned.lab.reporting import terminal as console
+    from thinned.lab.reporting import terminal
     from thinned.lab.storage.provenance import command
     from thinned.lab.storage.record import Record
     from thinned.lab.storage.remote import folder
@@ -81,7 +81,7 @@ def compare(
     recipe = functools.partial(lab.jobs_again, base, names, every, data, data_dir, label)
     record.save(place)  # first, so that a report can be made of a part
     try:
-        with console.progress(None, json) as progress:
+        with terminal.progress(None, json) as progress:
             stored = sweep.run(
                 todo, place, progress, recipe=recipe, save_every=save_every, workers=workers, ray=ray
             )

@@ -18,7 +18,7 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
     """Write the report; print the table, the findings and the path of the report."""
     from thinned.lab import compare as lab
     from thinned.lab import experiments
-    from thinned.lab.reporting import terminal as console
+    from thinned.lab.reporting import terminal
     from thinned.lab.reporting.html import render
 
     page = (lab.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
@@ -31,9 +31,9 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
             1,
         )
     if json:
-        console.print_json(console.as_json(page, stored, path))
+        terminal.print_json(terminal.as_json(page, stored, path))
     else:
-        console.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
+        terminal.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
         print(f"report: {path.resolve()}")
 
 

@@ -9,13 +9,13 @@ def methods(
     json: Json = False,
 ) -> None:
     """List the methods."""
-    from thinned.lab.reporting import terminal as console
+    from thinned.lab.reporting import terminal
     from thinned.methods import METHODS
 
     fields = ("name", "unit", "summary", "source")
     found = [{field: str(getattr(row, field)) for field in fields} for row in METHODS.values()]
     if json:
-        console.print_json(found)
+        terminal.print_json(found)
         return
-    console.table([*fields], [list(row.values()) for row in found])
+    terminal.table([*fields], [list(row.values()) for row in found])
     print('"none" trains without dropping anything: the baseline of thinned compare.')

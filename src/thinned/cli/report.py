@@ -15,9 +15,9 @@ def report(
     json: Json = False,
 ) -> None:
     """Write the report again from the runs in a folder."""
-    from thinned.lab.storage import remote as store
+    from thinned.lab.storage import remote
     from thinned.lab.storage.record import Record
 
-    place = store.folder(folder)
+    place = remote.folder(folder)
     record = Record.load(place)
     finish(record, record.stored(place), place, json)

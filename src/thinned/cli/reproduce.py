@@ -56,46 +56,44 @@ def reproduce(
     from thinned import _checks
     from thinned.lab import experiments
     from thinned.lab.grids.experiment import BUDGETS
-    from thinned.lab.reporting import terminal as console
-    from thinned.lab.reproduce import order as lab
-    from thinned.lab.reproduce import overview
-    from thinned.lab.reproduce import results_page as results
+    from thinned.lab.reporting import terminal
+    from thinned.lab.reproduce import order, overview, results_page
     from thinned.lab.storage.remote import folder
 
     if page:
-        print(f"page: {results.write_page(publish or Path('docs/results'))}")
+        print(f"page: {results_page.write_page(publish or Path('docs/results'))}")
         return
     if list_ or name is None:
         found = overview.overview()
         if json:
-            console.print_json(found)
+            terminal.print_json(found)
             return
-        console.table(["name", "what it shows", "budgets"], overview.overview_rows(found))
+        terminal.table(["name", "what it shows", "budgets"], overview.overview_rows(found))
         print("thinned reproduce NAME --budget smoke|quick|paper")
         return
     experiment = experiments.load(name)
     _checks.one_of("budget", budget, BUDGETS)
     more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
-    asked = lab.order(name, budget, seeds, **more)
-    place = folder(out) if out else lab.default_out(asked)
+    asked = order.order(name, budget, seeds, **more)
+    place = folder(out) if out else order.default_out(asked)
     todo = asked.jobs()
     if dry_run:
         rows, note = overview.dry_run(asked, todo, place, workers, ray)
-        console.table(["system", "runs", "done", "epochs", "about"], rows)
+        terminal.table(["system", "runs", "done", "epochs", "about"], rows)
         print(note)
         return
-    record = lab.record(asked, todo)
+    record = order.record(asked, todo)
     record.save(place)  # first, so that a report can be made of a part
-    progress = console.progress(experiment.line, json)
+    progress = terminal.progress(experiment.line, json)
     try:
-        lab.train(asked, todo, place, progress, save_every=save_every, workers=workers, ray=ray)
+        order.train(asked, todo, place, progress, save_every=save_every, workers=workers, ray=ray)
     except KeyboardInterrupt:
         fail(f"stopped; the same command continues where it left off (in {place})", 130)
     stored = record.stored(place)
     finish(record, stored, place, json)
-    results.save(place, experiment, results.rows(experiment, record, stored))
-    if place.parent == lab.ROOT:
-        results.write_index(place.parent)
+    results_page.save(place, experiment, results_page.rows(experiment, record, stored))
+    if place.parent == order.ROOT:
+        results_page.write_index(place.parent)
     if publish:
-        lab.publish(publish, record, stored)
+        order.publish(publish, record, stored)
     complain(stored)

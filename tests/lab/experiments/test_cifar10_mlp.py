@@ -10,13 +10,13 @@ import pytest
 from thinned import Key
 from thinned.key import words
 from thinned.lab.data.dataset import Dataset
-from thinned.lab.experiments import cifar10_mlp as cifar
+from thinned.lab.experiments import cifar10_mlp
 from thinned.lab.reporting.html import html
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored, run_name
 from thinned.lab.sweeping import sweep
 
-CIFAR = cifar.EXPERIMENT
+CIFAR = cifar10_mlp.EXPERIMENT
 ROWS = [target.label for target in CIFAR.targets]
 
 
@@ -30,9 +30,9 @@ def photographs(n=40, features=12):
 
 
 def test_cifar_rows_differ_as_told(monkeypatch):
-    monkeypatch.setattr(cifar, "load", lambda *args, **more: photographs())
+    monkeypatch.setattr(cifar10_mlp, "load", lambda *args, **more: photographs())
     todo = CIFAR.jobs("paper", [0, 1])
-    assert [cifar.label(dataclasses.asdict(job.config)) for job in todo] == ROWS * 2
+    assert [cifar10_mlp.label(dataclasses.asdict(job.config)) for job in todo] == ROWS * 2
     assert len({run_name(job.config) for job in todo}) == 10
     a, b, c, d = (job.config for job in todo[:4])
     assert (a.epochs, a.lr, a.schedule, a.l2, a.batch, a.hidden) == (
@@ -52,8 +52,10 @@ def test_cifar_rows_differ_as_told(monkeypatch):
 def test_inputs_dropped_in_place_are_lost_for_good():
     data = photographs(400, 50)
     ones = dataclasses.replace(data, x_train=np.ones_like(data.x_train))
-    config = cifar.CifarConfig(data="cifar10", fingerprint="", in_place=0.1, hidden=(4,), method="dropout")
-    trainer = cifar.InPlace(config, ones)
+    config = cifar10_mlp.CifarConfig(
+        data="cifar10", fingerprint="", in_place=0.1, hidden=(4,), method="dropout"
+    )
+    trainer = cifar10_mlp.InPlace(config, ones)
     alive = np.ones(ones.x_train.shape, bool)
     for epoch in range(12):
         trainer.epoch = epoch
@@ -67,7 +69,7 @@ def test_inputs_dropped_in_place_are_lost_for_good():
 
 
 def test_cifar_smoke(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar, "load", lambda *args, **more: photographs())
+    monkeypatch.setattr(cifar10_mlp, "load", lambda *args, **more: photographs())
     todo = CIFAR.jobs("smoke", [0])
     stored = sweep.run(todo, tmp_path)
     record = Record("cifar10-mlp", "", CIFAR.settings("smoke", todo), budget="smoke")
@@ -82,7 +84,7 @@ def test_cifar_smoke(tmp_path, monkeypatch):
 def test_cifar_says_what_became_of_the_loss():
     falls, rises = (Stored(Path("x"), {}, {"loss": loss}, {}) for loss in ([2.0, 1.0], [1.0, 2.0]))
     diverged = Stored(Path("x"), {}, {"loss": []}, {"status": "diverged", "epoch": 1})
-    assert "it converges" in cifar._convergence("C", [falls])
-    assert "no convergence" in cifar._convergence("C", [rises])
-    assert "diverged in epoch 1" in cifar._convergence("C", [diverged])
-    assert cifar._figures([diverged])[0] == "diverged"
+    assert "it converges" in cifar10_mlp._convergence("C", [falls])
+    assert "no convergence" in cifar10_mlp._convergence("C", [rises])
+    assert "diverged in epoch 1" in cifar10_mlp._convergence("C", [diverged])
+    assert cifar10_mlp._figures([diverged])[0] == "diverged"

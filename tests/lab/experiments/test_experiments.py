@@ -29,8 +29,7 @@ from thinned.lab.experiments import (
 from thinned.lab.grids.experiment import BUDGETS
 from thinned.lab.grids.grid import GridConfig
 from thinned.lab.reporting.html import html
-from thinned.lab.reproduce import order as lab
-from thinned.lab.reproduce import results_page as results
+from thinned.lab.reproduce import order, results_page
 from thinned.lab.sweeping import sweep
 from thinned.lab.training.trainer import Trainer
 
@@ -56,9 +55,9 @@ def photographs(*args, **more):
 
 def made(name, out, budget="smoke"):
     """One experiment, trained: its order, record and runs."""
-    asked = lab.order(name, budget, None)
+    asked = order.order(name, budget, None)
     todo = asked.jobs()
-    record = lab.record(asked, todo)
+    record = order.record(asked, todo)
     record.save(out)
     return record, sweep.run(todo, out, Recorder())
 
@@ -140,8 +139,8 @@ def test_a_part_of_the_runs_tells_something(everything, name):
 def test_smoke_makes_rows(everything, name, tmp_path):
     _, record, stored = everything[name]
     experiment = experiments.load(name)
-    rows = results.rows(experiment, record, stored)
-    path = results.save(tmp_path, experiment, rows, experiment.page(record, stored))
+    rows = results_page.rows(experiment, record, stored)
+    path = results_page.save(tmp_path, experiment, rows, experiment.page(record, stored))
     text = path.read_text("utf-8")
     assert not ABSOLUTE.search(text)
     again = json.loads(text)
@@ -174,9 +173,9 @@ def test_index_links_every_report(everything):
     root = next(iter(everything.values()))[0].parent
     for name, (out, record, stored) in everything.items():
         _files.write_text(out / "report.html", html(experiments.load(name).page(record, stored)))
-    text = results.write_index(root).read_text("utf-8")
+    text = results_page.write_index(root).read_text("utf-8")
     assert sorted(re.findall(r'href="([\w-]+)-smoke/report.html"', text)) == sorted(experiments.names())
-    assert results.write_index(root / "nothing") is None
+    assert results_page.write_index(root / "nothing") is None
 
 
 # --- what single experiments claim ---
@@ -279,14 +278,14 @@ def rows_of(budget, **systems):
 
 def test_rows_replace_those_they_repeat(tmp_path):
     experiment = experiments.load("mnist-gaussian")
-    results.save(tmp_path, experiment, rows_of("quick", standard=2.0, dropout=1.5))
-    results.save(tmp_path, experiment, rows_of("paper", dropout=1.1))
-    path = results.save(tmp_path, experiment, rows_of("quick", dropout=1.4, gone=9.0))
-    found = [(row["budget"], row["system"], row["test_error"]["mean"]) for row in results.read(path)]
+    results_page.save(tmp_path, experiment, rows_of("quick", standard=2.0, dropout=1.5))
+    results_page.save(tmp_path, experiment, rows_of("paper", dropout=1.1))
+    path = results_page.save(tmp_path, experiment, rows_of("quick", dropout=1.4, gone=9.0))
+    found = [(row["budget"], row["system"], row["test_error"]["mean"]) for row in results_page.read(path)]
     assert found == [("quick", "standard", 2.0), ("quick", "dropout", 1.4), ("paper", "dropout", 1.1)]
     (tmp_path / "mnist-gaussian.json").write_text('{"rows": ')
     with pytest.raises(LabError, match=r"mnist-gaussian\.json: damaged"):
-        results.read(path)
+        results_page.read(path)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +298,7 @@ def test_rows_replace_those_they_repeat(tmp_path):
     ],
 )
 def test_counts_are_told_whole_and_measures_in_four_digits(mean, sd, text):
-    assert results._short({"mean": mean, "sd": sd}) == text
+    assert results_page._short({"mean": mean, "sd": sd}) == text
 
 
 def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(tmp_path, everything):
@@ -308,21 +307,21 @@ def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(t
     told = []
     for members in (stored[:3], stored, stored[:3]):
         page = dataclasses.replace(keep.page(record, members), notes=[f"of {len(members)}"])
-        path = results.save(tmp_path, keep, results.rows(keep, record, members), page)
+        path = results_page.save(tmp_path, keep, results_page.rows(keep, record, members), page)
         told.append(json.loads(path.read_text("utf-8"))["told"]["smoke"])
     part, whole, again = told
     assert part["finding"] != whole["finding"]
     assert whole["notes"] == [f"of {len(stored)}"]
     assert again == {**whole, "notes": ["of 3"]}
     assert whole["pictures"]
-    assert len(results.read(path)) == len(stored)
+    assert len(results_page.read(path)) == len(stored)
 
 
 def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
     gaussian = experiments.load("mnist-gaussian")
-    results.save(tmp_path / "results", gaussian, rows_of("quick", dropout=1.4), paper=7200.0)
+    results_page.save(tmp_path / "results", gaussian, rows_of("quick", dropout=1.4), paper=7200.0)
     (tmp_path / "results-notes.md").write_text("# By hand\n")
-    text = results.write_page(tmp_path / "results").read_text("utf-8")
+    text = results_page.write_page(tmp_path / "results").read_text("utf-8")
     for name in experiments.names():
         section = text.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
         for target in experiments.load(name).targets:
@@ -332,8 +331,8 @@ def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
     assert "| dropout |  | not run | 1.40 | 1 |" in text
     assert "5 seeds) has not been run; it takes about 2.0 h on the machine named below." in text
     assert text.endswith("# By hand\n")
-    results.save(tmp_path / "results", gaussian, rows_of("paper", dropout=1.2), paper=7200.0)
-    text = results.page(tmp_path / "results")
+    results_page.save(tmp_path / "results", gaussian, rows_of("paper", dropout=1.2), paper=7200.0)
+    text = results_page.page(tmp_path / "results")
     assert (
         "5 seeds) has been run for 1 of 3 rows; all of it takes about 2.0 h on the machine named below."
         in text
@@ -344,24 +343,24 @@ def test_a_run_that_was_cut_off_is_not_published(tmp_path, everything):
     _, record, stored = everything["mnist-gaussian"]
     first, *others = stored
     record = dataclasses.replace(record, budget="quick")
-    lab.publish(tmp_path / "results", record, [dataclasses.replace(first, result={}), *others])
-    rows = results.read(tmp_path / "results" / "mnist-gaussian.json")
+    order.publish(tmp_path / "results", record, [dataclasses.replace(first, result={}), *others])
+    rows = results_page.read(tmp_path / "results" / "mnist-gaussian.json")
     assert len(rows) == len(stored) - 1
     assert not any(row["lost"] for row in rows)
 
 
 def test_what_budgets_have_in_common_is_told_once():
     notes = {"quick": ["same", "small"], "paper": ["same"]}
-    assert results._differences(notes) == [
+    assert results_page._differences(notes) == [
         "Where `quick` and `paper` differ from the source:\n\n- same",
         "Where `quick` differs from the source:\n\n- small",
     ]
-    assert results._differences({"quick": ["a", "b"]}) == [
+    assert results_page._differences({"quick": ["a", "b"]}) == [
         "Where `quick` differs from the source:\n\n- a\n- b"
     ]
-    assert results._differences({}) == []
+    assert results_page._differences({}) == []
 
 
 def test_the_committed_page_is_what_the_command_writes():
     committed = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
-    assert committed == results.page(ROOT / "docs" / "results"), "run: thinned reproduce --page"
+    assert committed == results_page.page(ROOT / "docs" / "results"), "run: thinned reproduce --page"

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from thinned.lab.data.registry import load
-from thinned.lab.grids import autoencoder
-from thinned.lab.grids import computation as computations
+from thinned.lab.grids import autoencoder, computation
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 
 pytest.importorskip("sklearn")
@@ -18,7 +17,7 @@ def test_the_machine_is_chosen_without_test_data():
     data = load("digits")
     turned = dataclasses.replace(data, x_test=data.x_test[::-1], y_test=(data.y_test + 1) % 10)
     config = GridConfig(data="digits", fingerprint="", system="", hidden=(1,), epochs=1)
-    one, two = (computations.Svm(config, d).compute() for d in (data, turned))
+    one, two = (computation.Svm(config, d).compute() for d in (data, turned))
     assert one["measured"] == two["measured"]
     assert one["test_error"] < 0.05 < two["test_error"]
 

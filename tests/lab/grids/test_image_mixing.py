@@ -13,10 +13,10 @@ from thinned import Key, _files
 from thinned.lab import experiments
 from thinned.lab.data.registry import load
 from thinned.lab.experiments.attentive_cutmix import ATTENTIVE
-from thinned.lab.grids import image_mixing as mixing
+from thinned.lab.grids import image_mixing
 from thinned.lab.grids.image_mixing import MixConfig, MixTrainer
 from thinned.lab.reporting.progress_bars import Progress
-from thinned.lab.reproduce import order as lab
+from thinned.lab.reproduce import order
 from thinned.lab.storage import run as runs
 from thinned.lab.storage.run import run_name
 from thinned.lab.sweeping import costs
@@ -75,8 +75,8 @@ def test_time_and_errors_of_the_network_that_attends_are_apart(tmp_path, images)
     assert attending.config["mix"] == "none"
     assert attending.config["seed"] != run.config["seed"]
     assert run.measured == {
-        mixing.SECONDS: attending.seconds,
-        mixing.ERROR: 100 * attending.result["test_error"],
+        image_mixing.SECONDS: attending.seconds,
+        image_mixing.ERROR: 100 * attending.result["test_error"],
     }
     assert run.seconds == pytest.approx(sum(run.history["seconds"]))
     assert not list(run.folder.rglob("*.npz"))  # nobody needs parameters any more
@@ -87,13 +87,13 @@ def test_the_attention_of_a_batch_is_that_of_its_images(images, monkeypatch):
     rng = np.random.default_rng(0)
     trainer.attention = rng.random((101, 4, 4))
     seen = []
-    real = mixing.attentive_cutmix
+    real = image_mixing.attentive_cutmix
 
     def spy(batch, labels, attention, **more):
         seen.append((batch.reshape(len(batch), -1), labels, attention))
         return real(batch, labels, attention, **more)
 
-    monkeypatch.setattr(mixing, "attentive_cutmix", spy)
+    monkeypatch.setattr(image_mixing, "attentive_cutmix", spy)
     trainer.next_epoch(quiet)
     assert [len(batch) for batch, _, _ in seen] == [50, 50]  # the last image is alone, and stays as it is
     for batch, labels, attention in seen:
@@ -149,7 +149,7 @@ def test_settings_without_effect_do_not_make_another_run(images):
 
 def test_attending_counts_as_a_second_network():
     experiment = experiments.load("attentive-cutmix")
-    asked = lab.order("attentive-cutmix", "smoke", None)
+    asked = order.order("attentive-cutmix", "smoke", None)
     seconds = {job.config.system: costs.seconds(job, 1) for job in asked.jobs()}
     assert seconds[ATTENTIVE] == pytest.approx(2 * seconds["CutMix"])
     assert set(seconds) == {target.label for target in experiment.targets}

@@ -18,7 +18,7 @@ pytest.importorskip("jinja2")
 
 from helpers.pages import page, row, run, usual
 
-from thinned.lab.reporting import curves as charts
+from thinned.lab.reporting import curves
 from thinned.lab.reporting import html as report
 from thinned.lab.reporting.html import render
 from thinned.lab.reporting.page import Figure, Reference
@@ -305,4 +305,4 @@ def test_one_colour_a_method_everywhere() -> None:
         block = re.search(scheme, style[0], re.S)
         assert block
         colours = re.findall(r"--c\d: (#\w{6})", block[0])
-        assert len(set(colours)) == charts.COLOURS + 1
+        assert len(set(colours)) == curves.COLOURS + 1

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib")
 
 from thinned.lab.errors import LabError
 from thinned.lab.experiments import linear_theory
-from thinned.lab.reproduce import order as lab
+from thinned.lab.reproduce import order
 from thinned.lab.reproduce.order import Order
 from thinned.lab.sweeping import sweep
 
@@ -28,12 +28,12 @@ def test_held_out_data_is_judged_by(tmp_path):
     asked = dataclasses.replace(ORDER, seeds=(0,), only=("dropout",), validation=0.25)
     (run,) = sweep.run(asked.jobs(), tmp_path, Recorder())
     assert run.result["judged_on"] == "held-out training data"
-    assert lab.default_out(asked) != lab.default_out(ORDER)
-    record = dataclasses.replace(lab.record(asked, asked.jobs()), budget="quick")
+    assert order.default_out(asked) != order.default_out(ORDER)
+    record = dataclasses.replace(order.record(asked, asked.jobs()), budget="quick")
     with pytest.raises(LabError, match="held-out"):
-        lab.publish(tmp_path / "results", record, [run])
+        order.publish(tmp_path / "results", record, [run])
     with pytest.raises(LabError, match="smoke"):
-        lab.publish(tmp_path / "results", dataclasses.replace(record, budget="smoke"), [run])
+        order.publish(tmp_path / "results", dataclasses.replace(record, budget="smoke"), [run])
     assert not (tmp_path / "results").exists()
 
 

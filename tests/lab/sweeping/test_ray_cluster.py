@@ -18,8 +18,7 @@ pytest.importorskip("sklearn")
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reproduce.order import Order
 from thinned.lab.storage import run as runs
-from thinned.lab.sweeping import ray_cluster as lab
-from thinned.lab.sweeping import sweep
+from thinned.lab.sweeping import ray_cluster, sweep
 
 CLUSTER = """
 import sys
@@ -178,8 +177,10 @@ def test_without_ray_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_why_there_is_no_connection():
-    assert "ray start --head" in lab._why("auto", ConnectionError("Could not find\nany running instance"))
-    why = lab._why("h:1", RuntimeError("Version mismatch:\n  Ray: 1\n"))
+    assert "ray start --head" in ray_cluster._why(
+        "auto", ConnectionError("Could not find\nany running instance")
+    )
+    why = ray_cluster._why("h:1", RuntimeError("Version mismatch:\n  Ray: 1\n"))
     assert re.match("Ray does not connect: Ray: 1(; if it asks for a token, set RAY_AUTH_MODE=token)?$", why)
 
 

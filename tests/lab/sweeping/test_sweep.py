@@ -17,8 +17,7 @@ from thinned.lab import experiments
 from thinned.lab.data.registry import load
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.reporting.html import html
-from thinned.lab.reproduce import order as lab
-from thinned.lab.reproduce import results_page as results
+from thinned.lab.reproduce import order, results_page
 from thinned.lab.reproduce.order import Order
 from thinned.lab.storage import run as runs
 from thinned.lab.storage.record import Record
@@ -56,10 +55,10 @@ def test_a_run_that_fails_is_shown_and_tried_again(tmp_path, monkeypatch, alone)
     stored = sweep.run(ORDER.jobs(), tmp_path, Recorder())
     assert [run.status for run in stored] == ["done", "done", "failed"] * 2
     assert stored[2].failure == "RuntimeError: no luck"
-    record = lab.record(ORDER, ORDER.jobs())
+    record = order.record(ORDER, ORDER.jobs())
     page = experiments.load("mnist-gaussian").page(record, stored)
     assert "failed" in html(page)
-    rows = results.rows(experiments.load("mnist-gaussian"), record, stored)
+    rows = results_page.rows(experiments.load("mnist-gaussian"), record, stored)
     assert rows[2]["lost"] == {0: "failed", 1: "failed"}
     assert rows[2]["test_error"] is None
     monkeypatch.undo()

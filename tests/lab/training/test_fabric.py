@@ -18,10 +18,10 @@ from thinned.key import normals  # noqa: E402
 from thinned.lab import choices  # noqa: E402
 from thinned.lab.data.registry import load  # noqa: E402
 from thinned.lab.errors import LabError  # noqa: E402
-from thinned.lab.grids import residual_net as residual  # noqa: E402
+from thinned.lab.grids import residual_net  # noqa: E402
 from thinned.lab.grids.grid import label  # noqa: E402
 from thinned.lab.reporting.progress_bars import Progress  # noqa: E402
-from thinned.lab.reproduce import order as lab  # noqa: E402
+from thinned.lab.reproduce import order  # noqa: E402
 from thinned.lab.storage.run import run_name  # noqa: E402
 from thinned.lab.sweeping import sweep  # noqa: E402
 from thinned.lab.training import fabric, train  # noqa: E402
@@ -42,7 +42,7 @@ def images():
 def image_config(data, **more):
     usual = {"data": "digits", "fingerprint": data.fingerprint, "system": "a", "engine": "torch", "blocks": 1}
     usual |= {"hidden": (4, 8), "epochs": 2, "batch": 50, "lr": 0.05, "l2": 1e-3}
-    return residual.ImageConfig(**usual | {"drop": "spatial", "rate": 0.2, "ramp": True} | more)
+    return residual_net.ImageConfig(**usual | {"drop": "spatial", "rate": 0.2, "ramp": True} | more)
 
 
 def dense_config(data, **more):
@@ -117,7 +117,7 @@ def test_keyed_sees_through_fabrics_wrapper():
 def test_a_twin_elsewhere_trains_as_the_network_itself(images, monkeypatch, kind):
     config, trainer = {
         "dense": (dense_config(images), Trainer),
-        "images": (image_config(images), residual.ImageTrainer),
+        "images": (image_config(images), residual_net.ImageTrainer),
     }[kind]
     whole = trained(trainer(config, images))
     monkeypatch.setattr(fabric, "_apart", lambda device: True)
@@ -128,7 +128,7 @@ def test_a_twin_elsewhere_trains_as_the_network_itself(images, monkeypatch, kind
 
 @pytest.mark.parametrize("device", ALL)
 def test_bf16_multiplies_bf16_and_keeps_parameters(images, device):
-    trainer = residual.ImageTrainer(image_config(images, precision="bf16", device=device), images)
+    trainer = residual_net.ImageTrainer(image_config(images, precision="bf16", device=device), images)
     seen = []
     convolution = next(m for m in trainer.net.on.model.modules() if isinstance(m, torch.nn.Conv2d))
     convolution.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
@@ -141,7 +141,7 @@ def test_bf16_multiplies_bf16_and_keeps_parameters(images, device):
 @pytest.mark.parametrize("name", ["spatial-dropout", "mnist-gaussian"])
 def test_bf16_trains_and_is_told_apart(tmp_path, name):
     engine = "torch" if name == "mnist-gaussian" else None
-    asked = lab.order(name, "smoke", None, engine=engine, precision="bf16", only=("dropout", "none"))
+    asked = order.order(name, "smoke", None, engine=engine, precision="bf16", only=("dropout", "none"))
     todo = asked.jobs()
     usual = {job.config.system: job for job in dataclasses.replace(asked, precision="32").jobs()}
     stored = sweep.run(todo, tmp_path, Progress())
@@ -155,17 +155,17 @@ def test_bf16_trains_and_is_told_apart(tmp_path, name):
         assert at_32.history["loss"] != losses
         assert run.config["precision"] == "bf16"
         assert run.result["about"]["torch"] == torch.__version__
-    record = lab.record(asked, todo)
+    record = order.record(asked, todo)
     assert "--precision bf16" in record.command
     assert record.settings["engine"] == "torch on cpu, float32 parameters, precision bf16"
-    assert lab.default_out(asked).name.endswith("bf16")
+    assert order.default_out(asked).name.endswith("bf16")
 
 
 # --- orders ---
 
 
 def test_the_engine_of_dense_networks_is_the_commands():
-    asked = lab.order("mnist-table2", "smoke", None, engine="torch")
+    asked = order.order("mnist-table2", "smoke", None, engine="torch")
     todo, lost = asked.split()
     assert {job.config.engine for job in todo if job.trainer.network} == {"torch"}
     assert {job.config.engine for job in todo if not job.trainer.network} == {"numpy"}  # the SVM
@@ -174,7 +174,7 @@ def test_the_engine_of_dense_networks_is_the_commands():
                     if job.config.method == "thin" or job.config.activation == "maxout"]  # fmt: skip
     names = {run_name(job.config) for job in todo if job.trainer.network}
     assert not names & {run_name(job.config) for job in numpys}
-    record = lab.record(asked, todo)
+    record = order.record(asked, todo)
     assert record.settings["left out"].startswith("; ".join(lost))
     assert record.settings["engine"] == "torch on cpu, float32 parameters, precision 32"
     assert record.command == "thinned reproduce mnist-table2 --budget smoke --engine torch"
@@ -184,7 +184,7 @@ def test_the_engine_of_dense_networks_is_the_commands():
 def test_what_is_measured_after_training_is_the_same_on_both_engines(tmp_path, name):
     found = []
     for engine in choices.ENGINES:
-        asked = lab.order(name, "smoke", None, engine=engine, only=("drop", "Drop"))
+        asked = order.order(name, "smoke", None, engine=engine, only=("drop", "Drop"))
         found.append(sweep.run(asked.jobs(), tmp_path, Progress()))
     ours, theirs = ({run.config["system"]: run for run in runs} for runs in found)
     assert theirs
@@ -218,15 +218,15 @@ def test_what_is_measured_after_training_is_the_same_on_both_engines(tmp_path, n
 )
 def test_what_cannot_be_is_refused(name, more, message):
     with pytest.raises((LabError, ValueError), match=message):
-        lab.order(name, "smoke", None, **more).jobs()
+        order.order(name, "smoke", None, **more).jobs()
 
 
 @NO_GPU
 def test_a_gpu_that_is_not_there_is_told(images):
     with pytest.raises(LabError, match="device must be cpu where torch finds no GPU"):
-        lab.order("spatial-dropout", "smoke", None, device="cuda")
+        order.order("spatial-dropout", "smoke", None, device="cuda")
     with pytest.raises(LabError, match="device must be cpu where torch finds no GPU"):
-        residual.ImageTrainer(image_config(images, device="cuda"), images)
+        residual_net.ImageTrainer(image_config(images, device="cuda"), images)
 
 
 def test_numpy_networks_need_neither_torch_nor_fabric(tmp_path):
@@ -257,6 +257,6 @@ def test_a_missing_package_ends_a_comparison_with_one_line(tmp_path, monkeypatch
 
 def test_a_missing_package_ends_a_sweep_with_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
-    asked = lab.order("spatial-dropout", "smoke", None)
+    asked = order.order("spatial-dropout", "smoke", None)
     with pytest.raises(LabError, match=r'lightning_fabric.*; run pip install "thinned\[lab\]"'):
         sweep.run(asked.jobs(), tmp_path, Progress())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids import residual_net as res
+from thinned.lab.grids import residual_net
 from thinned.lab.grids.grid import Axis, Group, System, errors
 from thinned.lab.reporting.wording import number
 
@@ -18,7 +18,7 @@ def headline(groups: Group) -> str:
     return f"The test error is lowest with {low}: {number(stats[low].mean)} %."
 
 
-EXPERIMENT = res.ImageGrid(
+EXPERIMENT = residual_net.ImageGrid(
     name="cutout-length",
     place=180,
     title="How much to cut out",
@@ -26,7 +26,9 @@ EXPERIMENT = res.ImageGrid(
     "training image. The paper finds that accuracy first rises with the length, then falls.",
     source="DeVries and Taylor 2017, arXiv:1708.04552",
     systems=[
-        System(label=f"length {n}", settings={"cut": n}, trainer=res.ImageTrainer, x=n, line="cutout")
+        System(
+            label=f"length {n}", settings={"cut": n}, trainer=residual_net.ImageTrainer, x=n, line="cutout"
+        )
         for n in LENGTHS
     ],
     baseline="length 0",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids import residual_net as res
+from thinned.lab.grids import residual_net
 
-EXPERIMENT = res.ImageGrid(
+EXPERIMENT = residual_net.ImageGrid(
     name="dropblock",
     place=160,
     title="Dropping squares of a feature map",
@@ -13,9 +13,9 @@ EXPERIMENT = res.ImageGrid(
     "better still.",
     source="Ghiasi, Lin and Le 2018, arXiv:1810.12890",
     systems=[
-        res.NONE,
-        res.ELEMENTS,
-        res.system("squares, p = 0.1", drop="block", rate=0.1),
-        res.system("squares, p from 0 to 0.1", drop="block", rate=0.1, ramp=True),
+        residual_net.NONE,
+        residual_net.ELEMENTS,
+        residual_net.system("squares, p = 0.1", drop="block", rate=0.1),
+        residual_net.system("squares, p from 0 to 0.1", drop="block", rate=0.1, ramp=True),
     ],
 ).experiment()

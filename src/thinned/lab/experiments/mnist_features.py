@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids import autoencoder as ae
+from thinned.lab.grids import autoencoder
 from thinned.lab.grids.grid import Group, figure
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.wording import stat_text
 
-FIGURES = ("mean absolute correlation", "smoothness of features", "units that never fire", ae.UNEXPLAINED)
+FIGURES = (
+    "mean absolute correlation",
+    "smoothness of features",
+    "units that never fire",
+    autoencoder.UNEXPLAINED,
+)
 
 
 def headline(groups: Group) -> str:
     """Co-adaptation as a number: the correlation between hidden units."""
-    without, with_ = (figure(groups[name], FIGURES[0]) for name in ae.LABELS)
+    without, with_ = (figure(groups[name], FIGURES[0]) for name in autoencoder.LABELS)
     return (
         f"Mean absolute correlation between hidden units: {stat_text(without)} without dropout, "
         f"{stat_text(with_)} with it."
@@ -26,7 +31,7 @@ def tables(groups: Group) -> list[Reference]:
         "Correlation: between hidden units, over the test data. Smoothness: the correlation of the weights "
         "of neighbouring pixels, 0 for noise."
     )
-    return [ae.numbers(groups, FIGURES, caption)]
+    return [autoencoder.numbers(groups, FIGURES, caption)]
 
 
 def figures(groups: Group) -> list[Figure]:
@@ -34,14 +39,14 @@ def figures(groups: Group) -> list[Figure]:
     found = []
     for name, runs in groups.items():
         if runs and runs[0].status == "done":
-            weights = ae.features(runs[0])
+            weights = autoencoder.features(runs[0])
             side = round(weights.shape[1] ** 0.5)
             caption = "One square per unit; white: positive weights, black: negative weights."
             found.append(plots.tiles(name, weights, (side, side), caption))
     return found
 
 
-EXPERIMENT = ae.AutoencoderGrid(
+EXPERIMENT = autoencoder.AutoencoderGrid(
     name="mnist-features",
     place=60,
     title="What hidden units look for",

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids import autoencoder as ae
+from thinned.lab.grids import autoencoder
 from thinned.lab.grids.grid import Group, figure
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.wording import stat_text
 
-FIGURES = ("share of active units", "mean activation", ae.UNEXPLAINED)
+FIGURES = ("share of active units", "mean activation", autoencoder.UNEXPLAINED)
 
 
 def headline(groups: Group) -> str:
     """Sparsity as a number: the share of active units."""
-    without, with_ = (figure(groups[name], FIGURES[0]) for name in ae.LABELS)
+    without, with_ = (figure(groups[name], FIGURES[0]) for name in autoencoder.LABELS)
     return f"Share of active hidden units: {stat_text(without)} without dropout, {stat_text(with_)} with it."
 
 
 def tables(groups: Group) -> list[Reference]:
     """The figures of both networks."""
-    return [ae.numbers(groups, FIGURES, f"On the test data; active: above {ae.ACTIVE:g}.")]
+    return [autoencoder.numbers(groups, FIGURES, f"On the test data; active: above {autoencoder.ACTIVE:g}.")]
 
 
 def figures(groups: Group) -> list[Figure]:
@@ -34,7 +34,7 @@ def figures(groups: Group) -> list[Figure]:
     ]  # fmt: skip
 
 
-EXPERIMENT = ae.AutoencoderGrid(
+EXPERIMENT = autoencoder.AutoencoderGrid(
     name="mnist-sparsity",
     place=70,
     title="Dropout makes activations sparse",

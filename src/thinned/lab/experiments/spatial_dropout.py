@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids import residual_net as res
+from thinned.lab.grids import residual_net
 
-EXPERIMENT = res.ImageGrid(
+EXPERIMENT = residual_net.ImageGrid(
     name="spatial-dropout",
     place=150,
     title="Dropping whole channels",
@@ -13,8 +13,8 @@ EXPERIMENT = res.ImageGrid(
     "information; dropping channels removes more.",
     source="Tompson et al. 2015, arXiv:1411.4280",
     systems=[
-        res.NONE,
-        res.ELEMENTS,
-        res.system("channels, p = 0.1", drop="spatial", rate=0.1),
+        residual_net.NONE,
+        residual_net.ELEMENTS,
+        residual_net.system("channels, p = 0.1", drop="spatial", rate=0.1),
     ],
 ).experiment()

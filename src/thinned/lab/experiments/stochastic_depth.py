@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinned.lab.grids import residual_net as res
+from thinned.lab.grids import residual_net
 from thinned.lab.grids.grid import Group, error
 from thinned.lab.reporting.summary import Stat
 from thinned.lab.reporting.wording import stat_text
@@ -25,7 +25,7 @@ def headline(groups: Group) -> str:
     )
 
 
-EXPERIMENT = res.ImageGrid(
+EXPERIMENT = residual_net.ImageGrid(
     name="stochastic-depth",
     place=170,
     title="Dropping whole residual branches",
@@ -34,9 +34,9 @@ EXPERIMENT = res.ImageGrid(
     "computed.",
     source="Huang et al. 2016, arXiv:1603.09382",
     systems=[
-        res.NONE,
-        res.ELEMENTS,
-        res.system("branches, up to p = 0.5", drop="path", rate=0.5),
+        residual_net.NONE,
+        residual_net.ELEMENTS,
+        residual_net.system("branches, up to p = 0.5", drop="path", rate=0.5),
     ],
     headline=headline,
 ).experiment()

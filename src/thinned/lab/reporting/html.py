@@ -11,7 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from thinned import _files
-from thinned.lab.reporting import curves as charts
+from thinned.lab.reporting import curves
 from thinned.lab.reporting.from_runs import Series
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.summary import Summary, best, summarise
@@ -43,10 +43,10 @@ def html(page: Page, folder: str = ".") -> str:
             seeds=seeds_text(every),
             finding=page.headline or finding(page.rows, page.baseline),
             gap_finding="" if page.headline else gap_finding(page.rows, page.baseline),
-            gaps=charts.gaps(every, styles, page.baseline),
+            gaps=curves.gaps(every, styles, page.baseline),
             pictures=_pictures(page, styles),
             rebuild=f"thinned report {shlex.quote(page.rebuild or folder)}",
-            charts=charts,
+            curves=curves,
         )
     )
 
@@ -66,7 +66,7 @@ def _bold(every: Sequence[Summary]) -> dict[str, list[bool]]:
     }
 
 
-def _pictures(page: Page, styles: Mapping[str, int]) -> list[tuple[str, str, charts.CurvePicture]]:
+def _pictures(page: Page, styles: Mapping[str, int]) -> list[tuple[str, str, curves.CurvePicture]]:
     """The curves as (name, unit, picture), error first."""
     loss = "train_loss" if any("train_loss" in s.columns for s in page.series) else "loss"
     found = []
@@ -77,13 +77,13 @@ def _pictures(page: Page, styles: Mapping[str, int]) -> list[tuple[str, str, cha
         train, test = (
             {label: _runs(page.series, label, column, factor) for label in styles} for column in columns
         )
-        picture = charts.curves(train, test, styles)
+        picture = curves.curves(train, test, styles)
         if picture is not None:
             found.append((name, unit, picture))
     return found
 
 
-def _runs(series: Sequence[Series], label: str, column: str, factor: float) -> dict[int, charts.Run]:
+def _runs(series: Sequence[Series], label: str, column: str, factor: float) -> dict[int, curves.Run]:
     """{seed: (epochs, values)} for one label and one column."""
     return {
         s.seed: (s.epoch, [factor * v for v in s.columns[column]])

@@ -15,7 +15,7 @@ from thinned.lab import choices, experiments
 from thinned.lab.errors import LabError
 from thinned.lab.grids.experiment import Experiment
 from thinned.lab.reporting.progress_bars import Progress
-from thinned.lab.reproduce import results_page as results
+from thinned.lab.reproduce import results_page
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored, run_name
@@ -197,9 +197,9 @@ def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
         )
     experiment = experiments.load(kept.kind)
     stored = [run for run in stored if run.status != "stopped"]
-    rows = results.rows(experiment, kept, stored)
-    results.save(folder, experiment, rows, experiment.page(kept, stored), estimate(experiment, "paper"))
-    return results.write_page(folder)
+    rows = results_page.rows(experiment, kept, stored)
+    results_page.save(folder, experiment, rows, experiment.page(kept, stored), estimate(experiment, "paper"))
+    return results_page.write_page(folder)
 
 
 def estimate(experiment: Experiment, budget: str) -> float:
