@@ -113,7 +113,7 @@ def test_defaults_suit_the_data(examples, given, expected):
     assert tuple(defaults(examples, *given).values()) == expected
 
 
-def test_validation_is_told(mine):
+def test_validation_is_reported(mine):
     result = call("compare", "--data", "mine.npz", *TINY, "--validation", "0.25", "--json")
     found = json.loads(result.stdout)
     assert "held out" in found["settings"]["judged on"]
@@ -195,12 +195,12 @@ def test_a_wrong_call_ends_with_2(in_tmp, arguments):
     assert list(in_tmp.iterdir()) == []
 
 
-def test_missing_values_in_the_data_are_told(in_tmp):
+def test_missing_values_in_the_data_are_reported(in_tmp):
     np.savez("bad.npz", x=np.full((20, 2), np.nan), y=np.arange(20) % 2)
     assert "bad.npz" in one_line(call("compare", "--data", "bad.npz"))
 
 
-def test_a_diverging_method_is_told_and_the_others_finish(mine):
+def test_a_diverging_method_is_reported_and_the_others_finish(mine):
     wild = ["--lr", "1e30", "--schedule", "constant", "--methods", "none,dropout"]
     result = call("compare", "--data", "mine.npz", *TINY, *wild)
     line = one_line(result)
@@ -228,7 +228,7 @@ def test_a_run_that_fails_is_marked_and_the_others_finish(mine, monkeypatch):
     assert [line.split()[1].split("-")[0] for line in again.stderr.splitlines()] == ["dropout"]
 
 
-def test_a_full_disk_is_told(mine, monkeypatch):
+def test_a_full_disk_is_reported(mine, monkeypatch):
     from thinned import _files
 
     def full(path, arrays):
@@ -240,7 +240,7 @@ def test_a_full_disk_is_told(mine, monkeypatch):
     assert "thinned-runs" in line
 
 
-def test_a_report_that_cannot_be_written_is_told(mine, monkeypatch):
+def test_a_report_that_cannot_be_written_is_reported(mine, monkeypatch):
     from thinned.lab.reporting import html
 
     def full(out, page):

@@ -769,7 +769,7 @@ def test_checkpointing_gives_the_same_gradients(reentrant, where):
 
 
 def test_checkpointing_without_the_generators_state():
-    """One call of a module is told by its name; which of several it was cannot be known, and is said."""
+    """A module with one call a pass is found by its name. With several calls it is not, which is an error."""
     how = lambda f, x: checkpoint(f, x, use_reentrant=False, preserve_rng_state=False)  # noqa: E731
     with pytest.raises(RuntimeError, match="called several times in a pass"):
         gradients(how, "inside")

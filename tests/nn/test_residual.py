@@ -23,7 +23,7 @@ EPS = torch.finfo(torch.float64).eps
 
 
 class Bend(nn.Module):
-    """tanh(w·x): each element by itself, so that batches of any size round alike. It tells what it saw."""
+    """tanh(w·x), element by element, so that batches of any size round alike. It records their sizes."""
 
     def __init__(self, dtype=torch.float64):
         super().__init__()
@@ -223,7 +223,7 @@ def test_distributed_data_parallel_needs_no_unused_parameters(tmp_path):
 
 
 class Normed(nn.Module):
-    """A batch norm, after something that tells what it saw."""
+    """A batch norm, after a layer that records the sizes of its batches."""
 
     def __init__(self, kind=nn.BatchNorm1d, **options):
         super().__init__()
@@ -264,13 +264,13 @@ def test_batch_norm_of_one_survivor_runs_the_whole_batch(options):
 )
 def test_the_whole_batch_where_it_is_wanted(branch, skip):
     block, x = tnn.Residual(branch, 0.5, skip=skip), inputs(N, 4, requires_grad=True)
-    tells = getattr(branch, "bend", branch)
+    recorder = getattr(branch, "bend", branch)
     for count in (0, 1, 5, N):
         step = a_step(0.5, count)
-        tells.seen.clear()
+        recorder.seen.clear()
         twin = copy.deepcopy(block)
         same(with_grads(keyed(block, x, step=step), x, block), with_grads(dense(twin, x, step=step), x, twin))
-        assert tells.seen == [N]
+        assert recorder.seen == [N]
 
 
 class Inner(nn.Module):

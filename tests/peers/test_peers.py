@@ -114,7 +114,7 @@ def gpt2():
     return model, (), {"input_ids": x, "labels": x}
 
 
-CASES = {  # how many are replaced, and what is told of the rest
+CASES = {  # how many are replaced, and what the report says of the rest
     vit: (10, {"blocks.0.attn": "fused attention", "blocks.1.drop_path1": "DropPath of timm"}),
     efficientnet: (1, {"features.2.1.stochastic_depth": "StochasticDepth of torchvision"}),
     bert: (8, {"bert.encoder.layer.0.attention.self": "torch.nn.functional.dropout"}),
@@ -134,11 +134,11 @@ def test_surgery(build):
     model.eval()
     with torch.no_grad():
         plain = loss_of(model(*args, **kwargs))
-    count, told = CASES[build]
+    count, reasons = CASES[build]
     report = tnn.swap_dropout(model)
     assert len(report.replaced) == count
     assert not [m for m in model.modules() if type(m) in (nn.Dropout, nn.Dropout2d)]
-    for name, why in told.items():
+    for name, why in reasons.items():
         assert why in report.unreached[name]
     after = model.state_dict()
     assert list(after) == list(before)

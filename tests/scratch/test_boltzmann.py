@@ -189,7 +189,7 @@ def log_likelihood(machine: RBM, x: np.ndarray) -> float:
 
 def test_the_likelihood_rises_along_the_exact_gradient():
     machine, x = RBM(9, 8, key=Key(0), **F64), bars()
-    optimizer, told = SGD(0.1), [log_likelihood(machine, x)]
+    optimizer, values = SGD(0.1), [log_likelihood(machine, x)]
     v_all = binary(9)
     for _ in range(60):
         p = probabilities(machine.free_energy(v_all))
@@ -199,8 +199,8 @@ def test_the_likelihood_rises_along_the_exact_gradient():
         machine.grads["visible"] += p @ v_all - v_all.mean(0)
         machine.grads["hidden"] += p @ h - h.mean(0)
         optimizer.step(machine)
-        told.append(log_likelihood(machine, x))
-    assert (np.diff(told) > 0).all()
+        values.append(log_likelihood(machine, x))
+    assert (np.diff(values) > 0).all()
 
 
 @pytest.mark.parametrize("persistent", [False, True])
@@ -208,16 +208,16 @@ def test_contrastive_divergence_learns_bars(persistent):
     x = bars()
     machine = RBM(9, 12, key=Key(0))
     how: dict[str, Any] = {"epochs": 1500, "batch": 14, "lr": 0.1, "k": 3}
-    told: list[tuple[int, float]] = []
+    calls: list[tuple[int, float]] = []
     errors = machine.fit(
-        x, key=Key(1), persistent=persistent, tell=lambda epoch, error: told.append((epoch, error)), **how
+        x, key=Key(1), persistent=persistent, tell=lambda epoch, error: calls.append((epoch, error)), **how
     )
     after, best = log_likelihood(machine, x), -math.log(len(x))  # the entropy of 14 pictures
     means = x.mean(axis=0)
     alone = float((means * np.log(means) + (1 - means) * np.log(1 - means)).sum())  # independent pixels
     assert after < best
     assert after > (alone + best) / 2
-    assert told == list(enumerate(errors, 1))
+    assert calls == list(enumerate(errors, 1))
     assert errors[-1] < errors[0]
 
 
@@ -312,13 +312,13 @@ def test_mean_field_raises_its_bound_up_to_the_likelihood():
     state, p = states_of(machine)
     energies = machine.energy(state)
     log_z = np.log(np.exp(energies.min() - energies).sum()) - energies.min()
-    told = []
+    bounds = []
     for iterations in range(1, 31):
         machine.iterations = iterations
-        told.append(machine.bound(machine.mean_field(v)))
+        bounds.append(machine.bound(machine.mean_field(v)))
     rounding = gamma(100) * 100
-    assert (np.diff(told, axis=0) >= -rounding).all()
-    assert (told[-1] > told[0] + 1e-3).any()
+    assert (np.diff(bounds, axis=0) >= -rounding).all()
+    assert (bounds[-1] > bounds[0] + 1e-3).any()
     # the bound is below ln P(v) + ln Z by the divergence of q from the posterior
     mu = machine.mean_field(v)
     numbers = (state[0] @ [4, 2, 1]).astype(int)
@@ -331,7 +331,7 @@ def test_mean_field_raises_its_bound_up_to_the_likelihood():
         q = np.prod(factors, axis=0)
         divergence = float((q * np.log(q / posterior)).sum())
         assert divergence > 0
-        assert told[-1][i] + divergence == pytest.approx(math.log(p[here].sum()) + log_z, rel=1e-9)
+        assert bounds[-1][i] + divergence == pytest.approx(math.log(p[here].sum()) + log_z, rel=1e-9)
     assert np.isfinite(machine.bound([v, *(h[:8] for h in state[1:])])).all()  # 0·ln 0 = 0
 
 
@@ -531,8 +531,8 @@ def test_errors_say_what_came():
         with np.errstate(all="ignore"):
             RBM(9, 4, key=Key(0), l2=1.0).fit(data, key=Key(1), **how)
 
-    for kind, told, call in cases:
-        with pytest.raises(kind, match=told):
+    for kind, message, call in cases:
+        with pytest.raises(kind, match=message):
             call()
 
 

@@ -235,7 +235,7 @@ def test_three_layers():
         ([Linear(4, 4, key=Key(0)), BatchNorm(4), Dropout(), Linear(4, 2, key=Key(1))], 2, "BatchNorm takes"),
     ],
 )
-def test_what_stays_dense_is_told(layers, groups, reason):
+def test_what_stays_dense_is_reported(layers, groups, reason):
     net = Sequential(*layers)
     thin, x = Thin(net, groups), normals(Key(1), 24).reshape(6, 4).astype(np.float32)
     assert thin.thinned == []

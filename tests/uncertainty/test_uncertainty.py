@@ -37,8 +37,8 @@ def test_samples_have_the_mean_of_the_whole_ensemble():
     net, x = small(), rows(5, 4)
     exact = uncertainty.average(net, x)
     for key in range(2):
-        told = uncertainty.predict(net, x, 3000, key=Key(key), thin=False)
-        assert_means(told.mean, exact.arithmetic, told.std, 3000)
+        result = uncertainty.predict(net, x, 3000, key=Key(key), thin=False)
+        assert_means(result.mean, exact.arithmetic, result.std, 3000)
 
 
 def thin_ensemble(net, x, p):
@@ -61,14 +61,14 @@ def thin_ensemble(net, x, p):
 def test_thinned_samples_are_those_of_every_pick(p):
     net, x, samples = small(p=p), rows(4, 4), 4000
     every = thin_ensemble(net, x, p)
-    told = uncertainty.predict(net, x, samples, key=Key(9), quantiles=(0.0, 1.0))
-    assert_means(told.mean, every.mean(0), every.std(0), samples)
+    result = uncertainty.predict(net, x, samples, key=Key(9), quantiles=(0.0, 1.0))
+    assert_means(result.mean, every.mean(0), every.std(0), samples)
     # of a variance of numbers in [0, 1]: its standard deviation is at most √(μ₄/S)
     fourth = ((every - every.mean(0)) ** 4).mean(0)
-    assert (np.abs(told.std**2 - every.var(0)) <= SIGMAS * np.sqrt(fourth / samples) + 1e-4).all()
-    assert np.allclose(told.quantiles[0], every.min(0), atol=1e-5), "of so many all picks have come"
-    assert np.allclose(told.quantiles[1], every.max(0), atol=1e-5)
-    assert "picked once a sample" in told.random["2"]
+    assert (np.abs(result.std**2 - every.var(0)) <= SIGMAS * np.sqrt(fourth / samples) + 1e-4).all()
+    assert np.allclose(result.quantiles[0], every.min(0), atol=1e-5), "of so many all picks have come"
+    assert np.allclose(result.quantiles[1], every.max(0), atol=1e-5)
+    assert "picked once a sample" in result.random["2"]
 
 
 def test_torch_and_numpy_pick_the_same(torch):
@@ -277,13 +277,13 @@ def snapshot(torch, model):
 def test_samples_of_torch_have_the_distribution_of_training_passes(torch):
     model, shape = torch_models(torch)["family"]
     x, samples = torch.randn(3, *shape), 4000
-    told = uncertainty.predict(model, x, samples, key=Key(4))
+    result = uncertainty.predict(model, x, samples, key=Key(4))
     model.train()
     torch.manual_seed(0)
     with torch.no_grad():
         passes = model(x.repeat(samples, 1)).softmax(1).view(samples, 3, 3)
-    spread = (told.std**2 + passes.var(0)).sqrt()  # of the difference of two means
-    assert_means(told.mean, passes.mean(0).numpy(), spread, samples)
+    spread = (result.std**2 + passes.var(0)).sqrt()  # of the difference of two means
+    assert_means(result.mean, passes.mean(0).numpy(), spread, samples)
 
 
 def test_what_comes_before_the_first_random_layer_runs_once(torch):
@@ -328,7 +328,7 @@ def test_batch_norm_stays_in_evaluation(torch):
     assert all(np.array_equal(params[k], v) for k, v in net.get_params().items())
 
 
-def test_what_is_not_random_is_told(torch):
+def test_what_is_not_random_is_reported(torch):
     nn = torch.nn
 
     class Calls(nn.Module):
@@ -341,25 +341,25 @@ def test_what_is_not_random_is_told(torch):
             x = self.encoder(x[:, None]).flatten(1)
             return self.last(nn.functional.dropout(x, 0.5, self.training))
 
-    told = uncertainty.predict(Calls(), torch.randn(4, 4), 10, key=Key(0))
-    assert set(told.random) == {"encoder.dropout", "encoder.dropout1", "encoder.dropout2"}
-    assert "calls torch.nn.functional.dropout" in told.fixed[""]
-    assert "fused attention" in told.fixed["encoder.self_attn"]
-    assert told.fixed["never"] == "not called in evaluation"
-    assert "not random: 3" in str(told)
-    assert (told.std > 0).all()
+    result = uncertainty.predict(Calls(), torch.randn(4, 4), 10, key=Key(0))
+    assert set(result.random) == {"encoder.dropout", "encoder.dropout1", "encoder.dropout2"}
+    assert "calls torch.nn.functional.dropout" in result.fixed[""]
+    assert "fused attention" in result.fixed["encoder.self_attn"]
+    assert result.fixed["never"] == "not called in evaluation"
+    assert "not random: 3" in str(result)
+    assert (result.std > 0).all()
 
 
 def test_models_of_all_kinds(torch):
     nn, x = torch.nn, torch.randn(5, 4)
     tail = [nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3)]
     tokens = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 8), *tail)
-    told = uncertainty.predict(tokens, torch.randint(9, (5, 3)), 9, key=Key(0))
-    assert told.mean.dtype == torch.float32
-    assert (told.std > 0).any()
+    result = uncertainty.predict(tokens, torch.randint(9, (5, 3)), 9, key=Key(0))
+    assert result.mean.dtype == torch.float32
+    assert (result.std > 0).any()
     segments = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Dropout2d(0.5), nn.Conv2d(4, 3, 1))
-    told = uncertainty.predict(segments, torch.randn(2, 1, 6, 6), 9, key=Key(0))
-    assert told.entropy.shape == (2, 4, 4)
+    result = uncertainty.predict(segments, torch.randn(2, 1, 6, 6), 9, key=Key(0))
+    assert result.entropy.shape == (2, 4, 4)
     half = nn.Sequential(nn.Linear(4, 8), *copy.deepcopy(tail)).bfloat16()
     assert uncertainty.predict(half, x.bfloat16(), 9, key=Key(0)).mean.dtype == torch.bfloat16
     plain = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 8)), *copy.deepcopy(tail))
@@ -387,12 +387,12 @@ def test_a_change_in_place_is_not_seen_by_the_next_sample(torch):
             return h
 
     model, x = InPlace(), torch.randn(3, 4)
-    told = uncertainty.predict(model, x, 64, key=Key(0), outputs="numbers", quantiles=(0.0, 1.0))
+    result = uncertainty.predict(model, x, 64, key=Key(0), outputs="numbers", quantiles=(0.0, 1.0))
     with torch.no_grad():
         h = model.first(x)
     each = torch.stack([h, h + 2 * h])  # the branch is dropped, or doubled
-    assert torch.allclose(told.quantiles[0], each.min(0).values, atol=1e-5)
-    assert torch.allclose(told.quantiles[1], each.max(0).values, atol=1e-5)
+    assert torch.allclose(result.quantiles[0], each.min(0).values, atol=1e-5)
+    assert torch.allclose(result.quantiles[1], each.max(0).values, atol=1e-5)
 
 
 def test_an_exception_leaves_the_model_as_it_was(torch):
@@ -443,24 +443,24 @@ def test_by_hand_maxout_batch_norm_and_drop_connect():
         scratch.DropConnect(5, 3, 0.3, key=Key(2)),
     ]
     net, x = scratch.Sequential(*layers), rows(5, 4)
-    told = uncertainty.predict(net, x, 10, key=Key(0))
-    assert "of the 6 units of 0" in told.random["2"]
-    assert told.random["4"] == "Dropout(0.4)", "DropConnect is no reader of units"
+    result = uncertainty.predict(net, x, 10, key=Key(0))
+    assert "of the 6 units of 0" in result.random["2"]
+    assert result.random["4"] == "Dropout(0.4)", "DropConnect is no reader of units"
     dense = scratch.Sequential(
         *(scratch.ThinDropout(0.5) if i == 2 else layer for i, layer in enumerate(layers))
     )
     same = uncertainty.predict(dense, x, 10, key=Key(0), thin=False)
-    assert np.allclose(same.mean, told.mean, atol=1e-5), "as if all units were computed"
+    assert np.allclose(same.mean, result.mean, atol=1e-5), "as if all units were computed"
 
 
 def test_numbers():
     net, x = small(), rows(6, 4)
-    told = uncertainty.predict(net, x, 25, key=Key(0), outputs="numbers", quantiles=(0.1, 0.5))
-    assert told.entropy is None
-    assert told.mutual_information is None
+    result = uncertainty.predict(net, x, 25, key=Key(0), outputs="numbers", quantiles=(0.1, 0.5))
+    assert result.entropy is None
+    assert result.mutual_information is None
     y = np.stack([uncertainty.predict(net, x, 1, key=k, outputs="numbers").mean for k in map(Key, range(2))])
     assert not np.array_equal(y[0], y[1])
-    assert told.quantiles.shape == (2, 6, 3)
+    assert result.quantiles.shape == (2, 6, 3)
 
 
 @pytest.mark.parametrize("thin", [True, False])
@@ -469,14 +469,14 @@ def test_samples_are_those_that_predict_tells_of(torch, thin):
     model, given = as_torch(torch, net), torch.from_numpy(x).double()
     for m, rows_of in ((net, x), (model.double(), given)):
         for outputs in ("logits", "numbers"):
-            told = uncertainty.predict(m, rows_of, 9, key=Key(0), outputs=outputs, thin=thin)
+            result = uncertainty.predict(m, rows_of, 9, key=Key(0), outputs=outputs, thin=thin)
             drawn = uncertainty.sample(
                 m, rows_of, 9, key=Key(0), outputs=outputs, thin=thin, batch_size=4, progress=False
             )
             assert type(drawn) is type(rows_of)
             assert drawn.dtype == rows_of.dtype
-            assert np.allclose(np.mean(np.asarray(drawn), 0), told.mean, atol=1e-5)
-            assert np.allclose(np.std(np.asarray(drawn), 0, ddof=1), told.std, atol=1e-5)
+            assert np.allclose(np.mean(np.asarray(drawn), 0), result.mean, atol=1e-5)
+            assert np.allclose(np.std(np.asarray(drawn), 0, ddof=1), result.std, atol=1e-5)
     with pytest.raises(ValueError, match="nothing that drops"):
         uncertainty.sample(scratch.mlp((4, 3), key=Key(0), drop=None), x, key=Key(0))
 
@@ -518,15 +518,15 @@ def test_estimators():
         many = DropoutMLPClassifier(**settings).fit(x, np.stack([y == 0, y == 1], 1).astype(int))
         number = DropoutMLPRegressor(**settings).fit(x, y)
     for model in (*models, two):
-        told = uncertainty.predict(model, x, 200, key=Key(0))
-        assert told.mean.shape == model.predict_proba(x).shape
-        assert len(told.random) == 3
+        result = uncertainty.predict(model, x, 200, key=Key(0))
+        assert result.mean.shape == model.predict_proba(x).shape
+        assert len(result.random) == 3
         assert np.allclose(uncertainty.weight_scaling(model, x), model.predict_proba(x), atol=1e-5)
         again = uncertainty.predict(model, x, 200, key=Key(0), batch_size=7)
-        assert np.allclose(again.mean, told.mean, atol=1e-5)
+        assert np.allclose(again.mean, result.mean, atol=1e-5)
     assert uncertainty.predict(many, x, 9, key=Key(0)).entropy.shape == (80, 2)
-    told = uncertainty.predict(number, x, 9, key=Key(0))
-    assert told.mean.shape == number.predict(x).shape
+    result = uncertainty.predict(number, x, 9, key=Key(0))
+    assert result.mean.shape == number.predict(x).shape
     assert np.allclose(uncertainty.weight_scaling(number, x), number.predict(x), atol=1e-5)
     moments = uncertainty.moments(number, x)
     assert moments.mean.shape == moments.std.shape == (80,)
@@ -540,13 +540,13 @@ def test_estimators():
 @pytest.mark.parametrize("p", [0.2, 0.5])
 def test_moments_of_one_hidden_layer_are_exact(p):
     net, x, samples = scratch.mlp((4, 8, 2), key=Key(0), drop=scratch.Dropout, p=p), rows(6, 4), 20_000
-    told = uncertainty.moments(net, x, outputs="numbers")
+    result = uncertainty.moments(net, x, outputs="numbers")
     drawn = uncertainty.predict(net, x, samples, key=Key(1), outputs="numbers", thin=False)
-    assert_means(drawn.mean, told.mean, told.std, samples)
+    assert_means(drawn.mean, result.mean, result.std, samples)
     # a sum of 8 bounded terms has a kurtosis of at most 3 + (1 − 6p(1 − p))/(p(1 − p))
     kurtosis = 3 + max(0.0, (1 - 6 * p * (1 - p)) / (p * (1 - p)))
-    bound = SIGMAS * told.std**2 * math.sqrt((kurtosis - 1) / samples) + 1e-6
-    assert (np.abs(drawn.std**2 - told.std**2) <= bound).all()
+    bound = SIGMAS * result.std**2 * math.sqrt((kurtosis - 1) / samples) + 1e-6
+    assert (np.abs(drawn.std**2 - result.std**2) <= bound).all()
 
 
 def test_the_moments_of_relu_against_numerical_integration():
@@ -557,9 +557,9 @@ def test_the_moments_of_relu_against_numerical_integration():
     for mean, sigma in ((0.0, 1.0), (-2.0, 0.5), (3.0, 2.0), (1.0, 0.01)):
         y = np.maximum(mean + sigma * z, 0)
         first, second = weight @ y, weight @ y**2
-        told = relu(Moments(np.array([mean]), np.array([sigma**2])))
-        assert told.mean == pytest.approx(first, abs=1e-6)
-        assert told.variance == pytest.approx(second - first**2, abs=2e-6 * max(1.0, mean**2))
+        result = relu(Moments(np.array([mean]), np.array([sigma**2])))
+        assert result.mean == pytest.approx(first, abs=1e-6)
+        assert result.variance == pytest.approx(second - first**2, abs=2e-6 * max(1.0, mean**2))
     exact = relu(Moments(np.array([-1.0, 2.0]), np.zeros(2)))
     assert np.allclose(exact.mean, [0, 2])
     assert np.allclose(exact.variance, 0)
@@ -585,10 +585,10 @@ def test_moments_through_torch_layers(torch):
     norm.running_var += torch.rand(3)
     linear = [nn.Conv2d(2, 3, 2), norm, nn.Flatten(), tnn.DropConnectLinear(12, 4, p=0.3), nn.Linear(4, 2)]
     model, x, samples = nn.Sequential(nn.Dropout(0.5), *linear), torch.randn(4, 2, 3, 3), 20_000
-    told = uncertainty.moments(model, x, outputs="numbers")
+    result = uncertainty.moments(model, x, outputs="numbers")
     drawn = uncertainty.predict(model, x, samples, key=Key(0), outputs="numbers")
-    assert_means(drawn.mean, told.mean.numpy(), told.std, samples)
-    assert (told.std > 0).all()
+    assert_means(drawn.mean, result.mean.numpy(), result.std, samples)
+    assert (result.std > 0).all()
 
 
 def test_a_layer_without_a_rule_is_named(torch):
@@ -605,11 +605,11 @@ def test_a_layer_without_a_rule_is_named(torch):
 
 def test_the_geometric_mean_of_a_net_without_hidden_layers_is_weight_scaling():
     net = scratch.mlp((6, 3), key=Key(0), drop=scratch.Dropout, input_p=0.3)
-    told = uncertainty.average(net, rows(5, 6))
-    assert np.allclose(told.geometric, told.scaled, atol=1e-5)
-    assert not np.allclose(told.arithmetic, told.scaled, atol=1e-3)
-    assert told.networks == 2**6
-    assert told.effective == pytest.approx(theory.effective_subnetworks(6, 0.3))
+    result = uncertainty.average(net, rows(5, 6))
+    assert np.allclose(result.geometric, result.scaled, atol=1e-5)
+    assert not np.allclose(result.arithmetic, result.scaled, atol=1e-3)
+    assert result.networks == 2**6
+    assert result.effective == pytest.approx(theory.effective_subnetworks(6, 0.3))
 
 
 def test_averages_against_a_loop_over_masks():
@@ -625,12 +625,12 @@ def test_averages_against_a_loop_over_masks():
         each.append((chance, p))
         best = p == p.max(1, keepdims=True)
         votes += chance * best / best.sum(1, keepdims=True)
-    told = uncertainty.average(net, x)
-    assert np.allclose(told.arithmetic, total, atol=1e-5)
+    result = uncertainty.average(net, x)
+    assert np.allclose(result.arithmetic, total, atol=1e-5)
     geometric = np.exp(logs) / np.exp(logs).sum(1, keepdims=True)
-    assert np.allclose(told.geometric, geometric, atol=1e-5)
-    assert np.allclose(told.votes, votes, atol=1e-5)
-    assert np.allclose(told.votes.sum(1), 1)
+    assert np.allclose(result.geometric, geometric, atol=1e-5)
+    assert np.allclose(result.votes, votes, atol=1e-5)
+    assert np.allclose(result.votes.sum(1), 1)
     (chances, found), *rest = uncertainty.subnetworks(net, x)
     assert not rest, "so few are one block"
     assert np.allclose(chances, [chance for chance, _ in each])
@@ -646,11 +646,11 @@ def test_all_picks_against_a_loop(together, monkeypatch):
     chances, found = map(np.concatenate, zip(*uncertainty.subnetworks(net, x, thin=True), strict=True))
     assert np.allclose(chances, 1 / len(every))
     assert np.allclose(found, every, atol=1e-5), "in the order of itertools.combinations"
-    told = uncertainty.average(net, x, thin=True)
-    assert np.allclose(told.arithmetic, every.mean(0), atol=1e-5)
-    assert told.networks == told.effective == len(every)
+    result = uncertainty.average(net, x, thin=True)
+    assert np.allclose(result.arithmetic, every.mean(0), atol=1e-5)
+    assert result.networks == result.effective == len(every)
     by_name = uncertainty.average(small(drop=scratch.ThinDropout, p=0.3), x)
-    assert np.allclose(by_name.arithmetic, told.arithmetic, atol=1e-5)
+    assert np.allclose(by_name.arithmetic, result.arithmetic, atol=1e-5)
 
 
 def test_a_half_makes_the_most_networks():
@@ -676,18 +676,18 @@ def test_too_many_networks_are_refused():
 
 def test_calibration_of_known_bins():
     p = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [1.0, 0.0]])
-    told = uncertainty.reliability(p, np.array([0, 1, 1, 0]), bins=10)
-    assert told.count.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 2, 1]
-    assert told.accuracy[[5, 8, 9]].tolist() == [1.0, 0.5, 1.0]
+    result = uncertainty.reliability(p, np.array([0, 1, 1, 0]), bins=10)
+    assert result.count.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 2, 1]
+    assert result.accuracy[[5, 8, 9]].tolist() == [1.0, 0.5, 1.0]
     assert uncertainty.calibration_error(p, np.array([0, 1, 1, 0]), 10) == pytest.approx((0.4 + 2 * 0.4) / 4)
 
 
 def test_bins_of_equal_count():
     p = np.linspace(0.5, 0.99, 30)
-    told = uncertainty.reliability(np.stack([p, 1 - p], 1), np.zeros(30, int), 5, adaptive=True)
-    assert told.count.tolist() == [6] * 5
-    assert told.edges[[0, -1]].tolist() == [0.5, 0.99]
-    assert told.error == pytest.approx(np.mean(1 - p)), "all are right, none is sure"
+    result = uncertainty.reliability(np.stack([p, 1 - p], 1), np.zeros(30, int), 5, adaptive=True)
+    assert result.count.tolist() == [6] * 5
+    assert result.edges[[0, -1]].tolist() == [0.5, 0.99]
+    assert result.error == pytest.approx(np.mean(1 - p)), "all are right, none is sure"
     same = uncertainty.reliability(np.full((30, 2), 0.5), np.arange(30) % 2, 5, adaptive=True)
     assert same.count.tolist() == [30, 0, 0, 0, 0], "equals are not parted"
     assert same.error == 0.0
@@ -695,12 +695,12 @@ def test_bins_of_equal_count():
 
 def test_scores_of_known_predictions():
     p, labels = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1]]), np.array([0, 1])
-    told = uncertainty.scores(p, labels)
-    assert told.error == 0.5
-    assert told.log_loss == pytest.approx(-np.log([0.9, 0.3]).mean())
-    assert told.brier == pytest.approx(((p - np.eye(3)[labels]) ** 2).sum(1).mean())
-    assert told.overconfidence == pytest.approx(0.75 - 0.5)
-    assert told.calibration == pytest.approx((0.1 + 0.6) / 2)
+    result = uncertainty.scores(p, labels)
+    assert result.error == 0.5
+    assert result.log_loss == pytest.approx(-np.log([0.9, 0.3]).mean())
+    assert result.brier == pytest.approx(((p - np.eye(3)[labels]) ** 2).sum(1).mean())
+    assert result.overconfidence == pytest.approx(0.75 - 0.5)
+    assert result.calibration == pytest.approx((0.1 + 0.6) / 2)
     assert np.isfinite(uncertainty.scores(np.eye(3)[[0]], np.array([1])).log_loss)
 
 
@@ -708,12 +708,12 @@ def test_labels_drawn_from_the_probabilities_are_calibrated():
     rng, n, bins = np.random.default_rng(0), 20_000, 10
     p = rng.dirichlet((0.5, 0.5, 0.5), n)
     labels = (rng.random((n, 1)) > p.cumsum(1)).sum(1).clip(max=2)
-    told = uncertainty.reliability(p, labels, bins)
-    full = told.count > 0
-    bound = SIGMAS * 0.5 / np.sqrt(told.count[full])
-    assert (np.abs(told.accuracy - told.confidence)[full] <= bound).all()
+    result = uncertainty.reliability(p, labels, bins)
+    full = result.count > 0
+    bound = SIGMAS * 0.5 / np.sqrt(result.count[full])
+    assert (np.abs(result.accuracy - result.confidence)[full] <= bound).all()
     # E|gap| ≤ its standard deviation, ½√(1/count): Σ count/n·½/√count ≤ ½√(bins/n)
-    assert told.error <= SIGMAS * 0.5 * math.sqrt(bins / n)
+    assert result.error <= SIGMAS * 0.5 * math.sqrt(bins / n)
     bound = SIGMAS * 0.5 / math.sqrt(n)
     flat, sharp = (p**power / (p**power).sum(1, keepdims=True) for power in (0.5, 3))
     assert uncertainty.calibration_error(sharp, labels) > 0.05, "probabilities that say too much are found"
@@ -777,14 +777,14 @@ def test_bad_calibration_input_is_refused():
 
 def test_no_rows(torch):
     for model, x in ((small(), rows(0, 4)), (as_torch(torch, small()), torch.zeros(0, 4))):
-        told = uncertainty.predict(model, x, 3, key=Key(0))
-        assert tuple(told.mean.shape) == (0, 3)
-        assert tuple(told.quantiles.shape) == (3, 0, 3)
+        result = uncertainty.predict(model, x, 3, key=Key(0))
+        assert tuple(result.mean.shape) == (0, 3)
+        assert tuple(result.quantiles.shape) == (3, 0, 3)
     assert uncertainty.average(small(), rows(0, 4)).arithmetic.shape == (0, 3)
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_progress_is_told(fast, monkeypatch):
+def test_progress_is_reported(fast, monkeypatch):
     monkeypatch.setattr(perceptron, "TERMS", 1)
     monkeypatch.setattr(kernels, "threads", lambda: 1)
     monkeypatch.setattr(networks, "available", lambda x: fast and available(x))

@@ -29,7 +29,7 @@ def photographs(n=40, features=12):
     return Dataset("cifar10", pixels[:n], labels[:n], pixels[n:], labels[n:], names, (3, 2, 2), "Nothing.")
 
 
-def test_cifar_rows_differ_as_told(monkeypatch):
+def test_cifar_rows_differ_as_declared(monkeypatch):
     monkeypatch.setattr(cifar10_mlp, "load", lambda *args, **more: photographs())
     todo = CIFAR.jobs("paper", [0, 1])
     assert [cifar10_mlp.label(dataclasses.asdict(job.config)) for job in todo] == ROWS * 2

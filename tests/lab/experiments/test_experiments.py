@@ -131,7 +131,7 @@ def test_smoke(everything, name):
 @pytest.mark.parametrize("name", experiments.names())
 def test_a_part_of_the_runs_tells_something(everything, name):
     _, record, stored = everything[name]
-    for n in range(1, len(stored)):  # a sweep tells what it learned so far
+    for n in range(1, len(stored)):  # a sweep reports what it has so far
         assert all(map(str.strip, experiments.load(name).page(record, stored[:n]).sentences()))
 
 
@@ -197,10 +197,10 @@ def test_the_vote_of_all_sub_networks_is_exact(everything):
 
 def test_calibration_counts_every_prediction(everything):
     (run,) = everything["calibration"][2]
-    for told in (run.measured[way] for way in calibration.WAYS):
-        assert sum(told["count"]) == 359
-        assert sum(told["right"]) / 359 == pytest.approx(1 - told["error"])
-        assert (sum(told["sure"]) - sum(told["right"])) / 359 == pytest.approx(told["overconfidence"])
+    for found in (run.measured[way] for way in calibration.WAYS):
+        assert sum(found["count"]) == 359
+        assert sum(found["right"]) / 359 == pytest.approx(1 - found["error"])
+        assert (sum(found["sure"]) - sum(found["right"])) / 359 == pytest.approx(found["overconfidence"])
     assert run.measured[calibration.SCALED]["error"] == pytest.approx(run.result["test_error"])
 
 
@@ -297,19 +297,19 @@ def test_rows_replace_those_they_repeat(tmp_path):
         (2.34567, None, "2.346"),
     ],
 )
-def test_counts_are_told_whole_and_measures_in_four_digits(mean, sd, text):
+def test_counts_are_written_whole_and_measures_in_four_digits(mean, sd, text):
     assert results_page._short({"mean": mean, "sd": sd}) == text
 
 
 def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(tmp_path, everything):
     _, record, stored = everything["mnist-keep-rate"]
     keep = experiments.load("mnist-keep-rate")
-    told = []
+    pages = []
     for members in (stored[:3], stored, stored[:3]):
         page = dataclasses.replace(keep.page(record, members), notes=[f"of {len(members)}"])
         path = results_page.save(tmp_path, keep, results_page.rows(keep, record, members), page)
-        told.append(json.loads(path.read_text("utf-8"))["told"]["smoke"])
-    part, whole, again = told
+        pages.append(json.loads(path.read_text("utf-8"))["told"]["smoke"])
+    part, whole, again = pages
     assert part["finding"] != whole["finding"]
     assert whole["notes"] == [f"of {len(stored)}"]
     assert again == {**whole, "notes": ["of 3"]}
@@ -349,7 +349,7 @@ def test_a_run_that_was_cut_off_is_not_published(tmp_path, everything):
     assert not any(row["lost"] for row in rows)
 
 
-def test_what_budgets_have_in_common_is_told_once():
+def test_what_budgets_have_in_common_is_written_once():
     notes = {"quick": ["same", "small"], "paper": ["same"]}
     assert results_page._differences(notes) == [
         "Where `quick` and `paper` differ from the source:\n\n- same",

@@ -59,7 +59,7 @@ def test_wiring_a_drops_the_gradient_alone():
     assert np.array_equal(layer.backward(values), values)
 
 
-def test_printed_runs_are_told_apart_by_the_figures_that_came():
+def test_printed_runs_are_matched_by_their_figures():
     first, second = spiral.printed("first"), spiral.printed("second")
     assert first["loss"] == pytest.approx(first["data loss"] + first["regularisation loss"], abs=1.5e-3)
     straight, crossed = spiral.verdicts({"A": first, "B": second}), spiral.verdicts({"A": second, "B": first})

@@ -128,7 +128,7 @@ def test_a_mixed_image_is_of_the_class_that_has_most_of_it(images):
     assert trainer.wrong(outputs, np.array([3, 4, 6])) == 1
 
 
-def test_a_network_that_attends_and_diverges_is_told(tmp_path, images):
+def test_a_network_that_attends_and_diverges_is_reported(tmp_path, images):
     c = config(images, lr=1e30, schedule="constant")
     run = train_one(Job(c, images, MixTrainer), tmp_path, Progress(), 1.0)
     assert run.status == "failed"

@@ -159,7 +159,7 @@ def test_work_counts_pretraining():
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ({"machine": "gan"}, "machine must be one of 'dbn', 'dbm', got 'gan'"),
         ({"activation": "relu"}, "activation must be one of 'sigmoid', got 'relu'"),
@@ -167,6 +167,6 @@ def test_work_counts_pretraining():
         ({"machine_l2": -1.0}, "machine_l2 must be finite and at least 0"),
     ],
 )
-def test_settings_that_make_no_sense_are_named(data, more, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_make_no_sense_are_named(data, more, message):
+    with pytest.raises(ValueError, match=message):
         config(data, **more)

@@ -36,7 +36,7 @@ def test_series_hold_the_histories(made):
     assert series[0].columns["test_error"] == stored[0].history["test_error"]
 
 
-def test_rows_of_one_method_are_told_apart_by_what_differs(made):
+def test_rows_of_one_method_are_labelled_by_what_differs(made):
     _, stored = made
     labels = [row.label for row in from_runs.rows(stored)]
     assert labels == ["none", "dropout, lr 0.1, schedule linear", "dropout, lr 1e+30, schedule constant"]

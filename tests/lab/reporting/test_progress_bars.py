@@ -20,9 +20,9 @@ def test_progress_tells_every_run(tmp_path, kind):
     todo = compare.jobs(BASE, DATA, ["none", "dropout"], range(2))
     with kind(console) as progress:
         sweep.run(todo, tmp_path, progress)
-    told = console.export_text()
-    assert "[4/4] dropout-seed1-" in told
-    assert "test error" in told
+    shown = console.export_text()
+    assert "[4/4] dropout-seed1-" in shown
+    assert "test error" in shown
 
 
 @pytest.mark.parametrize("kind", [Lines, Bars])

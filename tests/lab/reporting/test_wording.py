@@ -84,5 +84,5 @@ def test_gap_finding() -> None:
     assert gap_finding(rows).endswith("5.45 points against 5.50 for none, within the spread over seeds.")
 
 
-def test_time_is_told_in_words():
+def test_time_is_written_in_words():
     assert [time_text(s) for s in (0.2, 40, 700, 3600 * 5)] == ["1 s", "40 s", "12 min", "5.0 h"]

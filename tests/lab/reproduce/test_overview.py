@@ -37,6 +37,6 @@ def test_a_dry_run_trains_nothing(in_tmp, workers, monkeypatch):
     time = time_text(
         times[0] * {1: 9, 2: 5, 9: 5}[workers]
     )  # small products take one thread; there are 2 cores
-    told = f"about {time} in all by {workers} worker{'s' * (workers > 1)} with {threads} each"
-    assert shown.stdout.splitlines()[-1] == f"{told}; nothing was trained"
+    line = f"about {time} in all by {workers} worker{'s' * (workers > 1)} with {threads} each"
+    assert shown.stdout.splitlines()[-1] == f"{line}; nothing was trained"
     assert list(in_tmp.iterdir()) == []

@@ -139,7 +139,7 @@ def test_bf16_multiplies_bf16_and_keeps_parameters(images, device):
 
 
 @pytest.mark.parametrize("name", ["spatial-dropout", "mnist-gaussian"])
-def test_bf16_trains_and_is_told_apart(tmp_path, name):
+def test_bf16_trains_in_runs_of_its_own(tmp_path, name):
     engine = "torch" if name == "mnist-gaussian" else None
     asked = order.order(name, "smoke", None, engine=engine, precision="bf16", only=("dropout", "none"))
     todo = asked.jobs()
@@ -222,7 +222,7 @@ def test_what_cannot_be_is_refused(name, more, message):
 
 
 @NO_GPU
-def test_a_gpu_that_is_not_there_is_told(images):
+def test_a_gpu_that_is_not_there_is_refused(images):
     with pytest.raises(LabError, match="device must be cpu where torch finds no GPU"):
         order.order("spatial-dropout", "smoke", None, device="cuda")
     with pytest.raises(LabError, match="device must be cpu where torch finds no GPU"):
@@ -249,10 +249,10 @@ def test_numpy_networks_need_neither_torch_nor_fabric(tmp_path):
 def test_a_missing_package_ends_a_comparison_with_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightning_fabric", None)
     more = ["--data", "spiral", "--hidden", "8", "--engine", "torch", "--out", str(tmp_path)]
-    told = CliRunner().invoke(app, ["compare", *more])
-    assert told.exit_code == 1
-    assert "lightning_fabric" in told.stderr
-    assert told.stderr.strip().endswith('; run pip install "thinned[lab]"')
+    done = CliRunner().invoke(app, ["compare", *more])
+    assert done.exit_code == 1
+    assert "lightning_fabric" in done.stderr
+    assert done.stderr.strip().endswith('; run pip install "thinned[lab]"')
 
 
 def test_a_missing_package_ends_a_sweep_with_one_line(tmp_path, monkeypatch):
