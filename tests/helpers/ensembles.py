@@ -1,0 +1,53 @@
+"""Small networks whose whole ensemble is known, and a bound for means over samples."""
+
+import itertools
+import math
+
+import numpy as np
+
+from thinned import Key, scratch, theory
+
+SIGMAS = 6.0  # of a mean over samples: one test in 10⁹ would fail by chance
+
+
+def rows(n, width, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, width)).astype(np.float32)
+
+
+def small(drop=scratch.Dropout, **kw):
+    return scratch.mlp((4, 6, 5, 3), key=Key(3), drop=drop, init=1.0, **kw)
+
+
+def assert_means(mean, expected, std, samples):
+    """Means of samples with that standard deviation; float32 rounds what does not vary."""
+    bound = SIGMAS * np.asarray(std) / math.sqrt(samples) + 1e-5
+    assert (np.abs(np.asarray(mean) - expected) <= bound).all(), np.max(np.abs(mean - expected) / bound)
+
+
+def thin_ensemble(net, x, p):
+    """Every pick of k of n in both hidden layers of `small`: probabilities (picks, N, classes)."""
+    fc1, fc2, fc3 = (layer for layer in net.children.values() if isinstance(layer, scratch.Linear))
+    out = []
+    k1, k2 = theory.survivor_count(6, p), theory.survivor_count(5, p)
+    for s in itertools.combinations(range(6), k1):
+        h = np.zeros((len(x), 6))
+        h[:, s] = np.maximum(x @ fc1.params["weight"].T + fc1.params["bias"], 0)[:, s] * 6 / k1
+        for r in itertools.combinations(range(5), k2):
+            g = np.zeros((len(x), 5))
+            g[:, r] = np.maximum(h @ fc2.params["weight"].T + fc2.params["bias"], 0)[:, r] * 5 / k2
+            z = np.exp(g @ fc3.params["weight"].T + fc3.params["bias"])
+            out.append(z / z.sum(1, keepdims=True))
+    return np.array(out)
+
+
+def as_torch(torch, net):
+    """A network by hand as a torch model under the same names."""
+    nn, layers = torch.nn, []
+    for layer in net.children.values():
+        if isinstance(layer, scratch.Linear):
+            linear = nn.Linear(layer.n_in, layer.n_out)
+            linear.load_state_dict({k: torch.from_numpy(v) for k, v in layer.params.items()})
+            layers.append(linear)
+        else:
+            layers.append(nn.ReLU() if isinstance(layer, scratch.ReLU) else nn.Dropout(layer.p))
+    return nn.Sequential(*layers)
