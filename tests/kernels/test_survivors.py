@@ -115,7 +115,7 @@ def dense_sgd(w, v, g, lr, momentum, nesterov, penalty):
     w -= lr * (g + momentum * v if nesterov else v)
 
 
-def dense_adam(w, m, v, g, step, lr, penalty):
+def dense_adam(w, m, v, g, step, lr, shrink, penalty):
     """The rule in the paper's order, on whole arrays."""
     if penalty.l1:
         g = g + penalty.l1 * np.sign(w)
@@ -124,6 +124,7 @@ def dense_adam(w, m, v, g, step, lr, penalty):
     m[...] = m * 0.9 + g * (1 - 0.9)
     v[...] = v * 0.99 + g * g * (1 - 0.99)
     unbias1, unbias2 = 1 - 0.9**step, (1 - 0.99**step) ** 0.5
+    w *= 1 - shrink
     w -= m / (np.sqrt(v) + 1e-7 * unbias2) * (lr * unbias2 / unbias1)
 
 
@@ -157,7 +158,8 @@ def test_sgd(backend, dtype, shape, penalty, momentum, nesterov, monkeypatch):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", STEPPED, ids=str)
 @pytest.mark.parametrize("penalty", PENALTIES, ids=str)
-def test_adam(backend, dtype, shape, penalty, monkeypatch):
+@pytest.mark.parametrize("shrink", [0.0, 0.01])
+def test_adam(backend, dtype, shape, penalty, shrink, monkeypatch):
     own = to(backend, monkeypatch)
     for rows, cols in choices(shape):
         w, m, v = (random(i, shape, dtype) for i in range(3))
@@ -167,8 +169,9 @@ def test_adam(backend, dtype, shape, penalty, monkeypatch):
             g = random(3 + t, w[cells(shape, rows, cols)].shape, dtype)
             whole = np.zeros_like(w)
             whole[cells(shape, rows, cols)] = g
-            dense_adam(*want, whole, t, 0.1, penalty)
-            rule = {"step": t, "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-7, "penalty": penalty}
+            dense_adam(*want, whole, t, 0.1, shrink, penalty)
+            rule = {"step": t, "lr": 0.1, "betas": (0.9, 0.99), "eps": 1e-7, "shrink": shrink}
+            rule["penalty"] = penalty
             survivors.adam(own(w), own(m), own(v), own(g), rows, cols, **rule)
         for got, expected in zip((w, m, v), want, strict=True):
             assert np.array_equal(got, expected)

@@ -159,6 +159,7 @@ def adam(
     rest2: float,
     rate: float,
     eps: float,
+    keep: float,
     l1: float,
     l2: float,
     threads: int,

@@ -183,9 +183,10 @@ def adam(
     lr: float,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
+    shrink: float = 0.0,
     penalty: Penalty = NONE,
 ) -> None:
-    """m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← w − lr·m̂/(√v̂ + ε), in place.
+    """m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← w·(1 − shrink) − lr·m̂/(√v̂ + ε), in place.
 
     m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ) at ``step`` t = 1, 2, … ``g`` and ``penalty`` as of `sgd`.
     """
@@ -197,7 +198,7 @@ def adam(
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
         rests = (1 - betas[0], 1 - betas[1])
         arrays = (_array.address(w), _array.address(m), _array.address(v), _array.address(g))
-        cpu.adam(*arrays, part, w.dtype.itemsize, *betas, *rests, rate, small, *rates, workers(w))
+        cpu.adam(*arrays, part, w.dtype.itemsize, *betas, *rests, rate, small, 1 - shrink, *rates, workers(w))
         return
     w, m, v, g = map(_array.view, (w, m, v, g))
     for block, grad in _blocks(w, g, rows, cols, penalty):
@@ -205,6 +206,7 @@ def adam(
         m[block] += grad * (1 - betas[0])
         v[block] *= betas[1]
         v[block] += grad * grad * (1 - betas[1])
+        w[block] *= 1 - shrink
         w[block] -= m[block] / (np.sqrt(v[block]) + small) * rate
 
 

@@ -17,13 +17,15 @@ from thinned.nn.modules import (
     FeatureAlphaDropout,
     GaussianDropout,
 )
+from thinned.nn.optimizers import SGD, Adam, AdamW
 from thinned.nn.residual import Residual
-from thinned.nn.sgd import SGD
 from thinned.nn.surgery import Swap, max_norm_, set_rate, swap_dropout
 from thinned.nn.thin import Thinning, thin, thinning
 
 __all__ = [
     "SGD",
+    "Adam",
+    "AdamW",
     "AlphaDropout",
     "DropBlock1d",
     "DropBlock2d",

@@ -709,69 +709,15 @@ def test_bad_input():
     assert not model._forward_hooks
 
 
-# The optimizer.
-
-RULES = [
-    {},
-    {"momentum": 0.9},
-    {"weight_decay": 0.1},
-    {"momentum": 0.9, "weight_decay": 0.1, "nesterov": True},
-    {"momentum": 0.9, "dampening": 0.5},
-    {"momentum": 0.5, "maximize": True},
-]
+# The gradient of the survivors.
 
 
-def train(model, optimizer, x, steps=range(3), change=None):
+def train(model, optimizer, x, steps):
     for step in steps:
         optimizer.zero_grad()
         with tnn.keyed(model, KEY, step):
             model(x).square().sum().backward()
-        if change:
-            change(model)
         optimizer.step()
-
-
-def clip(model):
-    nn.utils.clip_grad_norm_(model.parameters(), 0.1)
-
-
-def hook(model):
-    for weight in model.parameters():
-        weight.grad = weight.grad * 0.5
-
-
-def again(model):
-    with tnn.keyed(model, KEY, 77):
-        model(torch.ones(2, model[0].in_features, dtype=model[0].weight.dtype)).sum().backward()
-
-
-@pytest.mark.parametrize("rule", RULES, ids=str)
-@pytest.mark.parametrize("change", [None, clip, hook, again])
-def test_sgd_is_torchs(rule, change):
-    ours, _, x = pair("dense")
-    theirs = copy.deepcopy(ours)
-    one, other = tnn.SGD(ours.parameters(), 0.01, **rule), torch.optim.SGD(theirs.parameters(), 0.01, **rule)
-    train(ours, one, x, change=change)
-    train(theirs, other, x, change=change)
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
-    train(ours, one, x, range(3, 5))
-    train(theirs, other, x, range(3, 5))
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-def test_sgd_moves_survivors_alone_where_the_rule_does():
-    model = tnn.thin(nn.Sequential(nn.Linear(4, 10), nn.Dropout(0.5), nn.Linear(10, 3)))
-    before = copy.deepcopy(model.state_dict())
-    optimizer = tnn.SGD(model.parameters(), 0.1)
-    version = model[0].weight._version
-    train(model, optimizer, torch.randn(4, 4), range(1))
-    moved = (model[0].weight != before["0.weight"]).any(1)
-    kept = torch.from_numpy(masks.survivors(10, 0.5, KEY.fold_in(0).fold_in("1"))[0])
-    assert moved.nonzero()[:, 0].tolist() == kept.tolist()
-    assert model[0].weight._version > version  # autograd is told
 
 
 def test_a_compact_gradient_is_a_tensor():
@@ -798,55 +744,6 @@ def test_a_compact_gradient_is_a_tensor():
         assert weight.grad.norm() == (plain + 1).norm()
         gradient.zero_()
         assert not gradient.any()
-
-
-def test_sgd_with_a_scaler_and_a_closure():
-    ours, _, x = pair("dense", dtype=torch.float32)
-    theirs = copy.deepcopy(ours)
-    for model, kind in ((ours, tnn.SGD), (theirs, torch.optim.SGD)):
-        optimizer, scaler = kind(model.parameters(), 0.01, momentum=0.9), torch.amp.GradScaler("cpu")
-        for step in range(2):
-            optimizer.zero_grad(set_to_none=step == 0)
-            with tnn.keyed(model, KEY, step):
-                scaler.scale(model(x).square().sum()).backward()
-            scaler.step(optimizer)
-            scaler.update()
-
-        def loss(model=model, optimizer=optimizer):
-            optimizer.zero_grad()
-            with tnn.keyed(model, KEY, 9):
-                value = model(x).square().sum()
-            value.backward()
-            return value
-
-        assert optimizer.step(loss) > 0
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
-@pytest.mark.parametrize("view", [False, True])
-def test_sgd_with_distributed_data_parallel(view, tmp_path):
-    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        ours, _, x = pair("dense")
-        theirs = copy.deepcopy(ours)
-        train(ours, tnn.SGD(ours.parameters(), 0.01, momentum=0.9), x)
-        parallel = nn.parallel.DistributedDataParallel(theirs, gradient_as_bucket_view=view)
-        train(parallel, tnn.SGD(parallel.parameters(), 0.01, momentum=0.9), x)
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            torch.testing.assert_close(a, b)
-    finally:
-        torch.distributed.destroy_process_group()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_sgd_in_half_precision(dtype):
-    ours, _, x = pair("dense", dtype=dtype)
-    theirs = copy.deepcopy(ours)
-    train(ours, tnn.SGD(ours.parameters(), 0.01, momentum=0.9), x)
-    train(theirs, torch.optim.SGD(theirs.parameters(), 0.01, momentum=0.9), x)
-    assert all(torch.equal(*both) for both in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 # Memory.

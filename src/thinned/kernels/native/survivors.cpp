@@ -225,14 +225,14 @@ void sgd(Address w_, Address v_, Address g_, const Part &part, Descent rule, int
     });
 }
 
-// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← w − rate·m/(√v + ε); rate and ε hold the corrections.
-struct Moments { double beta1, beta2, rest1, rest2, rate, eps, l1, l2; };
+// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← keep·w − rate·m/(√v + ε); rate and ε hold the corrections.
+struct Moments { double beta1, beta2, rest1, rest2, rate, eps, keep, l1, l2; };
 
 template <class T>
 void adam(Address w_, Address m_, Address v_, Address g_, const Part &part, Moments rule, int threads) {
     T *w = (T *)w_, *m = (T *)m_, *v = (T *)v_;
     const T b1 = (T)rule.beta1, b2 = (T)rule.beta2, c1 = (T)rule.rest1, c2 = (T)rule.rest2;
-    const T rate = (T)rule.rate, eps = (T)rule.eps, r1 = (T)rule.l1, r2 = (T)rule.l2;
+    const T rate = (T)rule.rate, eps = (T)rule.eps, keep = (T)rule.keep, r1 = (T)rule.l1, r2 = (T)rule.l2;
     with_penalties(rule.l1, rule.l2, [&](auto l1, auto l2) {
         sweep((const T *)g_, part, threads, [=](int64_t first, const T *g, int64_t n) {
             T *__restrict w1 = w + first;
@@ -243,7 +243,7 @@ void adam(Address w_, Address m_, Address v_, Address g_, const Part &part, Mome
                 const T mean = m1[i] * b1 + grad * c1, square = v1[i] * b2 + grad * grad * c2;
                 m1[i] = mean;
                 v1[i] = square;
-                w1[i] -= mean / (std::sqrt(square) + eps) * rate;
+                w1[i] = w1[i] * keep - mean / (std::sqrt(square) + eps) * rate;
             }
         });
     });
@@ -299,9 +299,9 @@ void bind_survivors(nb::module_ &m) {
         (itemsize == 4 ? sgd<float> : sgd<double>)(w, v, g, Part(part), Descent{lr, momentum, l1, l2, nesterov}, threads);
     });
     m.def("adam", [](Address w, Address m1, Address v, Address g, Part::Tuple part, int64_t itemsize, double beta1, double beta2,
-                     double rest1, double rest2, double rate, double eps, double l1, double l2, int threads) {
+                     double rest1, double rest2, double rate, double eps, double keep, double l1, double l2, int threads) {
         nb::gil_scoped_release release;
-        (itemsize == 4 ? adam<float> : adam<double>)(w, m1, v, g, Part(part), Moments{beta1, beta2, rest1, rest2, rate, eps, l1, l2},
+        (itemsize == 4 ? adam<float> : adam<double>)(w, m1, v, g, Part(part), Moments{beta1, beta2, rest1, rest2, rate, eps, keep, l1, l2},
                                                      threads);
     });
     m.def("clip", [](Address w, Part::Tuple part, int64_t itemsize, double c, int threads) {
