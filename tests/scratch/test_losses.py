@@ -1,4 +1,4 @@
-"""The losses by hand, judged by finite differences and by torch's own."""
+"""The losses, judged by finite differences and by torch's own."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.by_hand import N, gamma, numeric_gradient, random, within
+from helpers.by_hand import N, fill, gamma, magnitudes, numeric_gradient, operations, random, within
+from helpers.layers import three_layers
 
+from thinned import Key
 from thinned.scratch import LogisticCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
 
 K = 4
@@ -132,3 +134,60 @@ def test_bad_shapes(name: str) -> None:
         make().forward(random("x", N), targets)
     with pytest.raises(ValueError, match=r"targets must have shape \(5, 3\)"):
         make().forward(random("x", N, 3), targets)
+
+
+def test_loss_is_torchs_cross_entropy(torch: Any) -> None:
+    logits, labels = random("logits", N, 4) * 3, np.array([0, 3, 1, 1, 2])
+    loss = SoftmaxCrossEntropy()
+    value = loss.forward(logits, labels)
+    tensor = torch.tensor(logits, requires_grad=True)
+    expected = torch.nn.functional.cross_entropy(tensor, torch.from_numpy(labels))
+    expected.backward()
+    bound = 2 * gamma(N + 4 + 20) * (1 + np.ptp(logits))  # exponents up to the range of the logits
+    assert abs(value - expected.item()) <= bound
+    within(loss.backward(), tensor.grad.numpy(), bound / N)
+
+
+def test_loss_gradient_is_the_finite_difference_through_a_network() -> None:
+    net, loss = fill(three_layers()), SoftmaxCrossEntropy()
+    x, labels, key = random("x", N, 6).copy(), np.array([0, 3, 1, 1, 2]), Key(11)
+
+    def f() -> float:
+        return loss.forward(net.forward(x, key), labels) + net.penalty()
+
+    f()
+    gradient = net.backward(loss.backward())
+    # the loss moves by at most twice as much as a logit
+    size = 2 * magnitudes(net).forward(np.abs(x), key).max() + net.penalty()
+    error = gamma(operations(net) + N + 4 + 20) * size
+    within(gradient, *numeric_gradient(f, x, error))
+    for _, param, grad in net.named_params():
+        within(grad, *numeric_gradient(f, param, error))
+
+
+def test_loss_is_stable_and_shows_what_is_not_finite() -> None:
+    loss = SoftmaxCrossEntropy()
+    assert loss.forward(np.array([[1e4, 0.0], [0.0, -1e4]]), np.array([0, 0])) == 0.0
+    assert loss.forward(np.array([[1e4, 0.0]], np.float32), np.array([1])) == 1e4
+    assert np.isfinite(loss.backward()).all()
+    for bad in (np.nan, np.inf):
+        assert math.isnan(loss.forward(np.array([[bad, 0.0]]), np.array([1])))
+    assert loss.forward(np.array([[-np.inf, 0.0]]), np.array([0])) == np.inf
+
+
+def test_bad_labels() -> None:
+    loss, logits = SoftmaxCrossEntropy(), random("logits", 3, 10)
+    with pytest.raises(RuntimeError, match="call forward first"):
+        loss.backward()
+    for labels, message in (
+        ([0, 1, 10], "labels must be 0 to 9, got 10"),
+        ([0, -1, 9], "labels must be 0 to 9, got -1"),
+        ([0, 1], r"labels must have shape \(3,\), one for each row of logits, got \(2,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loss.forward(logits, np.array(labels))
+    for dtype in (float, bool):
+        with pytest.raises(TypeError, match="labels must be integers"):
+            loss.forward(logits, np.zeros(3, dtype))
+    with pytest.raises(ValueError, match=r"logits must have shape \(N, K\)"):
+        loss.forward(logits[:0], np.zeros(0, int))
