@@ -100,6 +100,20 @@ def test_no_file_imports_itself_through_others():
     assert not found, "import circles:\n" + "\n".join(found)
 
 
+def test_no_room_of_the_lab_imports_itself_through_others():
+    """A room is a folder of `lab`, or a file beside the folders."""
+    rooms: dict[str, set[str]] = {}
+    for name, path in FILES.items():
+        if name.startswith("thinned.lab."):
+            room = name.split(".")[2]
+            others = {
+                other.split(".")[2] for other in imported_files(path) if other.startswith("thinned.lab.")
+            }
+            rooms[room] = rooms.get(room, set()) | (others - {room})
+    found = circles(rooms)
+    assert not found, "import circles:\n" + "\n".join(found)
+
+
 def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == []
     assert len(circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"d"}})) == 2
