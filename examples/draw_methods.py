@@ -4,8 +4,8 @@ python examples/draw_methods.py docs/images/methods
 
 writes a PNG for each row of `thinned.methods.METHODS` into that folder, and `methods.md` two folders above.
 The same pictures each time: all that is random has a fixed key. Needs torch, matplotlib and scikit-learn,
-whose photographs and digits it takes; no network. A new row needs a function here, under
-``@drawing(name)``, whose docstring is the picture's alt text.
+whose photographs and digits it takes; no network. `plain` draws a new row whose method drops units of x.
+A function under ``@drawing(name)`` draws its row in another way; its docstring is the picture's alt text.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -516,10 +516,42 @@ def draw_attentive_cutmix(scale: float) -> Sheet:
     return _mixed(scale, pictures, titles, mixed[0], told)
 
 
+def plain(row: Row) -> Drawing:
+    """The drawing of a method that drops units of x: two samples of six feature maps, before and after."""
+    method, p = row.function, inspect.signature(row.function).parameters["p"].default
+
+    def run(x: Any, key: Key) -> Any:
+        return method(x, p, key=key, **row.options)
+
+    def draw(scale: float) -> Sheet:
+        x = np.stack([feature_maps(temple(38)), feature_maps(flower(38))])
+        for seed in range(100):  # a key by which some units are dropped and some kept
+            y = run(x, Key(seed))
+            kept = y != run(2 * x + 1, Key(seed))  # a place that is dropped does not depend on x
+            if kept.any() and not kept.all():
+                break
+        brightest = max(1.0, float(y.max()))
+        sheet = Sheet(660, scale)
+        for i, name in enumerate(("the temple", "the flower")):
+            top = 62 + 306 * i
+            sheet.text(MARGIN, top - 34, f"sample {i + 1}, {name}: its channels x, and in training", 13, NOTE)
+            sheet.row(top, 114, [paint(m / brightest) for m in x[i]], MAPS)
+            sheet.row(top + 122, 114, [paint(m / brightest, k) for m, k in zip(y[i], kept[i], strict=True)])
+        sheet.legend(_counted(kept, p, "places"), kept=None)
+        return sheet
+
+    alt = f"Two samples with six feature maps each, before and after. {row.title} {row.summary}."
+    return Drawing(draw, alt, {})
+
+
+def drawing_of(row: Row) -> Drawing:
+    """The drawing of a row: its own, or the plain one."""
+    return DRAWINGS.get(row.name) or plain(row)
+
+
 # The page -------------------------------------------------------------------------------------------------
 
 LINKS = {
-    "JMLR 15:1929-1958": "https://jmlr.org/papers/v15/srivastava14a.html",
     "PMLR 28(3):1058-1066": "https://proceedings.mlr.press/v28/wan13.html",
 }
 
@@ -590,7 +622,7 @@ def _section(row: Row, folder: str) -> str:
 {_call(row)}
 ```
 
-<img src="{folder}/{row.name}.png" width="{WIDTH}" alt="{DRAWINGS[row.name].alt}">
+<img src="{folder}/{row.name}.png" width="{WIDTH}" alt="{drawing_of(row).alt}">
 
 {_theory(row)}{also}
 
@@ -639,19 +671,23 @@ def _linked(source: str) -> str:
     """A source with its arXiv, DOI, JMLR or PMLR as links."""
     source = re.sub(r"arXiv:(\d+\.\d+)", r"[arXiv:\1](https://arxiv.org/abs/\1)", source)
     source = re.sub(r"doi:(\S+)", r"[doi:\1](https://doi.org/\1)", source)
+    if found := re.match(r"(\w+).*? \d\d(\d\d), (JMLR (\d+):[\d-]+)", source):
+        author, year, where, volume = found.groups()
+        page = f"https://jmlr.org/papers/v{volume}/{author.lower()}{year}a.html"
+        source = source.replace(where, f"[{where}]({page})")
     for name, address in LINKS.items():
         source = source.replace(name, f"[{name}]({address})")
     return source
 
 
-def check(methods: Sequence[str]) -> None:
+def check(rows: Mapping[str, Row]) -> None:
     """Each row has a drawing, each drawing a row."""
-    for name in methods:
-        if name not in DRAWINGS:
+    for name, row in rows.items():
+        if name not in DRAWINGS and row.unit in ("weight", "region"):
             raise SystemExit(f"{name} has no drawing: add a function under @drawing({name!r}) to {__file__}")
     for name in DRAWINGS:
-        if name not in methods:
-            raise SystemExit(f"{name} is drawn, but no row of thinned.methods.METHODS: {', '.join(methods)}")
+        if name not in rows:
+            raise SystemExit(f"{name} is drawn, but no row of thinned.methods.METHODS: {', '.join(rows)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -660,13 +696,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, help="default: methods.md, two folders above the pictures")
     parser.add_argument("--scale", type=float, default=2.0, help="pixels of the file per pixel of the page")
     chosen = parser.parse_args(arguments)
-    check(tuple(METHODS))
+    check(METHODS)
     target = chosen.page or chosen.folder.resolve().parent.parent / "methods.md"
     chosen.folder.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # not what the user's matplotlibrc says
-        for name in METHODS:
-            DRAWINGS[name].draw(chosen.scale).save(chosen.folder / f"{name}.png")
+        for row in METHODS.values():
+            drawing_of(row).draw(chosen.scale).save(chosen.folder / f"{row.name}.png")
     folder = os.path.relpath(chosen.folder.resolve(), target.resolve().parent)
     target.write_text(page(Path(folder).as_posix()), encoding="utf-8")
 

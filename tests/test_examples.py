@@ -86,13 +86,22 @@ def test_pictures_are_the_same_each_time(draw_methods, drawn, tmp_path):
     assert again.read_bytes() == (drawn / "images" / "methods" / "gaussian.png").read_bytes()
 
 
-def test_a_row_without_a_drawing_is_named(draw_methods):
-    with pytest.raises(
-        SystemExit, match=r"new-row has no drawing: add a function under @drawing\('new-row'\)"
-    ):
-        draw_methods.check([*METHODS, "new-row"])
+def test_a_row_that_needs_a_drawing_is_named(draw_methods):
+    with pytest.raises(SystemExit, match=r"new has no drawing: add a function under @drawing\('new'\)"):
+        draw_methods.check({**METHODS, "new": METHODS["drop-connect"]})
+    draw_methods.check({**METHODS, "new": METHODS["dropout"]})
     with pytest.raises(SystemExit, match="cutout is drawn, but no row"):
-        draw_methods.check([name for name in METHODS if name != "cutout"])
+        draw_methods.check({name: row for name, row in METHODS.items() if name != "cutout"})
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, row in METHODS.items() if row.unit not in ("weight", "region")]
+)
+def test_the_plain_drawing_fits_each_unit(name, draw_methods, tmp_path):
+    drawing = draw_methods.plain(METHODS[name])
+    drawing.draw(0.5).save(tmp_path / "plain.png")
+    assert (tmp_path / "plain.png").stat().st_size < 60_000
+    assert METHODS[name].title in drawing.alt
 
 
 def test_digits_are_turned_about_their_middle():
