@@ -1,15 +1,9 @@
 """The table of activations: its facts hold, and one row with its class is a new activation everywhere."""
 
-import os
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from helpers import recipes
 
-import thinned
 from thinned import scratch
 from thinned.activations import ACTIVATIONS
 from thinned.scratch.activations import CLASSES, ROWS
@@ -63,29 +57,6 @@ def test_hardtanh_keeps_zero_where_its_range_holds_it():
     assert not activations.keeps_zero(torch.nn.Linear(1, 1))
 
 
-ROW = """    Activation(
-        "softplus",
-        scratch="Softplus",
-        torch="Softplus",
-        calls="softplus",
-        sklearn="softplus",
-        compared=True,
-        keeps_zero=False,
-    ),
-"""
-CLASS = '''class Softplus(ByElement):
-    """y = ln(1 + eˣ)."""
-
-    @staticmethod
-    def f(x):
-        return _array.softplus(x)
-
-    @staticmethod
-    def slope(y):
-        return -np.expm1(-y)
-
-
-'''
 USES = """
 import warnings
 from pathlib import Path
@@ -96,7 +67,7 @@ from thinned.estimators import DropoutMLPClassifier
 from thinned.nn.thin.convert import thinning
 from thinned.scratch.activations import CLASSES
 
-assert Path(thinned.__file__).is_relative_to(Path.cwd()), thinned.__file__
+assert Path(thinned.__file__).is_relative_to(Path.cwd() / "src"), thinned.__file__
 key, rng = thinned.Key(0), np.random.default_rng(0)
 x = rng.normal(size=(6, 5))
 
@@ -145,24 +116,10 @@ def test_a_new_activation_is_one_row_and_one_class(tmp_path):
     """Written into a copy of the package, softplus works in every room."""
     pytest.importorskip("torch")
     pytest.importorskip("sklearn")
-    package = tmp_path / "thinned"
-    shutil.copytree(Path(thinned.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    table, classes = package / "activations.py", package / "scratch" / "activations.py"
-    old = '    _torch("Softplus", "softplus", keeps_zero=False),\n'  # torch's alone until now
-    _replace(table, old, ROW)
-    _replace(classes, "class Softmax(Layer)", f"{CLASS}class Softmax(Layer)")
+    root = recipes.copied(tmp_path)
+    recipes.apply("A new activation", root)
     (tmp_path / "uses.py").write_text(USES, encoding="utf-8")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     compare = ["-m", "thinned", "compare", "--methods", "none,dropout", "--activation", "softplus"]
     compare += ["--hidden", "16", "--epochs", "1", "--seeds", "1"]
     for command in (["uses.py"], compare, [*compare, "--engine", "torch"]):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-
-def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text(encoding="utf-8")
-    assert text.count(old) == 1
-    path.write_text(text.replace(old, new), encoding="utf-8")
+        recipes.run(root, *command)
