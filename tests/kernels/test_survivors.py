@@ -230,3 +230,23 @@ def test_what_is_no_number_shows(backend, monkeypatch):
     assert np.array_equal(np.argwhere(np.isnan(w)), [[0, 0], [2, 3]])
     survivors.clip(own(w), None, 0.1)
     assert np.isnan(w).any(axis=1).tolist() == [True, False, True, False, False, False]
+
+
+@pytest.mark.skipif(kernels.extension() is None, reason="the C++ extension was not built")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_levels_agree(dtype):
+    """Steps have the same bits at each level of the instruction set."""
+    cpu, n = kernels.extension(), 1003
+    part, size = (1, n, 1, 0, 0, 0, 0), np.dtype(dtype).itemsize
+
+    def both(level):
+        w, m, v, g = random(1, n, dtype), random(2, n, dtype), abs(random(3, n, dtype)), random(4, n, dtype)
+        at = [kernels.address(x) for x in (w, m, v, g)]
+        cpu.adam(*at, part, size, 0.9, 0.99, 0.1, 0.01, 0.1, 1e-7, 0.99, 0.1, 0.2, 1, level)
+        cpu.sgd(at[0], at[1], at[3], part, size, 0.1, 0.9, True, 0.1, 0.2, 1, level)
+        return np.stack([w, m, v])
+
+    plain = both("plain")
+    assert all(np.array_equal(both(level), plain) for level in cpu.levels())
+    with pytest.raises(ValueError, match="level must be one of"):
+        both("none")

@@ -145,6 +145,7 @@ def sgd(
     l1: float,
     l2: float,
     threads: int,
+    level: str = "",
 ) -> None: ...
 def adam(
     w: int,
@@ -163,6 +164,7 @@ def adam(
     l1: float,
     l2: float,
     threads: int,
+    level: str = "",
 ) -> None: ...
 def choose(k0: int, k1: int, n: int, k: int, out: int) -> None: ...
 def pick(k0: int, k1: int, n: int, panels: int, limit: int, groups: int, order: int, kept: int) -> None: ...

@@ -44,14 +44,6 @@ std::vector<const Level *> available() {
     return found;
 }
 
-const Level &pick(const std::string &name) {
-    static const std::vector<const Level *> levels = available();
-    if (name.empty()) return *levels.back();
-    for (const Level *level : levels)
-        if (name == level->name) return *level;
-    throw std::invalid_argument("level must be one of levels(), got '" + name + "'");
-}
-
 constexpr int64_t SIZES[] = {4, 8, 2, 2};  // bytes, by DType
 
 constexpr int64_t BLOCK = 64 * 128;  // parts of an array are whole blocks of units
@@ -104,7 +96,7 @@ Strided layout(const std::tuple<Sizes, Sizes, Sizes> &all) {
 }
 
 void mask(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, int threads, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     uint8_t *to = reinterpret_cast<uint8_t *>(out);
     const Draw draw{k0, k1, limit};
     nb::gil_scoped_release release;
@@ -114,7 +106,7 @@ void mask(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, uint
 template <class Where>
 void drop(int dtype, Address x, Address out, Where where, int threads, uint32_t k0, uint32_t k1, uint64_t limit, uint64_t start,
           int64_t inner, double scale, double shift, double fill, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     const Drop how{{k0, k1, limit}, start, inner, scale, shift, fill};
     const auto all = layout(where);
     nb::gil_scoped_release release;
@@ -132,7 +124,7 @@ int64_t grain(int threads, int64_t parts, int64_t units) { return grain(threads)
 // (grad, x).
 void connect(int of, int dtype, Address a, Address b, Address out, std::array<int64_t, 3> shape, uint64_t start, uint32_t k0, uint32_t k1,
              uint64_t limit, double scale, int threads, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     const void *first = reinterpret_cast<const void *>(a), *second = reinterpret_cast<const void *>(b);
     void *to = reinterpret_cast<void *>(out);
     const auto [samples, rows, columns] = shape;
@@ -152,7 +144,7 @@ void connect(int of, int dtype, Address a, Address b, Address out, std::array<in
 
 void drop_block(int dtype, Address x, Address out, int64_t n, int64_t channels, int64_t maps, std::array<int64_t, 3> size,
                 std::array<int64_t, 3> block, uint64_t start, uint32_t k0, uint32_t k1, uint64_t limit, int threads, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     Blocks b{channels, maps, {}, {}, start, {k0, k1, limit}};
     std::copy(size.begin(), size.end(), b.size);
     std::copy(block.begin(), block.end(), b.block);
@@ -166,7 +158,7 @@ void drop_block(int dtype, Address x, Address out, int64_t n, int64_t channels, 
 template <class Where>
 void noise(int dtype, Address x, Address out, Where where, int threads, uint32_t k0, uint32_t k1, uint64_t start, double deviation,
            const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     const Noise how{k0, k1, start, deviation};
     const auto all = layout(where);
     nb::gil_scoped_release release;
@@ -175,10 +167,10 @@ void noise(int dtype, Address x, Address out, Where where, int threads, uint32_t
     });
 }
 
-int64_t panel(int dtype, const std::string &level) { return pick(level).panel(DType(dtype)); }
+int64_t panel(int dtype, const std::string &level) { return level_of(level).panel(DType(dtype)); }
 
 void lay_out(int dtype, Address x, int64_t rows, int64_t units, Address out, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     nb::gil_scoped_release release;
     kernels.lay_out(DType(dtype), reinterpret_cast<const void *>(x), rows, units, reinterpret_cast<void *>(out));
 }
@@ -190,7 +182,7 @@ constexpr int64_t WIDEST = 1 << 24;  // bytes of a layer's units in an item
 
 void networks(int dtype, Address x, int64_t rows, int64_t units, Address words, uint64_t limit, uint64_t start, const std::vector<Layer> &layers,
               int64_t n, Address picks, int64_t picks_each, Address out, int threads, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     std::vector<Dense> dense;
     int64_t widest = std::max<int64_t>(words ? units : 1, 1);
     for (const auto &[weight, bias, in, out, by_in, by_out, picked_in, picked_out, scale, clip] : layers) {
@@ -225,7 +217,7 @@ constexpr int64_t MULTIPLIED = 1 << 19;      // products that a thread must have
 
 void product(int dtype, std::array<int64_t, 3> groups, Address x, Address weight, int64_t by_out, int64_t by_in, Address bias, const Units &in,
              const Units &out, double scale, Address y, int threads, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     const DType type = DType(dtype);
     Product p{{groups[0], groups[1], groups[2]}, side(in, groups[1]), side(out, groups[1]), reinterpret_cast<const void *>(x),
               reinterpret_cast<const void *>(weight), reinterpret_cast<const void *>(bias), by_out, by_in, scale, reinterpret_cast<void *>(y), 0, nullptr};
@@ -255,7 +247,7 @@ std::vector<int32_t> places(Side &side, int64_t groups) {
 
 void correlate(int dtype, std::array<int64_t, 3> groups, Address grad, Address x, const Units &in, const Units &out, double scale, Address out_weight,
                int threads, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     const DType type = DType(dtype);
     Correlation c{{groups[0], groups[1], groups[2]}, side(in, groups[1]), side(out, groups[1]), reinterpret_cast<const void *>(grad),
                   reinterpret_cast<const void *>(x), scale, reinterpret_cast<void *>(out_weight), nullptr, nullptr};
@@ -274,7 +266,7 @@ void correlate(int dtype, std::array<int64_t, 3> groups, Address grad, Address x
 }
 
 void normals(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, int threads, const std::string &level) {
-    const Level &kernels = pick(level);
+    const Level &kernels = level_of(level);
     double *to = reinterpret_cast<double *>(out);
     nb::gil_scoped_release release;
     split(n, GRAIN_OF_NORMALS, BLOCK, threads,
@@ -289,6 +281,14 @@ int block_buffer(PyObject *self, Py_buffer *view, int flags) {
 PyType_Slot block_slots[] = {{Py_bf_getbuffer, (void *)block_buffer}, {0, nullptr}};
 
 }  // namespace
+
+const Level &thinned::level_of(const std::string &name) {
+    static const std::vector<const Level *> levels = available();
+    if (name.empty()) return *levels.back();
+    for (const Level *level : levels)
+        if (name == level->name) return *level;
+    throw std::invalid_argument("level must be one of levels(), got '" + name + "'");
+}
 
 NB_MODULE(_cpu, m) {
     m.doc() = "Native CPU kernels; thinned.kernels calls them.";

@@ -2,6 +2,7 @@
 // of a level through which cpu.cpp calls them. Arrays are addresses of contiguous memory.
 #pragma once
 #include <cstdint>
+#include <string>
 
 namespace thinned {
 
@@ -102,6 +103,13 @@ struct Correlation {     // out_weight = scale gradᵀ x, over the rows whose gr
     void *grads, *xs;    // for panels: [panel][group][row of the group][PANEL]
 };
 
+// v ← μ·v + g, w ← w − lr·v, or with Nesterov's momentum w ← w − lr·(g + μ·v); without momentum w ← w − lr·g.
+// The gradient of l1·|w| + l2/2·w² is added to g.
+struct Descent { double lr, momentum, l1, l2; bool nesterov; };
+
+// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← keep·w − rate·m/(√v + ε); rate and ε hold the corrections.
+struct Moments { double beta1, beta2, rest1, rest2, rate, eps, keep, l1, l2; };
+
 enum class DType : int { float32 = 0, float64 = 1, float16 = 2, bfloat16 = 3 };
 
 struct Level {
@@ -131,9 +139,14 @@ struct Level {
     void (*multiply)(DType dtype, const Product &p, Range blocks);
     void (*into_panels)(DType dtype, const Correlation &c, bool of_grad, Range panels);
     void (*correlate)(DType dtype, const Correlation &c, Range panels);
+    // A step of an optimizer for n elements of a parameter and their gradients.
+    void (*descend)(DType dtype, void *w, void *v, const void *g, int64_t n, const Descent &rule);
+    void (*adam)(DType dtype, void *w, void *m, void *v, const void *g, int64_t n, const Moments &rule);
     // Standard normal numbers start ... start + n - 1.
     void (*normals)(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);
 };
+
+const Level &level_of(const std::string &name);  // the best that this processor has where there is no name; throws where it is not there
 
 #define THINNED_LEVEL_OF(level)                                                                                        \
     namespace level {                                                                                                  \
@@ -152,10 +165,12 @@ struct Level {
     void multiply(DType dtype, const Product &p, Range blocks);                                                        \
     void into_panels(DType dtype, const Correlation &c, bool of_grad, Range panels);                                   \
     void correlate(DType dtype, const Correlation &c, Range panels);                                                   \
+    void descend(DType dtype, void *w, void *v, const void *g, int64_t n, const Descent &rule);                        \
+    void adam(DType dtype, void *w, void *m, void *v, const void *g, int64_t n, const Moments &rule);                  \
     void normals(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);                                    \
     inline constexpr Level table{#level, mask, connect, connect_by_x, connect_by_weight, drop_block, drop, noise,      \
                                  panel, lay_out, networks, strips, into_strips, multiply, into_panels, correlate,      \
-                                 normals};                                                                             \
+                                 descend, adam, normals};                                                              \
     }
 
 THINNED_LEVEL_OF(plain)

@@ -1,12 +1,13 @@
 // The operations of `thin` on a weight of (rows, columns, kernel): take the survivors out, put them back among
 // zeros, and take an optimizer's step with a gradient that exists for the survivors alone.
 //
-// Rules are rounded operation by operation, in the order of the NumPy rules in survivors.py: this file is
-// compiled without contraction (no fused multiply-add), so both give the same bits.
+// Rules are rounded operation by operation, in the order of the NumPy rules in survivors.py: this file and steps.cpp
+// are compiled without contraction (no fused multiply-add), so both give the same bits.
 // Arrays come as addresses; survivors.py checks their sizes, dtypes and layout.
 
 #include "survivors.hpp"
 
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include <cmath>
@@ -18,6 +19,7 @@
 #include <emmintrin.h>
 #endif
 
+#include "kernel.hpp"
 #include "split.hpp"
 
 namespace nb = nanobind;
@@ -29,6 +31,8 @@ using Address = uintptr_t;
 using Index = const int64_t *;
 constexpr int64_t COPIED = 1 << 18;   // elements: below that a second thread costs more than it saves
 constexpr int64_t STEPPED = 1 << 16;  // the same, of an optimizer's step
+template <class T>
+constexpr DType DTYPE = sizeof(T) == 4 ? DType::float32 : DType::float64;
 constexpr int64_t CACHED = 1 << 23;   // bytes: a larger array is written past the caches
 
 // Which rows and columns of an array (rows, columns, kernel); null is all of them. Ascending.
@@ -146,53 +150,6 @@ void sweep(const T *g, const Part &part, int threads, Step step) {
     });
 }
 
-// ∂/∂w of l1·|w| + l2/2·w², added to the gradient.
-template <bool L1, bool L2, class T>
-inline T penalized(T g, T w, T l1, T l2) {
-    if (L1) g += l1 * (w != w ? w : (T)((w > 0) - (w < 0)));
-    if (L2) g += l2 * w;
-    return g;
-}
-
-// Picks the rule that is compiled for these penalties.
-template <class Call>
-void with_penalties(double l1, double l2, Call call) {
-    const std::true_type yes;
-    const std::false_type no;
-    if (l1 != 0)
-        l2 != 0 ? call(yes, yes) : call(yes, no);
-    else
-        l2 != 0 ? call(no, yes) : call(no, no);
-}
-
-struct Descent { double lr, momentum, l1, l2; bool nesterov; };
-
-// w ← w − lr·g
-template <class T, class L1, class L2>
-void plain(T *w, const T *g, const Part &part, int threads, Descent rule, L1, L2) {
-    const T lr = (T)rule.lr, l1 = (T)rule.l1, l2 = (T)rule.l2;
-    sweep(g, part, threads, [=](int64_t first, const T *g_, int64_t n) {
-        T *__restrict w_ = w + first;
-        for (int64_t i = 0; i < n; ++i) w_[i] -= lr * penalized<L1::value, L2::value>(g_[i], w_[i], l1, l2);
-    });
-}
-
-// v ← μ·v + g, w ← w − lr·v, or with Nesterov's momentum w ← w − lr·(g + μ·v)
-template <bool NESTEROV, class T, class L1, class L2>
-void momentum(T *w, T *v, const T *g, const Part &part, int threads, Descent rule, L1, L2) {
-    const T lr = (T)rule.lr, mu = (T)rule.momentum, l1 = (T)rule.l1, l2 = (T)rule.l2;
-    sweep(g, part, threads, [=](int64_t first, const T *g_, int64_t n) {
-        T *__restrict w_ = w + first;
-        T *__restrict v_ = v + first;
-        for (int64_t i = 0; i < n; ++i) {
-            const T grad = penalized<L1::value, L2::value>(g_[i], w_[i], l1, l2);
-            const T speed = v_[i] * mu + grad;
-            v_[i] = speed;
-            w_[i] -= (NESTEROV ? speed * mu + grad : speed) * lr;
-        }
-    });
-}
-
 // w ← w − lr·g for the survivors alone; the others do not change.
 template <class T>
 void touch(T *w, const T *g, const Part &part, int threads, T lr) {
@@ -210,42 +167,18 @@ void touch(T *w, const T *g, const Part &part, int threads, T lr) {
 }
 
 template <class T>
-void sgd(Address w_, Address v_, Address g_, const Part &part, Descent rule, int threads) {
-    T *w = (T *)w_, *v = (T *)v_;
-    const T *g = (const T *)g_;
+void sgd(T *w, T *v, const T *g, const Part &part, const Descent &rule, int threads, const Level &level) {
     if (rule.momentum == 0 && rule.l1 == 0 && rule.l2 == 0 && (part.row || part.column))
         return touch(w, g, part, threads, (T)rule.lr);
-    with_penalties(rule.l1, rule.l2, [&](auto l1, auto l2) {
-        if (rule.momentum == 0)
-            plain(w, g, part, threads, rule, l1, l2);
-        else if (rule.nesterov)
-            momentum<true>(w, v, g, part, threads, rule, l1, l2);
-        else
-            momentum<false>(w, v, g, part, threads, rule, l1, l2);
+    sweep(g, part, threads, [=, &rule, &level](int64_t first, const T *g_, int64_t n) {
+        level.descend(DTYPE<T>, w + first, v ? v + first : nullptr, g_, n, rule);
     });
 }
 
-// m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g², w ← keep·w − rate·m/(√v + ε); rate and ε hold the corrections.
-struct Moments { double beta1, beta2, rest1, rest2, rate, eps, keep, l1, l2; };
-
 template <class T>
-void adam(Address w_, Address m_, Address v_, Address g_, const Part &part, Moments rule, int threads) {
-    T *w = (T *)w_, *m = (T *)m_, *v = (T *)v_;
-    const T b1 = (T)rule.beta1, b2 = (T)rule.beta2, c1 = (T)rule.rest1, c2 = (T)rule.rest2;
-    const T rate = (T)rule.rate, eps = (T)rule.eps, keep = (T)rule.keep, r1 = (T)rule.l1, r2 = (T)rule.l2;
-    with_penalties(rule.l1, rule.l2, [&](auto l1, auto l2) {
-        sweep((const T *)g_, part, threads, [=](int64_t first, const T *g, int64_t n) {
-            T *__restrict w1 = w + first;
-            T *__restrict m1 = m + first;
-            T *__restrict v1 = v + first;
-            for (int64_t i = 0; i < n; ++i) {
-                const T grad = penalized<decltype(l1)::value, decltype(l2)::value>(g[i], w1[i], r1, r2);
-                const T mean = m1[i] * b1 + grad * c1, square = v1[i] * b2 + grad * grad * c2;
-                m1[i] = mean;
-                v1[i] = square;
-                w1[i] = w1[i] * keep - mean / (std::sqrt(square) + eps) * rate;
-            }
-        });
+void adam(T *w, T *m, T *v, const T *g, const Part &part, const Moments &rule, int threads, const Level &level) {
+    sweep(g, part, threads, [=, &rule, &level](int64_t first, const T *g_, int64_t n) {
+        level.adam(DTYPE<T>, w + first, m + first, v + first, g_, n, rule);
     });
 }
 
@@ -281,6 +214,14 @@ void by_size(int64_t itemsize, Call call) {
         call((uint64_t *)nullptr);
 }
 
+template <class Call>
+void by_float(int64_t itemsize, Call call) {
+    if (itemsize == 4)
+        call((float *)nullptr);
+    else
+        call((double *)nullptr);
+}
+
 }  // namespace
 
 void bind_survivors(nb::module_ &m) {
@@ -294,18 +235,28 @@ void bind_survivors(nb::module_ &m) {
         by_size(itemsize, [&](auto *type) { place((decltype(type))compact, (decltype(type))out, Part(part), threads); });
     });
     m.def("sgd", [](Address w, Address v, Address g, Part::Tuple part, int64_t itemsize, double lr, double momentum, bool nesterov,
-                    double l1, double l2, int threads) {
+                    double l1, double l2, int threads, const std::string &level) {
+        const Level &kernels = level_of(level);
         nb::gil_scoped_release release;
-        (itemsize == 4 ? sgd<float> : sgd<double>)(w, v, g, Part(part), Descent{lr, momentum, l1, l2, nesterov}, threads);
-    });
+        by_float(itemsize, [&](auto *type) {
+            using Numbers = decltype(type);
+            sgd((Numbers)w, (Numbers)v, (Numbers)g, Part(part), Descent{lr, momentum, l1, l2, nesterov}, threads, kernels);
+        });
+    }, "w"_a, "v"_a, "g"_a, "part"_a, "itemsize"_a, "lr"_a, "momentum"_a, "nesterov"_a, "l1"_a, "l2"_a, "threads"_a, "level"_a = "");
     m.def("adam", [](Address w, Address m1, Address v, Address g, Part::Tuple part, int64_t itemsize, double beta1, double beta2,
-                     double rest1, double rest2, double rate, double eps, double keep, double l1, double l2, int threads) {
+                     double rest1, double rest2, double rate, double eps, double keep, double l1, double l2, int threads,
+                     const std::string &level) {
+        const Level &kernels = level_of(level);
         nb::gil_scoped_release release;
-        (itemsize == 4 ? adam<float> : adam<double>)(w, m1, v, g, Part(part), Moments{beta1, beta2, rest1, rest2, rate, eps, keep, l1, l2},
-                                                     threads);
-    });
+        by_float(itemsize, [&](auto *type) {
+            using Numbers = decltype(type);
+            const Moments rule{beta1, beta2, rest1, rest2, rate, eps, keep, l1, l2};
+            adam((Numbers)w, (Numbers)m1, (Numbers)v, (Numbers)g, Part(part), rule, threads, kernels);
+        });
+    }, "w"_a, "m1"_a, "v"_a, "g"_a, "part"_a, "itemsize"_a, "beta1"_a, "beta2"_a, "rest1"_a, "rest2"_a, "rate"_a, "eps"_a, "keep"_a,
+          "l1"_a, "l2"_a, "threads"_a, "level"_a = "");
     m.def("clip", [](Address w, Part::Tuple part, int64_t itemsize, double c, int threads) {
         nb::gil_scoped_release release;
-        itemsize == 4 ? clip((float *)w, Part(part), c, threads) : clip((double *)w, Part(part), c, threads);
+        by_float(itemsize, [&](auto *type) { clip((decltype(type))w, Part(part), c, threads); });
     });
 }
