@@ -65,7 +65,7 @@ class RowDropout(Drop):
 class Column(Layer):
     """(N, 1) -> (N,), as the targets of one output are."""
 
-    moves_only = True  # it moves numbers; their variances move alike
+    moves_only = True
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, 1) -> (N,): the one column of x."""

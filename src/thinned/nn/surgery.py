@@ -65,7 +65,8 @@ def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
     found = {name: module for name, module in named if type(module) in kinds}
     for name, module in found.items():
         _checks.probability(f"p of {name or 'model'}", module.p)
-    only_here = {name for name, module in found.items() if getattr(module, "rescale", "train") != "train"}
+    ours = {name: module for name, module in found.items() if isinstance(module, modules.Dropout)}
+    only_here = [name for name, module in ours.items() if module.rescale != "train"]
     left = dict.fromkeys(
         only_here, "rescales in evaluation (the original rule), which torch's Dropout cannot"
     )

@@ -13,15 +13,18 @@ import torch
 from torch import nn
 
 _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-_NAMES = ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+_FUNCTIONAL = (
+    *(nn.functional.dropout, nn.functional.dropout1d, nn.functional.dropout2d, nn.functional.dropout3d),
+    *(nn.functional.alpha_dropout, nn.functional.feature_alpha_dropout),
+)
+_BUILT_IN = (
+    *(torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.feature_alpha_dropout),
+    *(torch.dropout_, torch.alpha_dropout_, torch.feature_dropout_, torch.feature_alpha_dropout_),
+)
 _INSIDE = "which drops if its rate is not 0"
 _CALLS: dict[int, str] = {
-    **{id(getattr(nn.functional, name)): f"calls torch.nn.functional.{name}" for name in _NAMES},
-    **{
-        id(getattr(torch, name + end)): f"calls torch.{name}{end}"
-        for name in ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout")
-        for end in ("", "_")
-    },
+    **{id(function): f"calls torch.nn.functional.{function.__name__}" for function in _FUNCTIONAL},
+    **{id(function): f"calls torch.{function.__name__}" for function in _BUILT_IN},
     id(nn.functional.scaled_dot_product_attention): f"calls torch's fused attention, {_INSIDE}",
     id(nn.functional.multi_head_attention_forward): f"calls torch's attention, {_INSIDE}",
 }

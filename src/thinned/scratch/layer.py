@@ -93,6 +93,9 @@ class Layer:
     params: dict[str, Array]
     grads: dict[str, Array]
     buffers: dict[str, Array]
+    moves_only = (
+        False  # whether it only moves numbers, as a reshape does; then it moves their variances alike
+    )
 
     def __init__(self) -> None:
         self.params, self.grads, self.buffers = {}, {}, {}

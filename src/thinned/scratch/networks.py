@@ -171,8 +171,12 @@ class ThreeLayerNet(Network):
         self.relu2, self.drop2 = ReLU(), Dropout(p, rescale)
         self.fc3 = Linear(n_hidden2, n_out, key=key.fold_in(2), l2=l2, dtype=dtype)
         self.sgd = SGD(1e-3, momentum=momentum, nesterov=nesterov)
-        names = ("drop0", "fc1", "relu1", "drop1", "fc2", "relu2", "drop2", "fc3")
-        super().__init__({name: getattr(self, name) for name in names})
+        super().__init__(
+            {
+                **{"drop0": self.drop0, "fc1": self.fc1, "relu1": self.relu1, "drop1": self.drop1},
+                **{"fc2": self.fc2, "relu2": self.relu2, "drop2": self.drop2, "fc3": self.fc3},
+            }
+        )
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n_in) -> logits (N, n_out); a key drops units, no key evaluates."""

@@ -154,7 +154,7 @@ def _dropping(sampler: ScratchSampler, y: Array) -> Iterator[Dropping]:
                 raise ValueError(f"model must drop single units of vectors, got {drop!r} on {y.shape[1:]}")
             n, p = y.shape[1], drop.p
             k = theory.survivor_count(n, p) if step.name in exact or type(drop) is ThinDropout else None
-            scaled = getattr(drop, "rescale", "train") == "train" and p < 1.0
+            scaled = (type(drop) is ThinDropout or drop.rescale == "train") and p < 1.0
             yield Dropping(n, p, k, n / k if k else 1.0 / (1.0 - p) if scaled else 1.0)
         y = drop.forward(y)
 

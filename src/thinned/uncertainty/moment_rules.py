@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from thinned import _array, theory
@@ -30,8 +31,7 @@ def activation(row: Activation, x: Moments, name: str) -> Moments:
     """The moments of f(x), by the rule in its row. Raises ValueError if the row has none."""
     if row.moments is None:
         raise no_rule(name, row.scratch or row.torch or row.name)
-    y: Moments = globals()[row.moments](x)
-    return y
+    return RULES[row.moments](x)
 
 
 def identity(x: Moments) -> Moments:
@@ -80,6 +80,9 @@ def relu(x: Moments) -> Moments:
     mean = x.mean * below + density
     square = (x.mean**2 + x.variance) * below + x.mean * density
     return Moments(mean, (square - mean**2).clip(0.0))
+
+
+RULES: dict[str, Callable[[Moments], Moments]] = {"identity": identity, "relu": relu}  # of activations
 
 
 def normal(alpha: Any) -> tuple[Any, Any]:

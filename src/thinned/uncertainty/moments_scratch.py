@@ -35,6 +35,6 @@ def _layer(name: str, layer: scratch.Layer, x: Moments) -> Moments:
         at = layer.forward
         slope = at(np.ones_like(x.mean[:1])) - at(np.zeros_like(x.mean[:1]))
         return Moments(at(x.mean), slope**2 * x.variance)
-    if getattr(layer, "moves_only", False):
+    if layer.moves_only:
         return Moments(layer.forward(x.mean), layer.forward(x.variance))
     raise no_rule(name, type(layer).__name__)

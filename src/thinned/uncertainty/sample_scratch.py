@@ -57,9 +57,8 @@ class ScratchSampler:
         self.tail = [Step(name, layers[name], self.stages, cached=names[:cut]) for name in names[cut:]]
         self.random |= {stage.name: str(stage) for stage in self.stages}
         self.perceptron = recognise(self._operations()) if self.stages else None
-        self.one_by_one = bool(self.stages) or any(
-            getattr(layers[name], "whole_batch", False) for name in self.random
-        )
+        random = (layer for layer in layers.values() if _is_random(layer) and layer.p > 0)
+        self.one_by_one = bool(self.stages) or any(layer.whole_batch for layer in random)
 
     def take(self, x: Any, start: int, stop: int) -> Array:
         """Rows of x, as a dense array."""

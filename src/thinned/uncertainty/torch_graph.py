@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import operator
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,10 +111,7 @@ class Cut:
         if node.op == "call_method":
             return getattr(args[0], str(node.target))(*args[1:], **kwargs)
         if node.op == "get_attr":
-            value: Any = self.model
-            for name in str(node.target).split("."):
-                value = getattr(value, name)
-            return value
+            return operator.attrgetter(str(node.target))(self.model)
         if node.op == "placeholder":
             return args[0] if args else None
         return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -154,10 +154,14 @@ def _side_by_side(
                 end(i, *arguments)
             elif call == "step":
                 progress.step_of(run.folder.name, *arguments)
+            elif call == "begin":
+                _await((run.folder / "config.json").exists, run.folder)
+                progress.begin(*arguments)
+            elif call == "row":
+                progress.row(*arguments)
             else:
-                if call == "begin":
-                    _await((run.folder / "config.json").exists, run.folder)
-                getattr(progress, call)(*arguments)
+                assert call == "note", call
+                progress.note(*arguments)
 
 
 def _await(there: Callable[[], bool], folder: Folder) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from thinned.nn import activations
+from thinned.nn import activations, modules
 from thinned.nn.thin.layer_kinds import DROPS, HOMOGENEOUS, NORMS, POOL_CALLS, POOLS, WEIGHTED, ZERO_CALLS
 from thinned.nn.thin.tracing import LeftDense, TracedModule, is_batch, join, partly_outside, source, users
 
@@ -59,7 +59,7 @@ class _Finder:
         """The chain around a dropout. Raises LeftDense if there is none."""
         found = FoundChain(str(drop.target), "", DROPS[type(self.traced.layer(drop))])
         layer = self.traced.check(drop)
-        if getattr(layer, "rescale", "train") != "train":
+        if isinstance(layer, modules.Dropout) and layer.rescale != "train":
             raise LeftDense("rescales in evaluation, by the original rule")
         self.go_up(drop, found)
         if found.producer in self.begun:

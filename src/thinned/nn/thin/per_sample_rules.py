@@ -309,7 +309,8 @@ def elements(layer: Any, x: Rows) -> Rows:
 
 def dropped(layer: Any, x: Rows) -> Rows:
     """Drop modules of `thinned.nn`, which number the samples along the first dimension."""
-    ensure(x.axis == 0 and x.rank >= 2 and x.rank != layer.unbatched and getattr(layer, "skip", True))
+    ensure(x.axis == 0 and x.rank >= 2 and x.rank != layer.unbatched)
+    ensure(not isinstance(layer, Residual) or layer.skip)
     return x
 
 
