@@ -336,8 +336,8 @@ def draw_spatial(scale: float) -> Sheet:
 
 @drawing("thin")
 def draw_thin(scale: float) -> Sheet:
-    """Two samples with six feature maps each, before and after: exactly three of the maps are dropped, the
-    same three in both samples, and the others are brighter."""
+    """Two samples with six feature maps each, before and after: three of the maps are dropped in the one, the
+    other three in the other, and the others are brighter."""
     return _channels(scale, 0.5, Key(3), thinned.thin_dropout, False, "dropped: not computed")
 
 
@@ -586,7 +586,8 @@ Where there are few units, the keys are such that some are dropped and some kept
 | TensorFlow 1 | keep_prob | p = 1 − keep_prob |
 
 A unit falls with probability p exact to 2⁻³², on every backend; DropBlock drops a share p of the map in
-expectation, edges and overlaps included; Thin drops round(p·n) of n units, but leaves one.
+expectation, edges and overlaps included. Thin drops a unit with probability p, but its units and samples are
+not independent: p·n of n units fall, to within a panel.
 
 ## All of them
 

@@ -89,7 +89,7 @@ assert np.allclose(net.backward(np.ones((6, 3))), given.grad.numpy())
 # thin, by hand and in torch
 thin = scratch.Thin(mlp(scratch.ThinDropout))
 assert not thin.dense and len(thin.thinned) == 2
-whole = mlp(scratch.ThinDropout)
+whole = mlp(lambda p: scratch.ThinDropout(p, thin.groups))
 assert np.allclose(thin.forward(x, key), whole.forward(x, key))
 model = tnn.thin(Sequential(Linear(5, 8), Softplus(), torch.nn.Dropout(), Linear(8, 3)))
 assert not thinning(model).dense

@@ -1,6 +1,7 @@
 """The explorable page in a headless browser: a slider is moved, the picture and the figures change."""
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -63,7 +64,7 @@ def test_the_figures_are_those_of_theory(shown, i):
         "Dropout, original rule": theory.mask_moments(p),
         "Gaussian dropout": theory.gaussian_moments(p),
         "Alpha dropout": theory.alpha_moments(p),
-        "Thin": theory.thin_moments(p, 16),
+        "Thin": theory.thin_moments(p),
         "DropBlock": theory.drop_block_moments(p),
     }
     for name, (mean, variance) in moments.items():
@@ -73,9 +74,11 @@ def test_the_figures_are_those_of_theory(shown, i):
     assert float(shown["Cutout"][i]["expected"]) == pytest.approx(
         theory.cutout_share(side, (16, 16)), abs=5e-5
     )
-    assert int(shown["Thin"][i]["networks"].replace(",", "")) == theory.subnetworks(
-        16, theory.survivor_count(16, p)
-    )
+    k, more = divmod(16 * (1 - p), 1)  # k of 16 survive, or one more
+    ways = theory.subnetworks(16, int(k)), theory.subnetworks(16, int(k) + 1) if more else 0
+    assert int(shown["Thin"][i]["networks"].replace(",", "")) == sum(ways)
+    entropy = sum(f * math.log(w / f) for f, w in zip((1 - more, more), ways, strict=True) if f)
+    assert int(shown["Thin"][i]["effective"].replace(",", "")) == round(math.exp(entropy))
     assert shown["Spatial dropout"][i]["networks"] == "65,536"
     effective = int(shown["Spatial dropout"][i]["effective"].replace(",", ""))
     assert effective == round(theory.effective_subnetworks(16, p))

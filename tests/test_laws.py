@@ -26,7 +26,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thinned import Key, functional, theory
+from thinned import Key, functional, masks, theory
 
 ON = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -41,11 +41,6 @@ def is_unchanged(case, y, x):
     return bool((y == functional.drop_connect(x, weight_for(x), p=0.0, key=Key(9))).all())
 
 
-def dropped_by_one(case, x):
-    """Which elements p = 1 drops: all; thin leaves one feature, of which it takes n."""
-    return ~kept_units(case, x.shape, 1.0, 0) if case.method.unit == "feature" else ...
-
-
 @EACH
 @pytest.mark.parametrize("dtype", NUMPY_DTYPES)
 def test_law1_numpy(case, dtype):
@@ -57,7 +52,7 @@ def test_law1_numpy(case, dtype):
     zeros = case(x, 1.0)
     assert zeros.dtype == x.dtype
     assert zeros.shape == ((20, 3) if case.linear else x.shape)
-    assert not np.any(zeros[dropped_by_one(case, x)]), "exact zeros, NaN gone"
+    assert not np.any(zeros), "exact zeros, NaN gone"
 
 
 @EACH
@@ -71,9 +66,9 @@ def test_law1_torch(case, dtype, torch):
         x[0, 0], x[-1, -1] = torch.nan, torch.inf
     zeros = case(x, 1.0)
     assert zeros.dtype == x.dtype
-    assert not zeros.detach().float().numpy()[dropped_by_one(case, x)].any()
+    assert not zeros.detach().float().numpy().any()
     zeros.backward(torch.full_like(zeros, torch.inf))
-    assert not x.grad.float().numpy()[dropped_by_one(case, x)].any()
+    assert not x.grad.float().numpy().any()
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.facts.evaluation], ids=str)
@@ -240,16 +235,16 @@ def test_law4_one_decision_a_batch(case, p):
 @pytest.mark.parametrize("case", [c for c in CASES if c.method.unit == "feature"], ids=str)
 @pytest.mark.parametrize("p", [0.05, 0.3, 0.5, 0.8, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 7, 64])
-def test_law4_exactly_k_of_n(case, p, n):
-    """In each pick mean and variance are theory's; over the keys each unit is picked as often as any."""
-    keys, groups = 500, case.options.get("groups", 1)
+def test_law4_groups(case, p, n):
+    """Over the keys, each unit of each group has theory's moments, also where p·n is no whole number."""
+    keys, groups = 500, case.options.get("groups", masks.GROUPS)
     factor = np.array([case(np.ones((groups, n)), p, Key(i)) for i in range(keys)])
-    mean, variance = theory.thin_moments(p, n)
-    assert np.allclose(factor.mean(axis=2), mean, rtol=1e-12)
-    assert np.allclose(factor.var(axis=2), variance, rtol=1e-12, atol=1e-12)
-    share = theory.survivor_count(n, p) / n
-    picked = np.mean(factor > 0, axis=(0, 1))
-    assert np.all(abs(picked - share) <= 6 * math.sqrt(share * (1 - share) / (keys * groups)))
+    mean, variance = theory.thin_moments(p)
+    assert np.all(abs(factor.mean(axis=0) - mean) <= 6 * math.sqrt(variance / keys))
+    survivors = (factor > 0).sum(axis=2) / masks.panel_size(n)
+    panels = -(-n // masks.panel_size(n))
+    assert np.all(abs(survivors - (1 - p) * panels) < 1)
+    assert set(np.unique(factor)) <= {0.0, 1 / (1 - p) if p < 1 else 0.0}
 
 
 MAPS = [
@@ -287,8 +282,8 @@ def test_law4_neighbouring_seeds_are_independent(case):
     )
     if case.shares_mask and case.method.unit != "feature":
         pytest.skip("one decision a batch")
-    if case.method.unit == "feature":  # k of n agree on as many, with the same deviation
-        x = np.ones((case.options.get("groups", 1), 4096))
+    if case.method.unit == "feature":
+        x = np.ones((case.options.get("groups", masks.GROUPS), 4096))
 
     def units(key):
         y = case(x, 0.5, key, **({"weight": np.ones((3, 1))} if case.linear else {}))
@@ -300,7 +295,8 @@ def test_law4_neighbouring_seeds_are_independent(case):
         rate = np.mean(before)
         # independent with that rate: agreement r² + (1 − r)², whose deviation is at most ½/√units
         maps = 64 if case.options.get("per_channel", True) is False else 64 * 64
-        independent = maps if case.method.unit == "block" else before.size
+        panels = (len(x) + 1) // 2 * (4096 // masks.panel_size(4096))  # of a pair: its groups agree together
+        independent = {"block": maps, "feature": panels}.get(case.method.unit, before.size)
         assert abs(both - (rate**2 + (1 - rate) ** 2)) <= 6 * 0.5 / math.sqrt(independent), key
 
 

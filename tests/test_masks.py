@@ -12,7 +12,7 @@ from helpers.picks import by_rank, kept_units
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinned import Key, keep_mask, masks
+from thinned import Key, keep_mask, masks, theory
 from thinned.key import words
 
 KNOWN = json.loads(Path(__file__).with_name("known_answers.json").read_text())
@@ -133,6 +133,21 @@ def test_each_unit_survives_with_probability_1_minus_p(n, p):
     keys = 3000
     kept = np.mean([masks.picks(n, p, Key(i), 3).units for i in range(keys)], axis=0)
     assert np.all(abs(kept - (1 - p)) <= 6 * math.sqrt(p * (1 - p) / keys))
+
+
+@pytest.mark.parametrize("p", [0.2, 0.5, 0.7])
+@pytest.mark.parametrize("n", [3, 6, 70])
+def test_units_and_rows_go_together_as_theory_says(n, p):
+    """Units 0 and 1 in a row, in the rows of a pair, and in rows of two pairs."""
+    keys = 4000
+    kept = np.array([masks.picks(n, p, Key(i), 3).units[:, :2] for i in range(keys)], float)
+    bound = 6 * math.sqrt(0.25 / keys)  # of the mean of numbers in {0, 1}
+    cov = np.einsum("kga,khb->gahb", kept, kept) / keys - (1 - p) ** 2
+    panel = masks.panel_size(n)
+    same, two = theory.thin_pair_covariance(p, n, panel)
+    assert abs(cov[0, 0, 0, 1] - theory.thin_covariance(p, n, panel)) <= bound
+    assert np.all(abs(cov[0, :, 1, :] - [[same, two], [two, same]]) <= bound)
+    assert np.all(abs(cov[:2, :, 2, :]) <= bound)
 
 
 # What each method drops: brute force is in helpers/family.py, by test_laws.py

@@ -27,24 +27,46 @@ def test_all_is_zero_at_one():
     assert theory.mask_moments(1.0) == theory.alpha_moments(1.0) == theory.alpha_constants(1.0) == (0.0, 0.0)
 
 
-@pytest.mark.parametrize("p", [0.0, 0.05, 0.3, 0.5, 0.9, 1.0])
-@pytest.mark.parametrize("n", [1, 2, 5, 8])
-def test_survivors_over_all_picks(n, p):
-    k = theory.survivor_count(n, p)
-    assert k == max(1, n - round(p * n))
-    factors = [
-        [n / k if i in kept else 0.0 for i in range(n)] for kept in itertools.combinations(range(n), k)
-    ]
-    moments = np.mean(factors), np.var(factors)
-    assert theory.thin_moments(p, n) == pytest.approx(moments, rel=1e-12, abs=1e-12)
+def both_rows(p16, panels, panel, n):
+    """The survival of n units in two rows of a pair, for every order of the panels and every window.
+
+    (orders · windows, 2, n) bool; a circle of 16 steps a panel holds all windows of p = p16/16.
+    """
+    around = 16 * panels
+    return np.array(
+        [
+            [
+                [
+                    (16 * ranks[i // panel] - u - h * around // 2) % around < (16 - p16) * panels
+                    for i in range(n)
+                ]
+                for h in (0, 1)
+            ]
+            for ranks in itertools.permutations(range(panels))
+            for u in range(16)
+        ]
+    )
 
 
-def test_survivors_of_many_are_those_of_dropout():
-    assert theory.survivor_count(0, 0.5) == 0
-    assert theory.thin_moments(1.0) == (1.0, math.inf)
-    for p in (0.1, 0.5, 0.7):
+@pytest.mark.parametrize("p16", [0, 1, 5, 8, 13, 16])
+@pytest.mark.parametrize(("n", "panel"), [(2, 1), (4, 1), (5, 1), (5, 2), (8, 2), (3, 4), (4, 4)])
+def test_covariances_over_all_picks(p16, n, panel):
+    """All orders of the units are as likely: so of two units, the mean over all pairs."""
+    p = p16 / 16
+    rows = both_rows(p16, -(-n // panel), panel, n).astype(float)
+    assert rows.mean(axis=0) == pytest.approx(np.full((2, n), 1 - p), abs=1e-12)
+    same_row, pair = (
+        np.einsum("kn,km->nm", rows[:, 0], rows[:, h]) / len(rows) - (1 - p) ** 2 for h in (0, 1)
+    )
+    others = ~np.eye(n, dtype=bool)
+    assert theory.thin_covariance(p, n, panel) == pytest.approx(same_row[others].mean(), abs=1e-12)
+    want = np.diag(pair).mean(), pair[others].mean()
+    assert theory.thin_pair_covariance(p, n, panel) == pytest.approx(want, abs=1e-12)
+
+
+def test_thin_has_the_moments_of_dropout():
+    for p in (0.0, 0.1, 0.5, 0.7, 1.0):
         assert theory.thin_moments(p) == theory.bernoulli_moments(p)
-        assert theory.thin_moments(p, 10**9) == pytest.approx(theory.bernoulli_moments(p), rel=1e-8)
 
 
 @P

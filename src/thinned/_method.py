@@ -47,7 +47,7 @@ class Method:
     given: Mapping[str, Any] = field(default_factory=dict)  # the arguments of the function that choose it
     evaluation: Callable[[Any], Any] | None = None  # p -> the factor of evaluation; None: 1
     factors: bool = True  # y = x·r, element by element, and `moments` are those of r for every shape
-    one_mask: Callable[..., bool] | None = None  # options -> whether a batch has one mask; None: as its unit
+    shared: Callable[..., bool] | None = None  # options -> whether samples of a batch share a mask; None: no
     name: str = field(init=False)  # of the function
     names: tuple[str, ...] = field(init=False)  # of the options
     plan: Callable[..., Map] = field(init=False, repr=False)
@@ -88,8 +88,8 @@ class Method:
         return {name: check(name, given.get(name, arguments[name].default)) for name, check in checks.items()}
 
     def shares_mask(self, *options: Any) -> bool:
-        """Whether all samples of a batch have one mask, with these values of the options."""
-        return self.unit.whole_batch if self.one_mask is None else self.one_mask(*options)
+        """Whether samples of a batch share a mask, with these values of the options."""
+        return self.shared is not None and self.shared(*options)
 
     def named_class(self, base: Kind, home: str) -> Kind:
         """A subclass of ``base`` for this method in the module ``home``.
@@ -107,11 +107,9 @@ class Method:
         }
         return type(base)(self.name.title().replace("_", ""), (base,), known)
 
-    def factor_moments(self, p: float, shape: tuple[int, ...]) -> tuple[float, float] | None:
+    def factor_moments(self, p: float) -> tuple[float, float] | None:
         """Mean and variance of each element's factor in training; None where there is no such factor."""
-        if not self.factors:
-            return None
-        return self.moments(p, shape[1]) if self.unit.whole_batch else self.moments(p)
+        return self.moments(p) if self.factors else None
 
     def checked(self, x: Any, p: Any, key: Any, sample_offset: Any) -> float:
         """``p``, after the checks that all methods share; what is plainly right passes at once."""

@@ -50,14 +50,13 @@ def whole_samples(unit: Unit, shape: Shape, p: float, sample_offset: int, mode: 
     return Select(threshold(p), start, inner, gain(p))
 
 
-def exactly_k(unit: Unit, shape: Shape, p: float, sample_offset: int, groups: int) -> Rule:
-    """x·n/k where the column or channel is kept, else 0."""
-    gain = shape[1] / max(1, theory.survivor_count(shape[1], p))
+def picked(unit: Unit, shape: Shape, p: float, sample_offset: int, groups: int) -> Rule:
+    """x/(1 − p) where the sample's group keeps the column or channel, else 0."""
 
     def rule(x: Any, key: Key) -> Any:
         if 0 in shape:
             return _array.zeros(tuple(shape), x)
-        return _select(x, masks.features(shape, p, key, sample_offset, groups=groups), gain)
+        return _select(x, masks.features(shape, p, key, sample_offset, groups=groups), gain(p))
 
     return Rule(rule)
 

@@ -130,20 +130,28 @@ DROP_PATH = Method(
     _plans.whole_samples,
     theory.bernoulli_moments,
     options={"mode": one_of("sample", "batch")},
-    one_mask=lambda mode: mode == "batch",
+    shared=lambda mode: mode == "batch",
 )
 
 
 def thin_dropout(
-    x: Any, p: float = 0.5, *, key: Key, training: bool = True, groups: int = 1, sample_offset: int = 0
+    x: Any,
+    p: float = 0.5,
+    *,
+    key: Key,
+    training: bool = True,
+    groups: int = masks.GROUPS,
+    sample_offset: int = 0,
 ) -> Any:
-    """Thin: keep exactly k of n columns or channels for the whole batch, multiplied by n/k.
+    """Thin: groups of samples share which columns or channels they keep; these are divided by 1 − p.
 
-    ``x``: (N, features) or (N, C, *spatial) -> same. k = max(1, n − round(p·n)): p = 1 leaves one. With
-    ``groups`` > 1 sample i of the whole batch has the survivors of group i mod ``groups``. This is what
+    ``x``: (N, features) or (N, C, *spatial) -> same. Sample i of the whole batch has the survivors of group
+    i mod ``groups``. Each unit survives with probability 1 − p, and a group keeps (1 − p)·n of n units to
+    within a panel (contract 1: picks). At p = ½ two groups of a pair keep complementary units. This is what
     `thinned.scratch.Thin` and `thinned.nn.thin` train, without the units that are dropped.
 
-    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, whose k is a random number.
+    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, where the batch shares one pick of
+    single units.
     """
     return THIN(x, p, key, training, sample_offset, groups)
 
@@ -151,9 +159,10 @@ def thin_dropout(
 THIN = Method(
     thin_dropout,
     masks.FEATURE,
-    _plans.exactly_k,
+    _plans.picked,
     theory.thin_moments,
     options={"groups": _checks.positive_int},
+    shared=lambda groups: True,
 )
 
 
@@ -247,7 +256,7 @@ DROP_CONNECT = Method(
     theory.bernoulli_moments,
     options={"per_sample": flag, "inference": one_of("mean", "gaussian")},
     factors=False,
-    one_mask=lambda per_sample, inference: not per_sample,
+    shared=lambda per_sample, inference: not per_sample,
 )
 
 

@@ -90,14 +90,13 @@ class Unit:
     layout: str  # of the inputs; "any": every shape
     ranks: range  # how many dimensions the inputs have
     run: Callable[[Sequence[int], int], Run] | None = None  # for units that are runs of elements
-    whole_batch: bool = False  # whether a decision is the same for all samples
 
 
 ANY = 65  # above the dimensions that an array can have
 ELEMENT = Unit("element", "any", range(ANY), elements)
 CHANNEL = Unit("channel", "(N, C, *spatial)", range(2, ANY), channels)
 SAMPLE = Unit("sample", "(N, …)", range(1, ANY), samples)
-FEATURE = Unit("feature", "(N, features) or (N, C, *spatial)", range(2, ANY), whole_batch=True)
+FEATURE = Unit("feature", "(N, features) or (N, C, *spatial)", range(2, ANY))
 BLOCK = Unit("block", "(N, C, L), (N, C, H, W) or (N, C, D, H, W)", range(3, 6))
 WEIGHT = Unit("weight", "(N, in)", range(2, 3))
 REGION = Unit("region", "(N, C, H, W)", range(4, 5))
@@ -125,7 +124,7 @@ def picks(n: int, p: float, key: Key, groups: int = 1) -> Picks:
 
 
 def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
-    """The units that `thin` computes: (groups, k), each row ascending; k = `theory.survivor_count`.
+    """Exactly k of n units, (groups, k), rows ascending; k = `theory.survivor_count`. `picks` replaces it.
 
     One group is picked by the key itself, more by ``key.fold_in(g)``, g = 0 … groups − 1.
     """
@@ -135,14 +134,15 @@ def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
     return np.stack([kernels.choose(key.fold_in(g), n, k) for g in range(groups)])
 
 
-def features(shape: Sequence[int], p: float, key: Key, sample_offset: int = 0, *, groups: int = 1) -> Mask:
-    """(N, C, *spatial) -> (1 or N, C, 1, …): whole columns or channels, as `survivors` has them.
+def features(
+    shape: Sequence[int], p: float, key: Key, sample_offset: int = 0, *, groups: int = GROUPS
+) -> Mask:
+    """(N, C, *spatial) -> (1 or N, C, 1, …): the columns or channels that `picks` keeps in each sample.
 
     Sample i of the whole batch belongs to group i mod ``groups``.
     """
     n, c, *spatial = shape
-    kept = np.zeros((groups, c), bool)
-    np.put_along_axis(kept, survivors(c, p, key, groups), True, axis=1)
+    kept = picks(c, p, key, groups).units
     if groups > 1:
         kept = kept[(sample_offset % groups + np.arange(n)) % groups]
     return kept.reshape(-1, c, *(1 for _ in spatial))

@@ -87,8 +87,8 @@ _ROWS = (
     Row(
         name="thin",
         title="Thin",
-        summary="keeps exactly k of n columns or channels for a whole batch, computes no others",
-        source="Graham, Reizenstein, Robinson 2015, arXiv:1502.02478; here exactly k units survive",
+        summary="groups of samples share which columns or channels they keep; no others are computed",
+        source="Graham, Reizenstein, Robinson 2015, arXiv:1502.02478; there the whole batch shares one pick",
         method=functional.THIN,
     ),
     Row(

@@ -44,15 +44,43 @@ def survivor_count(n: int, p: float) -> int:
     return min(n, max(1, n - round(p * n)))
 
 
-def thin_moments(p: float, n: int | None = None) -> tuple[float, float]:
-    """Mean and variance of the factor of `thin`: n/k for the k of n units that survive, 0 for the others.
+def thin_moments(p: float) -> tuple[float, float]:
+    """Mean and variance of the factor of `thin`, which is that of dropout: 0, or 1/(1 − p)."""
+    return bernoulli_moments(p)
 
-    Mean 1, variance n/k − 1. Without n, the limit of many units: variance p/(1 − p), as for dropout; infinite
-    at p = 1, where a single unit survives.
+
+def thin_covariance(p: float, n: int, panel: int) -> float:
+    """Cov of the survival of two of n ≥ 2 units in one row, in panels of so many units.
+
+    The row keeps K = ⌊(1 − p)P⌋ or one more of P panels. Two units share a panel with probability c, and
+    are kept together; else two panels are kept with E[K(K − 1)]/(P(P − 1)).
     """
-    if n is None:
-        return 1.0, p / (1.0 - p) if p < 1.0 else math.inf
-    return 1.0, n / survivor_count(n, p) - 1.0
+    share, together, k, more, panels = _windows(p, n, panel)
+    pairs = k * (k - 1) + 2 * k * more
+    return together * share + (1.0 - together) * pairs / max(panels * (panels - 1), 1) - share**2
+
+
+def thin_pair_covariance(p: float, n: int, panel: int) -> tuple[float, float]:
+    """Cov of the survival of a unit in two rows whose groups are a pair, and of two units, one in each row.
+
+    Both windows hold a panel with max(0, 1 − 2p), and K and K′ panels each. For an even P is K = K′; for an
+    odd one they are ⌈(1 − p)P⌉ together with max(0, 2f − 1), each with f. Rows of different pairs have no
+    covariance: a unit's survival, and that of two units, are independent there.
+    """
+    share, together, k, more, panels = _windows(p, n, panel)
+    both = max(0.0, 2.0 * share - 1.0)
+    product = k * k + 2 * k * more + (more if panels % 2 == 0 else max(0.0, 2.0 * more - 1.0))
+    apart = (product - panels * both) / max(panels * (panels - 1), 1)
+    return both - share**2, together * both + (1.0 - together) * apart - share**2
+
+
+def _windows(p: float, n: int, panel: int) -> tuple[float, float, int, float, int]:
+    """1 − p; the chance that two units share a panel; ⌊(1 − p)P⌋ and the chance of one more; P."""
+    panels = -(-n // panel)
+    sizes = [panel] * (panels - 1) + [n - panel * (panels - 1)]
+    together = sum(size * (size - 1) for size in sizes) / (n * (n - 1))
+    k = math.floor((1.0 - p) * panels)
+    return 1.0 - p, together, k, (1.0 - p) * panels - k, panels
 
 
 def alpha_constants(p: float) -> tuple[float, float]:

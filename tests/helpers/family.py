@@ -19,7 +19,8 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from thinned import Key, choose, functional, keep_mask, kernels, theory
+from helpers import picks
+from thinned import Key, functional, keep_mask, kernels, masks, theory
 from thinned.key import normals
 from thinned.methods import DROPS, METHODS, Row
 
@@ -134,9 +135,9 @@ def kept_units(case, shape, p, seed, offset=0):
         return np.broadcast_to(kept.reshape(*shape[:2], *[1] * (len(shape) - 2)), shape)
     if unit == "feature":
         n, c, *spatial = shape
-        groups, k = case.options.get("groups", 1), theory.survivor_count(c, p)
-        keys = [key if groups == 1 else key.fold_in((offset + i) % groups) for i in range(n)]
-        kept = np.array([np.isin(np.arange(c), choose(one, c, k)) for one in keys], bool)
+        groups = case.options.get("groups", masks.GROUPS)
+        picked = picks.kept_units(c, p, key, groups)
+        kept = np.array([picked[(offset + i) % groups] for i in range(n)], bool)
         return np.broadcast_to(kept.reshape(n, c, *[1] * len(spatial)), shape)
     if unit == "sample":
         whole = case.options.get("mode") == "batch"
@@ -232,10 +233,6 @@ def inverted(x, p, drawn):
     return np.where(drawn.kept, x * gain(p), 0.0)
 
 
-def k_of_n(x, p, drawn):
-    return np.where(drawn.kept, x * (x.shape[1] / max(theory.survivor_count(x.shape[1], p), 1)), 0.0)
-
-
 def noisy(x, p, drawn):
     return x * (1 + math.sqrt(p / (1 - p)) * drawn.z) if p < 1 else np.zeros_like(x)
 
@@ -278,7 +275,7 @@ FACTS: dict[Any, Facts] = {
     functional.ORIGINAL: Facts(
         lambda x, p, drawn: np.where(drawn.kept, x, 0.0), evaluation=lambda x, p: x * (1 - p)
     ),
-    functional.THIN: Facts(k_of_n, ({}, {"groups": 3})),
+    functional.THIN: Facts(inverted, ({}, {"groups": 1}, {"groups": 3})),
     functional.GAUSSIAN: Facts(noisy, selects=False, bound=of_normals, fourth=lambda p: 3.0),
     functional.ALPHA: Facts(affine, factors=False),
     functional.FEATURE_ALPHA: Facts(affine, factors=False),

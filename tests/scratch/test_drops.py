@@ -24,7 +24,7 @@ from helpers.by_hand import (
 )
 from helpers.layers import KEYS, LINE, PLANE, ROOM
 
-from thinned import Key, keep_mask, scratch
+from thinned import Key, keep_mask, masks, scratch
 from thinned.methods import DROPS
 from thinned.scratch import (
     DropConnect,
@@ -126,7 +126,7 @@ def test_layers_that_share_a_mask_say_so(name: str) -> None:
     layer, x = layer_of(name, 0.5)
     x = np.ones((1 << 10, *x.shape[1:]))
     y = layer.forward(x, KEY).reshape(len(x), -1)
-    assert layer.whole_batch == bool((y == y[0]).all())
+    assert layer.shares_mask == bool((y[masks.GROUPS :] == y[: -masks.GROUPS]).all())
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_layers_that_share_a_mask_say_so(name: str) -> None:
     ids=str,
 )
 def test_options_may_decide_it(layer: Any, whole: bool) -> None:
-    assert layer.whole_batch is whole
+    assert layer.shares_mask is whole
 
 
 @pytest.mark.parametrize(

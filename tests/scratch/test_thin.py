@@ -83,6 +83,11 @@ def whole(grad, param):
     return grad.whole(param) if isinstance(grad, CompactGradient) else grad.copy()
 
 
+def one_pick(p):
+    """A dropout that makes one pick a batch."""
+    return ThinDropout(p, groups=1)
+
+
 def close(a, b):
     """Equal to the roundings of a few sums of products; dictionaries too, to their largest number."""
     if not isinstance(a, dict):
@@ -137,7 +142,7 @@ def test_what_is_dropped_is_not_looked_at():
     clean, spoilt = (Thin(mlp(SIZES, key=Key(1), drop=Dropout, **F64)) for _ in range(2))
     key, kept = Key(2), {}
     for name, n in (("2", 16), ("5", 11)):
-        kept[name] = np.isin(np.arange(n), masks.survivors(n, 0.5, key.fold_in(name))[0])
+        kept[name] = np.isin(np.arange(n), masks.picks(n, 0.5, key.fold_in(name)).survivors[0])
     params = spoilt.get_params()
     params["0.weight"][~kept["2"]] = params["0.bias"][~kept["2"]] = np.nan
     params["3.weight"][~kept["5"]] = params["3.bias"][~kept["5"]] = np.nan
@@ -184,12 +189,12 @@ def test_evaluation_is_the_dense_network():
 
 
 def test_batch_norm_counts_the_survivors():
-    dense, thin = normalized(ThinDropout), Thin(normalized(ThinDropout))
+    dense, thin = normalized(one_pick), Thin(normalized(Dropout))
     for net in (dense, thin):
         one_pass(net, Key(4))
     for layer, drop, n in (("1", "3", 16), ("6", "7", 11)):
         p = thin.children[drop].p
-        kept = np.isin(np.arange(n), masks.survivors(n, p, Key(4).fold_in(drop))[0])
+        kept = np.isin(np.arange(n), masks.picks(n, p, Key(4).fold_in(drop)).survivors[0])
         for name, start in (("running_mean", 0.0), ("running_var", 1.0)):
             ours, theirs = (net.children[layer].buffers[name] for net in (thin, dense))
             assert close(ours[kept], theirs[kept])
@@ -197,7 +202,7 @@ def test_batch_norm_counts_the_survivors():
 
 
 def test_a_rate_may_change():
-    dense, thin = (make(mlp(SIZES, key=Key(1), drop=ThinDropout, **F64)) for make in (lambda net: net, Thin))
+    dense, thin = (make(mlp(SIZES, key=Key(1), drop=one_pick, **F64)) for make in (lambda net: net, Thin))
     for t, p in enumerate((0.5, 0.25, 0.75, 0.75)):
         for net in (dense, thin):
             net.children["2"].p = p
@@ -212,7 +217,7 @@ def test_three_layers():
     assert thin.thinned == ["drop1", "drop2"]
     assert thin.dense == {"drop0": "no linear layer computes its units"}
     logits, _ = one_pass(thin, Key(3))
-    net.drop1, net.drop2 = ThinDropout(), ThinDropout()
+    net.drop1, net.drop2 = one_pick(0.5), one_pick(0.5)
     assert close(logits, net.forward(batch()[0], Key(3)))
 
 

@@ -56,7 +56,7 @@ def test_all_picks_against_a_loop(together, monkeypatch):
     result = uncertainty.average(net, x, thin=True)
     assert np.allclose(result.arithmetic, every.mean(0), atol=1e-5)
     assert result.networks == result.effective == len(every)
-    by_name = uncertainty.average(small(drop=scratch.ThinDropout, p=0.3), x)
+    by_name = uncertainty.average(small(drop=lambda p: scratch.ThinDropout(p, 1), p=0.3), x)
     assert np.allclose(by_name.arithmetic, result.arithmetic, atol=1e-5)
 
 

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from helpers.ensembles import rows, small
 
-from thinned import Key, scratch, uncertainty
+from thinned import Key, masks, scratch, uncertainty
 
 
 @pytest.mark.parametrize("drop", [scratch.Dropout, scratch.GaussianDropout, scratch.ThinDropout])
@@ -21,7 +22,13 @@ def test_by_hand_the_batch_size_changes_nothing(drop, thin):
     assert all(layer._saved is None for layer in net.children.values()), "the layers were not used"
 
 
-def test_by_hand_maxout_batch_norm_and_drop_connect():
+def old_picks(n, p, key, groups=1):
+    """Exactly k of n: what samples of a prediction still pick."""
+    units = np.isin(np.arange(n), masks.survivors(n, p, key)[0])
+    return SimpleNamespace(units=units[None])
+
+
+def test_by_hand_maxout_batch_norm_and_drop_connect(monkeypatch):
     layers = [
         scratch.Maxout(4, 6, key=Key(0)),
         scratch.BatchNorm(6),
@@ -35,8 +42,9 @@ def test_by_hand_maxout_batch_norm_and_drop_connect():
     assert "of the 6 units of 0" in result.random["2"]
     assert result.random["4"] == "Dropout(0.4)", "DropConnect is no reader of units"
     dense = scratch.Sequential(
-        *(scratch.ThinDropout(0.5) if i == 2 else layer for i, layer in enumerate(layers))
+        *(scratch.ThinDropout(0.5, 1) if i == 2 else layer for i, layer in enumerate(layers))
     )
+    monkeypatch.setattr(masks, "picks", old_picks)
     same = uncertainty.predict(dense, x, 10, key=Key(0), thin=False)
     assert np.allclose(same.mean, result.mean, atol=1e-5), "as if all units were computed"
 

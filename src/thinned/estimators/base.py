@@ -170,7 +170,7 @@ class DropoutMLP(BaseEstimator):
         self._net = scratch.mlp(
             sizes,
             key=self._key.fold_in("weights"),
-            drop=lambda p: scratch.ThinDropout(p) if self.thin and p else RowDropout(p),
+            drop=lambda p: scratch.ThinDropout(p, groups=1) if self.thin and p else RowDropout(p),
             p=self.dropout,
             input_p=self.input_dropout,
             activation=BY_SKLEARN_NAME[self.activation],

@@ -132,13 +132,13 @@ class Drop(nn.Module):
         return draw.spread(lambda x, i: method(x, self._p, key, True, i, *options), x)
 
     @property
-    def whole_batch(self) -> bool:
-        """Whether one mask is for a whole batch."""
+    def shares_mask(self) -> bool:
+        """Whether samples of a batch share a mask."""
         return self.method.shares_mask(*(getattr(self, name) for name in self.method.names))
 
-    def moments(self, shape: tuple[int, ...]) -> tuple[float, float] | None:
+    def moments(self) -> tuple[float, float] | None:
         """`Method.factor_moments` at this rate."""
-        return self.method.factor_moments(self._p, shape)
+        return self.method.factor_moments(self._p)
 
     def traced(self, input: torch.fx.Proxy) -> Any:
         """This module as one node of a torch.fx graph, as torch's own dropout is."""

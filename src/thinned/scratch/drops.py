@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from thinned import _checks, functional
+from thinned import _checks, functional, masks
 from thinned._method import USUAL, Method
 from thinned.key import Key, is_key
 from thinned.methods import classes
@@ -32,8 +32,8 @@ class Drop(Layer):
         raise NotImplementedError(f"{type(self).__name__} must name its method")
 
     @property
-    def whole_batch(self) -> bool:
-        """Whether one mask is for a whole batch."""
+    def shares_mask(self) -> bool:
+        """Whether samples of a batch share a mask."""
         return self.method.shares_mask(*self._values())
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
@@ -56,9 +56,9 @@ class Drop(Layer):
         out: Array = self.method.gradient(grad, self.p, key, 0, *self._values())
         return out
 
-    def moments(self, shape: tuple[int, ...]) -> tuple[float, float] | None:
+    def moments(self) -> tuple[float, float] | None:
         """`Method.factor_moments` at this rate."""
-        return self.method.factor_moments(self.p, shape)
+        return self.method.factor_moments(self.p)
 
     def _values(self) -> list[Any]:
         """The values of the method's options."""
@@ -102,18 +102,17 @@ class SpatialDropout(Drop):
 
 
 class ThinDropout(Drop):
-    """y = r·x·n/k, where r keeps exactly k of n columns or channels for the whole batch; y = x in evaluation.
+    """y = r·x/(1 − p), where r is that of the sample's group, as `thin_dropout` has it; y = x in evaluation.
 
-    ``x``: (N, n) or (N, n, *spatial); k = max(1, n − round(p·n)). With ``groups`` > 1 sample i has the
-    survivors of group i mod ``groups``. Here all units are computed; in a `Thin` network the survivors alone.
+    ``x``: (N, n) or (N, n, *spatial). Here all units are computed; in a `Thin` network the survivors alone.
 
-    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, whose k is a random number.
+    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, where the batch shares one pick.
     """
 
     method = functional.THIN
     groups: int
 
-    def __init__(self, p: float = 0.5, groups: int = 1) -> None:
+    def __init__(self, p: float = 0.5, groups: int = masks.GROUPS) -> None:
         super().__init__(p, groups=groups)
 
 
@@ -148,8 +147,8 @@ class DropConnect(Linear):
         self.per_sample = bool(per_sample)
 
     @property
-    def whole_batch(self) -> bool:
-        """Whether one mask is for a whole batch."""
+    def shares_mask(self) -> bool:
+        """Whether samples of a batch share a mask."""
         return not self.per_sample
 
     def forward(self, x: Array, key: Key | None = None) -> Array:

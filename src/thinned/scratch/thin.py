@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from thinned import _checks, masks
+from thinned._plans import gain
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
 from thinned.key import Key, is_key
@@ -26,20 +27,18 @@ class Thin(Network):
 
     It has the layers of ``net`` under their names: parameters, files, optimizers and evaluation are those of
     ``net``. In a training pass each `Dropout` or `ThinDropout` at the end of a chain
-    `Linear` → (activation or `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout`: k of n
-    units survive for the whole batch, picked by ``key.fold_in(name)``, and are multiplied by n/k. Forward and
-    backward use the surviving rows of the first weight and the surviving columns of the second; their
-    gradients are compact. A `Maxout` may take the place of a `Linear`. To rounding, the result is that of
-    ``net`` with `ThinDropout` layers, except that a `BatchNorm` updates the running mean and variance of
-    survivors alone.
+    `Linear` → (activation or `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout` of ``groups``, whose
+    survivors ``key.fold_in(name)`` picks. Forward and backward use the surviving rows of the first weight and
+    the surviving columns of the second; their gradients are compact, or whole with several ``groups``. A
+    `Maxout` may take the place of a `Linear`. To rounding, the result is that of ``net`` with `ThinDropout`
+    layers, except that a `BatchNorm` updates the running mean and variance of survivors alone.
 
-    ``groups``: sample i has the survivors of group i mod ``groups``; with several, gradients are whole.
     ``thinned`` names the dropout layers that are thinned; ``dense`` those that are not, which work as in
     ``net``, with the reason. ``stages``: dropout layer -> the names from its linear layer up to it.
 
     Raises TypeError where ``net`` is no network, ValueError where ``groups`` is not positive.
 
-    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, whose k is a random number.
+    Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, where the batch shares one pick.
     """
 
     def __init__(self, net: Network, groups: int = 1) -> None:
@@ -194,7 +193,8 @@ class Chain(Network):
         """The survivors of each dropout, group by group; None (all units) for the layer behind the last."""
         for one in self.groups[0]:
             if isinstance(one.whole, Drop):
-                yield list(masks.survivors(one.n, one.whole.p, key.fold_in(one.name), len(self.groups)))
+                picks = masks.picks(one.n, one.whole.p, key.fold_in(one.name), len(self.groups))
+                yield list(picks.survivors)
         yield [None] * len(self.groups)
 
     def _group(self, x: Array, g: int) -> Array:
@@ -225,7 +225,7 @@ class Chain(Network):
 
 
 class Narrow:
-    """A copy of a layer for some of the n units of its stage; of a dropout, the factor n/k of its survivors.
+    """A copy of a layer for some of the n units of its stage; of a dropout, its survivors' factor 1/(1 − p).
 
     It has the parameters of the units ``rows``, which read the units ``cols``, None for all; no penalties.
     """
@@ -272,8 +272,8 @@ class Narrow:
             self.layer.n_in = self.params["weight"].shape[1]
         if isinstance(self.layer, BatchNorm) and self.rows is not None:
             self.layer.shape = (len(self.rows),)
-        if isinstance(self.layer, Scale) and self.rows is not None:
-            self.layer.scale = self.n / len(self.rows)
+        if isinstance(self.layer, Scale) and isinstance(self.whole, Drop):
+            self.layer.scale = gain(self.whole.p)
 
     def forward(self, x: Array, key: Key) -> Array:
         """The layer's output; running means go back into the whole layer."""

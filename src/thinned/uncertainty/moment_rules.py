@@ -43,7 +43,7 @@ def factor(name: str, layer: Any, x: Moments) -> Moments:
     """The moments after a drop layer or module. Raises ValueError if its method has no moments."""
     if layer.p == 0.0:
         return x
-    of_factor = layer.moments(tuple(x.mean.shape))
+    of_factor = layer.moments()
     if of_factor is None:
         raise no_rule(name, type(layer).__name__)
     return dropped(x, *of_factor)

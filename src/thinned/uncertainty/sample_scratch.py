@@ -25,7 +25,7 @@ from thinned.scratch import (
 )
 from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
-from thinned.scratch.thin import Narrow
+from thinned.scratch.thin import Narrow, Scale
 from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_perceptron import Affine, Clip, InputMask, Operation, Survivors, recognise
 
@@ -58,7 +58,7 @@ class ScratchSampler:
         self.random |= {stage.name: str(stage) for stage in self.stages}
         self.perceptron = recognise(self._operations()) if self.stages else None
         random = (layer for layer in layers.values() if _is_random(layer) and layer.p > 0)
-        self.one_by_one = bool(self.stages) or any(layer.whole_batch for layer in random)
+        self.one_by_one = bool(self.stages) or any(layer.shares_mask for layer in random)
 
     def take(self, x: Any, start: int, stop: int) -> Array:
         """Rows of x, as a dense array."""
@@ -187,6 +187,8 @@ class Step:
         if self.narrow is not None:
             rows, cols = picked.get(self.rows), picked.get(self.cols)
             self.narrow.pick(rows, cols)
+            if isinstance(self.narrow.layer, Scale) and rows is not None:
+                self.narrow.layer.scale = self.narrow.n / len(rows)
             if self.narrows:
                 y = survivors.take(np.ascontiguousarray(y), None, rows)
             return self.narrow.layer.forward(y)

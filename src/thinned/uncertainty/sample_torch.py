@@ -124,8 +124,8 @@ class TorchSampler:
             if _in_memory(units) and self.perceptron.takes(units.numpy()):
                 threads = -torch.get_num_threads()
                 return self.perceptron.draw(units.numpy(), first, samples, key, progress, threads)
-        one_mask = any(drop.whole_batch for drop in self.drops)
-        one_by_one = bool(self.chains) or not self.probed.repeats or one_mask
+        shared = any(drop.shares_mask for drop in self.drops)
+        one_by_one = bool(self.chains) or not self.probed.repeats or shared
         with torch.random.fork_rng(devices=[]):
             if one_by_one:
                 return self._one_by_one(given, first, samples, key, progress)
