@@ -93,9 +93,7 @@ class Layer:
     params: dict[str, Array]
     grads: dict[str, Array]
     buffers: dict[str, Array]
-    moves_only = (
-        False  # whether it only moves numbers, as a reshape does; then it moves their variances alike
-    )
+    moves_only = False  # whether it only moves numbers, as a reshape does; then variances move alike
 
     def __init__(self) -> None:
         self.params, self.grads, self.buffers = {}, {}, {}
