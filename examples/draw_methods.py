@@ -274,8 +274,8 @@ def draw_gaussian(scale: float) -> Sheet:
     bar.imshow(np.linspace(0, 1, 120)[None], cmap=ramp, aspect="auto", interpolation="nearest")
     sheet.text(MARGIN, sheet.height - 18, "factor  ≤ 0", 12, NOTE)
     sheet.text(MARGIN + 199, sheet.height - 18, "≥ 2", 12, NOTE)
-    told = f"p = {p}: factors of mean {factor.mean():.2f} and standard deviation {factor.std():.2f}"
-    sheet.text(WIDTH - MARGIN, sheet.height - 18, f"{told} (theory: 1 and 0.50)", 12, NOTE, ha="right")
+    text = f"p = {p}: factors of mean {factor.mean():.2f} and standard deviation {factor.std():.2f}"
+    sheet.text(WIDTH - MARGIN, sheet.height - 18, f"{text} (theory: 1 and 0.50)", 12, NOTE, ha="right")
     return sheet
 
 
@@ -348,8 +348,8 @@ def draw_feature_alpha(scale: float) -> Sheet:
     p = 0.3
     a, b = theory.alpha_constants(p)
     low = f"{a * theory.ALPHA_PRIME + b:.2f}".replace("-", "−")
-    told = f"dropped: all of it aα′ + b = {low}"
-    return _channels(scale, p, Key(20), thinned.feature_alpha_dropout, True, told)
+    text = f"dropped: all of it aα′ + b = {low}"
+    return _channels(scale, p, Key(20), thinned.feature_alpha_dropout, True, text)
 
 
 @drawing("drop-block")
@@ -361,13 +361,13 @@ def draw_drop_block(scale: float) -> Sheet:
     sheet = Sheet(588, scale)
     sheet.text(MARGIN, 28, "x, five channels of 28 × 28", 13, NOTE)
     sheet.row(54, 140, list(map(paint, x[0])), [MAPS[i] for i in (0, 2, 3, 4, 5)])
-    told = {True: "each channel has its own blocks (the default)", False: "the same blocks in all channels"}
+    text = {True: "each channel has its own blocks (the default)", False: "the same blocks in all channels"}
     for i, per_channel in enumerate((True, False)):
         kept = masks.blocks(x.shape, masks.seeds(x.shape, p, size, key, per_channel=per_channel))[0]
         y = thinned.drop_block(x, p, size, key=key, per_channel=per_channel)[0]
         after = [paint(m, k) for m, k in zip(y, np.broadcast_to(kept, y.shape), strict=True)]
         top = 232 + 174 * i
-        sheet.text(MARGIN, top - 10, f"per_channel={per_channel}: {told[per_channel]}", 13, NOTE)
+        sheet.text(MARGIN, top - 10, f"per_channel={per_channel}: {text[per_channel]}", 13, NOTE)
         sheet.text(WIDTH - MARGIN, top - 10, f"{1 - kept.mean():.0%} dropped", 13, NOTE, ha="right")
         sheet.row(top, 140, after)
     sheet.legend(f"p = {p}, block_size = {size}: a share {p} is dropped in expectation", kept=None)
@@ -447,7 +447,7 @@ def draw_cutout(scale: float) -> Sheet:
     return sheet
 
 
-def _mixed(scale: float, pictures: Sequence[Any], titles: Sequence[str], label: Any, told: str) -> Sheet:
+def _mixed(scale: float, pictures: Sequence[Any], titles: Sequence[str], label: Any, text: str) -> Sheet:
     """Four pictures, and the mixed label as a bar."""
     sheet = Sheet(300, scale)
     sheet.row(40, 180, pictures, titles)
@@ -458,7 +458,7 @@ def _mixed(scale: float, pictures: Sequence[Any], titles: Sequence[str], label: 
     sheet.page.add_patch(Rectangle((left, 237), cut, 22, facecolor=KEPT, edgecolor="none"))
     sheet.text(left + cut / 2, 253, f"temple {label[0]:.0%}", ha="center")
     sheet.text(left + (cut + length) / 2, 253, f"flower {label[1]:.0%}", colour="white", ha="center")
-    sheet.legend(told, "from the partner", "its own")
+    sheet.legend(text, "from the partner", "its own")
     return sheet
 
 
@@ -485,8 +485,8 @@ def draw_cutmix(scale: float) -> Sheet:
     after, mixed = thinned.cutmix(images, labels, key=key, classes=2)
     kept = (after[0] == images[0]).all(0)
     pictures = [paint(images[0]), paint(images[1]), paint_mask(kept), outlined(paint(after[0]), kept)]
-    told = f"λ = {mixed[0, 0]:.2f}, the share outside the box"
-    return _mixed(scale, pictures, ["image", "partner", "mask", "result"], mixed[0], told)
+    text = f"λ = {mixed[0, 0]:.2f}, the share outside the box"
+    return _mixed(scale, pictures, ["image", "partner", "mask", "result"], mixed[0], text)
 
 
 @drawing("attentive-cutmix", patches=6, grid=7)
@@ -512,8 +512,8 @@ def draw_attentive_cutmix(scale: float) -> Sheet:
         outlined(paint(after[0]), kept),
     ]
     titles = ["image", "partner", "its attention, 7 × 7", "result"]
-    told = "patches = 6 of 49 cells; attention is here the contrast in a cell"
-    return _mixed(scale, pictures, titles, mixed[0], told)
+    text = "patches = 6 of 49 cells; attention is here the contrast in a cell"
+    return _mixed(scale, pictures, titles, mixed[0], text)
 
 
 def plain(row: Row) -> Drawing:
@@ -565,13 +565,13 @@ a paper leaves a case open, or a known implementation does something else, [what
 why](methods-notes.md). In the calls `x` and `images` are NumPy arrays or torch tensors, and `key` is a
 `thinned.Key(seed)`.
 
-In all pictures the coloured places are what is dropped or replaced, and all else is the image; a dropped
-unit is 0 unless the picture says otherwise. Survivors look brighter where they are divided by 1 − p.
-Where there are few units, the keys are such that some are dropped and some kept.
+In all pictures, coloured places are dropped or replaced, and the rest is the image. A dropped unit is 0
+unless the picture says otherwise. Survivors look brighter if they are divided by 1 − p. If there are few
+units, the keys are chosen so that some are dropped and some kept.
 
 ## What p means
 
-`p` is the probability that a unit is **dropped**, as in PyTorch, here and in all calls. Translated:
+`p` is the probability that a unit is **dropped**, as in PyTorch, here and in all calls. Elsewhere:
 
 | where | its symbol | here |
 | --- | --- | --- |
@@ -585,9 +585,9 @@ Where there are few units, the keys are such that some are dropped and some kept
 | torch.nn, torchvision, timm, Keras | p, drop_prob, rate | the same p |
 | TensorFlow 1 | keep_prob | p = 1 − keep_prob |
 
-A unit falls with probability p exact to 2⁻³², on every backend; DropBlock drops a share p of the map in
-expectation, edges and overlaps included. Thin drops a unit with probability p, but its units and samples are
-not independent: p·n of n units fall, to within a panel.
+A unit is dropped with probability p, exact to 2⁻³², on every backend. DropBlock drops a share p of the map
+in expectation, edges and overlaps included. Thin drops a unit with probability p, but its units and samples
+are not independent: p·n of n units are dropped, to within a panel.
 
 ## All of them
 
@@ -652,8 +652,8 @@ def _theory(row: Row) -> str:
     if row.share is not None:
         given = ", ".join(f"{name} = {value}" for name, value in DRAWINGS[row.name].share.items())
         share = row.share(**DRAWINGS[row.name].share)
-        told = f"Expected share of the image that is replaced: {share:.3f} for {given}"
-        return f"{told} (`theory.{row.share.__name__}`)."
+        text = f"Expected share of the image that is replaced: {share:.3f} for {given}"
+        return f"{text} (`theory.{row.share.__name__}`)."
     if row.moments is None:
         return "No closed form."
     ones = {
@@ -661,11 +661,11 @@ def _theory(row: Row) -> str:
         "weight": "a weight of 1",
         "feature": "a 1, of many units",
     }.get(row.unit, "a 1")
-    told = []
+    text = []
     for p in (0.1, 0.5):
         mean, variance = row.moments(p)
-        told.append(f"mean {mean:.3g} and variance {variance:.3g} at p = {p}")
-    return f"What training makes of {ones}: {', '.join(told)} (`theory.{row.moments.__name__}`)."
+        text.append(f"mean {mean:.3g} and variance {variance:.3g} at p = {p}")
+    return f"What training makes of {ones}: {', '.join(text)} (`theory.{row.moments.__name__}`)."
 
 
 def _linked(source: str) -> str:
