@@ -1,16 +1,16 @@
-"""One function a published method: NumPy array or torch tensor in, the same out.
+"""One function for each published method: NumPy array or torch tensor in, the same out.
 
-Below each function stands its `Method`, the object that holds all that is known of it. Nothing but the key
-and p is kept for the backward pass: the mask is made again. For a NumPy array the backward pass is
-`Method.gradient`, and `drop_connect_gradient` for the one method that has weights.
+Below each function is its `Method`, the object with all that is known of it. The backward pass needs only the
+key and p: it makes the mask again. For NumPy arrays it is `Method.gradient`, and `drop_connect_gradient` for
+the one method that has weights.
 
-In all of them ``p`` is the probability of dropping a unit, ``key`` where randomness comes from, and
-``sample_offset`` the index of x's first sample in the whole batch, so that a shard of a batch gets exactly
-its part of the mask. With p = 0, or in evaluation, the result is ``x`` itself, unless the docstring says
-otherwise. Dropping selects: a NaN in a dropped unit is gone.
+In all functions ``p`` is the probability that a unit is dropped, and ``key`` decides which units.
+``sample_offset`` is the index of x's first sample in the whole batch; with it, a shard of a batch gets its
+part of the mask. With p = 0, and in evaluation, the result is ``x`` itself, unless the docstring says
+otherwise. A dropped unit is replaced, not multiplied by 0: a NaN in it is gone.
 
-All raise TypeError where ``x`` holds no floating-point numbers or an argument is of the wrong kind,
-ValueError where p is not in [0, 1] or a shape does not fit.
+All functions raise TypeError if ``x`` holds no floating-point numbers or an argument is of the wrong kind,
+and ValueError if p is not in [0, 1] or a shape does not fit.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def dropout(
 ) -> Any:
     """Dropout: zero each element with probability p.
 
-    ``x``: any shape -> same, float16 to float64. ``rescale="train"`` divides the survivors by 1 − p
-    (inverted dropout) and leaves evaluation alone; ``"test"`` leaves training alone and multiplies by
-    1 − p in evaluation (the original rule).
+    ``x``: any shape -> same, float16 to float64. With ``rescale="train"`` training divides the survivors by
+    1 − p and evaluation does nothing (inverted dropout). With ``"test"`` training leaves the survivors as
+    they are, and evaluation multiplies by 1 − p (the original rule).
 
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958
     (arXiv:1207.0580 for its first form).
@@ -89,12 +89,12 @@ def drop_block(
 ) -> Any:
     """DropBlock: zero contiguous blocks, so that a share p of the map is expected to be dropped.
 
-    ``x``: (N, C, L), (N, C, H, W) or (N, C, D, H, W) -> same. A block spans ``block_size`` places an axis,
-    or the axis where that is shorter. ``per_channel=False`` drops the same blocks in all channels of a
-    sample. The rate of the seeds is solved for the true share, edges and overlaps included (`theory`);
-    ``exact_rate=False`` takes the paper's formula. What survives is multiplied by
-    (units of the sample)/(kept units of the sample), by channels and places together, so the sum of a
-    constant sample is kept, and no sample's result depends on another's.
+    ``x``: (N, C, L), (N, C, H, W) or (N, C, D, H, W) -> same. A block has ``block_size`` places along each
+    axis, or the whole axis if that is shorter. ``per_channel=False`` drops the same blocks in all channels
+    of a sample. `theory` solves for the rate of blocks whose expected share is p, with their edges and
+    overlaps; ``exact_rate=False`` takes the paper's formula. The survivors of a sample are multiplied by
+    (its places)/(its kept places), counted over all channels. So the sum of a constant sample is kept, and
+    no sample's result depends on another sample.
 
     Source: Ghiasi, Lin and Le 2018, arXiv:1810.12890.
     """
@@ -114,10 +114,10 @@ DROP_BLOCK = Method(
 def drop_path(
     x: Any, p: float = 0.1, *, key: Key, training: bool = True, mode: str = "sample", sample_offset: int = 0
 ) -> Any:
-    """Stochastic depth: zero a residual branch's output, for each sample with probability p.
+    """Stochastic depth: zero the output of a residual branch, for each sample with probability p.
 
-    ``x``: (N, …) -> same; the survivors are divided by 1 − p. ``mode="batch"`` takes one decision for the
-    whole batch, the same on all its shards.
+    ``x``: (N, …) -> same; the survivors are divided by 1 − p. ``mode="batch"`` keeps or drops the whole
+    batch, and all its shards alike.
 
     Source: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
     """
@@ -171,8 +171,8 @@ def gaussian_dropout(
 ) -> Any:
     """Gaussian dropout: multiply each element by a sample of N(1, p/(1 − p)).
 
-    ``x``: any shape -> same, float16 to float64. The factor has the mean and the variance of dropout's;
-    p = 1, whose variance is infinite, gives zeros.
+    ``x``: any shape -> same, float16 to float64. The factor has the mean and the variance of dropout's
+    factor. p = 1, with infinite variance, gives zeros.
 
     Source: Srivastava et al. 2014, JMLR 15:1929-1958, section 10.
     """
@@ -185,8 +185,8 @@ GAUSSIAN = Method(gaussian_dropout, masks.ELEMENT, _plans.noisy, theory.gaussian
 def alpha_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> Any:
     """Alpha dropout: set each element to α′ with probability p, then y = a·x + b.
 
-    ``x``: any shape -> same. α′ ≈ −1.7581 is where SELU saturates; a and b are such that inputs of mean 0
-    and variance 1 keep both. p = 1 gives zeros.
+    ``x``: any shape -> same. α′ ≈ −1.7581 is the value at which SELU saturates. a and b keep mean 0 and
+    variance 1. p = 1 gives zeros.
 
     Source: Klambauer, Unterthiner, Mayr and Hochreiter 2017, arXiv:1706.02515.
     """
@@ -199,11 +199,12 @@ ALPHA = Method(alpha_dropout, masks.ELEMENT, _plans.affine, theory.alpha_moments
 def feature_alpha_dropout(
     x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
 ) -> Any:
-    """Alpha dropout of whole channels: each channel of each sample is set to α′ with probability p.
+    """Alpha dropout of whole channels: set each channel of each sample to α′ with probability p.
 
     ``x``: (N, C, *spatial) -> same.
 
-    Source: Klambauer et al. 2017, arXiv:1706.02515, by the unit of Tompson et al. 2015, arXiv:1411.4280.
+    Source: Klambauer et al. 2017, arXiv:1706.02515; the unit is that of Tompson et al. 2015,
+    arXiv:1411.4280.
     """
     return FEATURE_ALPHA(x, p, key, training, sample_offset)
 
@@ -228,11 +229,12 @@ def drop_connect(
     """DropConnect: y_n = (R_n * W) x_n/(1 − p) + b, where R_n drops each weight with probability p.
 
     ``x``: (N, in), ``weight`` (out, in), ``bias`` (out,) -> (N, out); the bias is never dropped.
-    ``per_sample=False`` takes one R for the whole batch. In evaluation: the mean network xWᵀ + b; or, with
-    ``inference="gaussian"``, a sample of the normal distribution with the mean and the variance of training,
-    p/(1 − p)·x²(W²)ᵀ: apply the activation, and average it over several keys. p = 1 leaves the bias.
+    ``per_sample=False`` takes one R for the whole batch. Evaluation is the mean network, xWᵀ + b. With
+    ``inference="gaussian"`` it is a sample of the normal distribution with the mean and the variance of
+    training, p/(1 − p)·x²(W²)ᵀ: apply the activation to it, and average over several keys. p = 1 leaves the
+    bias.
 
-    The N masks are made in blocks of samples, forward and backward, and never held all at once.
+    Both passes make the N masks in blocks of samples: they are never in memory all at once.
 
     Source: Wan, Zeiler, Zhang, LeCun and Fergus 2013, ICML, PMLR 28(3):1058-1066.
     """
@@ -265,7 +267,7 @@ def alpha_gradient(
 ) -> Any:
     """The gradient of `alpha_dropout` in training: a·grad where kept.
 
-    ``grad``: any shape -> same; ``features``: of `feature_alpha_dropout`, (N, C, *spatial).
+    ``grad``: any shape -> same. With ``features`` it is that of `feature_alpha_dropout`, (N, C, *spatial).
     """
     method = FEATURE_ALPHA if features else ALPHA
     return method.gradient(grad, p, key, sample_offset)
@@ -281,9 +283,10 @@ def drop_connect_gradient(
     per_sample: bool = True,
     sample_offset: int = 0,
 ) -> tuple[Any, Any]:
-    """The gradients of `drop_connect` in training by x and by W, from that by its output; b's is its sum.
+    """The gradients of `drop_connect` in training with respect to x and W.
 
-    ``grad``: (N, out), ``x``: (N, in), ``weight``: (out, in) -> (N, in) and (out, in).
+    ``grad``, with respect to the output: (N, out), ``x``: (N, in), ``weight``: (out, in) -> (N, in) and
+    (out, in). The gradient with respect to b is the sum of ``grad`` over the samples.
     """
     p = DROP_CONNECT.checked(x, p, key, sample_offset)
     _checked_weight(x, weight, None)
@@ -300,7 +303,7 @@ def drop_connect_gradient(
 
 
 def _checked_weight(x: Any, weight: Any, bias: Any) -> None:
-    """``weight`` (out, in) and ``bias`` (out,) that fit x: their kind, dtype and shape."""
+    """Check that ``weight`` (out, in) and ``bias`` (out,) fit x in kind, dtype and shape."""
     for name, value in (("weight", weight), ("bias", bias)):
         if name == "bias" and value is None:
             continue
@@ -314,7 +317,7 @@ def _checked_weight(x: Any, weight: Any, bias: Any) -> None:
 
 
 def _normals(shape: Any, key: Key, start: int) -> np.ndarray:
-    """Standard normal numbers of that shape, counted from ``start``."""
+    """Standard normal numbers in that shape; the first has the index ``start``."""
     return kernels.normals(key, math.prod(shape), start).reshape(tuple(shape))
 
 

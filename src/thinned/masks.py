@@ -1,10 +1,10 @@
-"""Which units a method drops: shapes and spreading, one short function a unit.
+"""Which units a method drops: one short function for each kind of unit.
 
-Each function takes the shape of ``x`` and returns a NumPy bool array that broadcasts with it, True = kept.
-Where a unit is a run of neighbouring elements, the function returns a `Run` instead. ``sample_offset`` is the
-index of x's first sample in the whole batch: a shard gets its part of the mask.
+A function takes the shape of ``x`` and returns a NumPy bool array that broadcasts with it, True = kept. For
+units that are runs of neighbouring elements it returns a `Run` instead. ``sample_offset`` is the index of x's
+first sample in the whole batch; with it, a shard gets its part of the mask.
 
-A `Unit` gives these decisions a name, and says which inputs have such units.
+A `Unit` has a name for its kind, and says which inputs have such units.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from thinned.kernels.work import Blocks
 from thinned.key import Key, is_key, threshold, words
 
 Mask = NDArray[np.bool_]
-Run = tuple[int, int]  # the index of the first unit, and how many neighbouring elements make a unit
+Run = tuple[int, int]  # the index of the first unit, and the number of neighbouring elements in a unit
 
 
 def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0, like: Any = None) -> Any:
-    """Which of an array of units survive: True = kept, each with probability 1 − p.
+    """Which units of an array survive: True = kept, each with probability 1 − p.
 
-    ``shape`` is that of the units; ``start`` the index of the first one in a larger, C-ordered array,
-    so that shards get their part. The result is a bool array of that shape: NumPy's, or a torch tensor
-    on the device of ``like`` where ``like`` is a tensor. One key gives nested masks: what survives
-    a larger p survives a smaller one. P(kept) is exact to 2⁻³².
+    ``shape`` is that of the units. ``start`` is the index of the first unit in a larger, C-ordered array;
+    with it, a shard gets its part. The result is a bool array of that shape: a torch tensor on the device of
+    ``like`` if ``like`` is a tensor, else a NumPy array. The masks of one key are nested: what survives a
+    larger p survives a smaller one. P(kept) is exact to 2⁻³².
 
-    Raises TypeError or ValueError where an argument is of the wrong kind, or p not in [0, 1].
+    Raises TypeError or ValueError if an argument is of the wrong kind, or p is not in [0, 1].
     """
     sizes = _checks.shape("shape", shape)
     p = _checks.probability("p", p)
@@ -49,36 +49,30 @@ def keep_mask(shape: int | Sequence[int], p: float, *, key: Key, start: int = 0,
 
 
 def first(shape: Sequence[int], sample_offset: int) -> int:
-    """The index of the first unit of ``x``, where a sample has a unit for each of its places."""
+    """The index of the first unit of ``x``, if each place of a sample is a unit."""
     start = sample_offset * math.prod(shape[1:])
     if start + math.prod(shape) > 1 << 64:
         raise ValueError(f"sample_offset must leave unit numbers below 2**64, got {sample_offset}")
     return start
 
 
-def _units(shape: Sequence[int], p: float, key: Key, sample_offset: int) -> Mask:
-    """A bit for each place of ``shape``, whose first axis is the samples."""
-    kept: Mask = keep_mask(shape, p, key=key, start=first(shape, sample_offset))
-    return kept
-
-
 def elements(shape: Sequence[int], sample_offset: int = 0) -> Run:
-    """Any shape: each element on its own."""
+    """Any shape: each element is a unit."""
     return first(shape, sample_offset), 1
 
 
 def channels(shape: Sequence[int], sample_offset: int = 0) -> Run:
-    """(N, C, *spatial): whole channels."""
+    """(N, C, *spatial): each channel of each sample is a unit."""
     return first(shape[:2], sample_offset), math.prod(shape[2:])
 
 
 def samples(shape: Sequence[int], sample_offset: int = 0) -> Run:
-    """(N, …): whole samples."""
+    """(N, …): each sample is a unit."""
     return first(shape[:1], sample_offset), math.prod(shape[1:])
 
 
 def batch(shape: Sequence[int], sample_offset: int = 0) -> Run:
-    """(N, …): all or nothing; the same decision on every shard."""
+    """(N, …): the whole batch is one unit, the same on every shard."""
     return 0, math.prod(shape)
 
 
@@ -158,10 +152,10 @@ def seeds(
     per_channel: bool = True,
     exact_rate: bool = True,
 ) -> Blocks:
-    """(N, C, *spatial): where the blocks of a batch fall.
+    """(N, C, *spatial): the blocks that a batch drops.
 
-    The seeds, (N, C or 1, *valid), are the first corners of the blocks, wherever one fits; one larger than
-    the map is clipped to it.
+    The units are the seeds, (N, C or 1, *valid): the places at which a block can begin. A block that is
+    larger than the map is clipped to it.
     """
     n, c, *spatial = shape
     rate = theory.drop_block_rate(p, block_size, tuple(spatial), exact=exact_rate)
@@ -172,7 +166,7 @@ def seeds(
 
 
 def blocks(shape: Sequence[int], fall: Blocks) -> Mask:
-    """(N, C, *spatial) -> (N, C or 1, *spatial): dropped is where any of the blocks above a place fell."""
+    """(N, C, *spatial) -> (N, C or 1, *spatial): a place is dropped if it lies in any block."""
     n, c, *spatial = shape
     valid = (size - block + 1 for size, block in zip(spatial, fall.sizes, strict=True))
     units = n, c if fall.per_channel else 1, *valid
@@ -183,7 +177,7 @@ def blocks(shape: Sequence[int], fall: Blocks) -> Mask:
 
 
 def _spread(bits: Mask, width: int, axis: int) -> Mask:
-    """Each bit over ``width`` places from its own on: a running logical or, doubled until it is as wide."""
+    """Each True also in the next ``width`` − 1 places: a logical or whose reach is doubled each time."""
     bits = np.moveaxis(bits, axis, 0)
     out = np.concatenate([bits, np.zeros((width - 1, *bits.shape[1:]), bool)])
     reach = 1
@@ -195,9 +189,10 @@ def _spread(bits: Mask, width: int, axis: int) -> Mask:
 
 
 def holes(shape: Sequence[int], size: int, count: int, key: Key, sample_offset: int = 0) -> Mask:
-    """(N, C, H, W) -> (N, 1, H, W): ``count`` squares a sample are cut, clipped at the edges.
+    """(N, C, H, W) -> (N, 1, H, W): ``count`` squares of each sample are cut, clipped at the edges.
 
-    A centre is (⌊u·H⌋, ⌊v·W⌋); u, v are words 2j, 2j + 1 of the key over 2³², for hole j of the whole batch.
+    Hole j of the whole batch has its centre at (⌊u·H⌋, ⌊v·W⌋); u and v are words 2j and 2j + 1 of the key,
+    divided by 2³².
     """
     n, _, height, width = shape
     start = first((n, count, 2), sample_offset)
@@ -212,7 +207,7 @@ def holes(shape: Sequence[int], size: int, count: int, key: Key, sample_offset: 
 
 
 def box(height: int, width: int, share: float, key: Key) -> Mask:
-    """(H, W): a box of H√share × W√share is cut, its centre anywhere, clipped at the edges."""
+    """(H, W): a box of H√share × W√share is cut. Its centre is anywhere; the edges clip it."""
     sides = np.floor(np.array([height, width]) * np.sqrt(share)).astype(np.int64)
     corner = integers(key, 2, 0, np.array([height, width])) - sides // 2
     rows, columns = (
@@ -225,7 +220,7 @@ def box(height: int, width: int, share: float, key: Key) -> Mask:
 def cells(attention: NDArray[Any], count: int, height: int, width: int) -> Mask:
     """(N, grid, grid) -> (N, 1, H, W): the ``count`` cells of highest attention are cut.
 
-    Place y of H lies in cell ⌊y·grid/H⌋; of equal cells the first comes first.
+    Place y of H lies in cell ⌊y·grid/H⌋. Of cells with equal attention the first is cut first.
     """
     n, grid, _ = attention.shape
     order = np.argsort(-attention.reshape(n, -1), axis=1, kind="stable")[:, :count]
@@ -236,7 +231,7 @@ def cells(attention: NDArray[Any], count: int, height: int, width: int) -> Mask:
 
 
 def integers(key: Key, n: int, start: int, below: NDArray[Any]) -> NDArray[np.int64]:
-    """Numbers in [0, below): ⌊w·below/2³²⌋ of the words ``start … start + n − 1``; uniform to 2⁻³²·below."""
+    """Numbers in [0, below): ⌊w·below/2³²⌋ for the words ``start … start + n − 1``; uniform to 2⁻³²·below."""
     return (words(key, n, start).astype(np.uint64) * below.astype(np.uint64) >> np.uint64(32)).astype(
         np.int64
     )

@@ -1,8 +1,8 @@
-"""The family as torch modules: the mask of each is that of its function in `thinned`.
+"""The drop methods as torch modules: a module has the mask of its function in `thinned`.
 
-In training a module draws one 64-bit seed from torch's default CPU generator a forward pass, so that
-`torch.manual_seed` and activation checkpointing behave as users know them; inside `keyed` the seed
-comes from a key. In evaluation each returns its input.
+In each training pass a module draws one 64-bit seed from torch's default CPU generator. So
+`torch.manual_seed` and activation checkpointing work as with torch's own modules. Inside `keyed` the seed
+comes from a key. In evaluation a module returns its input, unless its docstring says otherwise.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from thinned.nn.stream import Draw, Stream, scalar
 
 
 class Drop(nn.Module):
-    """What all have: a rate that may change, a stream of seeds, one forward pass.
+    """A module that drops: it has a rate that may change, and a stream of seeds.
 
-    A subclass names its method; the options of the method are attributes of the module. The rate is a
-    float64 tensor on the CPU, no buffer: ``half()`` does not round it, ``state_dict`` does not hold it, and a
-    compiled graph takes it as an input.
+    A subclass names its method. The options of the method are attributes of the module. The rate is a
+    float64 tensor on the CPU and no buffer: ``half()`` does not round it, ``state_dict`` does not hold it,
+    and a compiled graph takes it as an input.
     """
 
-    ranks: ClassVar[Collection[int]] = ()  # of the input, where they are other than those of the method
+    ranks: ClassVar[Collection[int]] = ()  # of the input, if they differ from those of the method
     unbatched: ClassVar[int | None] = None  # the rank that has no batch dimension
     inplace: bool = False
     rate: Tensor
@@ -45,7 +45,7 @@ class Drop(nn.Module):
 
     @property
     def method(self) -> Method:
-        """What it drops."""
+        """What the module drops."""
         raise NotImplementedError(f"{type(self).__name__} must name its method")
 
     @property
@@ -54,14 +54,14 @@ class Drop(nn.Module):
         return self.method.names
 
     def start(self, p: float) -> None:
-        """Set the rate and begin a stream of seeds: what a module is beyond its options."""
+        """Set the rate and begin a stream of seeds: all that a module has beside its options."""
         self._p = _checks.probability("p", p)
         self.rate = scalar(self._p, torch.float64)
         self.stream = Stream()
 
     @property
     def p(self) -> float:
-        """The probability that a unit is dropped. Set it at any time; nothing is compiled anew."""
+        """The probability that a unit is dropped. It may be set at any time; nothing is compiled again."""
         return self._p
 
     @p.setter
@@ -70,7 +70,7 @@ class Drop(nn.Module):
         self.rate.fill_(self._p)
 
     def extra_repr(self) -> str:
-        """The rate and the options, as they were given."""
+        """The rate and the options."""
         options = [f"{name}={getattr(self, name)!r}" for name in self.settings]
         return ", ".join([f"p={self.p}", *options])
 
@@ -82,14 +82,14 @@ class Drop(nn.Module):
         return self.drop(input) if self.training else self.evaluation(input)
 
     def evaluation(self, input: Tensor) -> Tensor:
-        """What evaluation makes of the input: for most methods itself."""
+        """The result of evaluation: for most methods the input itself."""
         if self.method.evaluation is None:
             return input
         out: Tensor = (input * self.method.evaluation(self.rate)).to(input.dtype)
         return input.copy_(out) if self.inplace else out
 
     def check(self, input: Tensor) -> None:
-        """Raise TypeError or ValueError where the input is not what this module takes."""
+        """Raise TypeError or ValueError if this module does not take such an input."""
         if not isinstance(input, Tensor):
             raise TypeError(f"input must be a torch tensor, got {type(input).__name__}")
         if not input.is_floating_point():
@@ -103,7 +103,7 @@ class Drop(nn.Module):
             raise ValueError(f"input of {type(self).__name__} must have {rule}, got {tuple(input.shape)}")
 
     def drop(self, input: Tensor) -> Tensor:
-        """One training pass: a fresh seed, then the function; written back where ``inplace`` asks for it."""
+        """One training pass with a fresh seed. With ``inplace`` the result is written into the input."""
         if self.unbatched is not None and input.dim() == self.unbatched:
             out = self.drop(input.unsqueeze(0)).squeeze(0)
         elif torch.compiler.is_compiling():
@@ -113,7 +113,7 @@ class Drop(nn.Module):
         return input.copy_(out) if self.inplace and out is not input else out
 
     def eager(self, x: Tensor) -> Tensor:
-        """`drop` outside of compiled graphs; what `check` and `p` have checked is not checked again."""
+        """`drop` outside compiled graphs. `check` and `p` have checked its arguments."""
         draw = self.stream.draw()
         if draw.places is not None:
             return self.by(draw, x)
@@ -126,7 +126,7 @@ class Drop(nn.Module):
         return apply(x, how, (draw.seed & 0xFFFF_FFFF, draw.seed >> 32))
 
     def by(self, draw: Draw, x: Tensor) -> Tensor:
-        """The method, with the mask that was drawn."""
+        """The result of the method with the mask of this draw."""
         method, key = self.method, Key(draw.seed)
         options = [getattr(self, name) for name in method.names]
         return draw.spread(lambda x, i: method(x, self._p, key, True, i, *options), x)
@@ -146,35 +146,35 @@ class Drop(nn.Module):
         return tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
 
     def ticket(self) -> Tensor:
-        """Seed, index of the first sample and rate of this call, as a compiled graph carries them."""
+        """Seed, index of the first sample and rate of this call, in the form for a compiled graph."""
         ticket: Tensor = ops.draw(self.stream.handle, self.rate, torch.empty(0, device="cpu"))
         return ticket
 
     def options(self) -> str:
-        """The further options, as a compiled graph carries them."""
+        """The options, in the form for a compiled graph."""
         return "{" + ", ".join([f"{name!r}: {getattr(self, name)!r}" for name in self.settings]) + "}"
 
 
 class _TorchDrop(Drop):
-    """Those that torch has, too: the same signature."""
+    """A module that torch has too. The signature is torch's."""
 
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__(p)
         self.inplace = inplace
 
     def extra_repr(self) -> str:
-        """As torch shows it."""
+        """The text of torch's module."""
         return f"{super().extra_repr()}, inplace={self.inplace}"
 
 
 class Dropout(_TorchDrop):
     """Zero each element with probability p, as `thinned.dropout` does; any shape -> same.
 
-    ``rescale="test"`` is the original rule: training leaves the survivors as they are, evaluation multiplies
-    by 1 − p. The default is torch's.
+    ``rescale="test"`` is the original rule: training leaves the survivors as they are, and evaluation
+    multiplies by 1 − p. The default is torch's rule.
     """
 
-    settings, ranks = ("rescale",), range(masks.ANY)  # ranks: those of the method, found at once
+    settings, ranks = ("rescale",), range(masks.ANY)  # the ranks are those of the method: faster to find here
     rescale: str = "train"
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, rescale: str = "train") -> None:
@@ -183,11 +183,15 @@ class Dropout(_TorchDrop):
 
     @property
     def method(self) -> Method:
-        """What it drops, by this rule."""
+        """What the module drops, by its rule."""
         return functional.DROPOUT if self.rescale == "train" else functional.ORIGINAL
 
+    def evaluation(self, input: Tensor) -> Tensor:
+        """The input itself by torch's rule, found without a look at the method."""
+        return input if self.rescale == "train" else super().evaluation(input)
+
     def extra_repr(self) -> str:
-        """As torch shows it, and the rule where it is not torch's."""
+        """The text of torch's module, and the rule if it is not torch's."""
         options = f"p={self.p}, inplace={self.inplace}"
         return options if self.rescale == "train" else f"{options}, rescale={self.rescale!r}"
 
@@ -201,7 +205,7 @@ class Dropout1d(_TorchDrop):
 class Dropout2d(_TorchDrop):
     """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, H, W) or (N, C, L) -> same.
 
-    Three dimensions are (N, C, L), as in torch up to now.
+    Three dimensions are (N, C, L), as in torch today.
     """
 
     method, ranks = functional.SPATIAL, (3, 4)
@@ -272,9 +276,9 @@ class DropConnectLinear(Drop):
     """A linear layer that drops weights, as `thinned.drop_connect` does; (*, in) -> (*, out).
 
     Parameters and ``state_dict`` are those of `torch.nn.Linear`. With ``per_sample`` each row of the input
-    has its own mask, else one is for the whole batch. ``inference`` says what evaluation does: the
-    ``"mean"`` network, or a sample of the ``"gaussian"`` that the paper fits to the outputs (which is not
-    differentiable when compiled).
+    has its own mask; else the whole batch has one. Evaluation is the mean network with
+    ``inference="mean"``. With ``"gaussian"`` it is a sample of the normal distribution that the paper fits to
+    the outputs; compiled, that sample has no gradient.
     """
 
     method, ranks = functional.DROP_CONNECT, range(masks.ANY)
@@ -301,24 +305,24 @@ class DropConnectLinear(Drop):
         self.weight, self.bias = plain.weight, plain.bias
 
     def extra_repr(self) -> str:
-        """As `torch.nn.Linear` shows it, and the options."""
+        """The text of `torch.nn.Linear`, and the options."""
         sizes = (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         )
         return f"{sizes}, {super().extra_repr()}"
 
     def reset_parameters(self) -> None:
-        """Draw the parameters anew, as `torch.nn.Linear` does."""
+        """Draw new parameters, as `torch.nn.Linear` does."""
         nn.Linear.reset_parameters(cast(nn.Linear, self))
 
     def check(self, input: Tensor) -> None:
-        """Raise TypeError or ValueError where the input is not what this module takes."""
+        """Raise TypeError or ValueError if this module does not take such an input."""
         super().check(input)
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             raise ValueError(f"input must have shape (*, {self.in_features}), got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """The linear map with its weights dropped in training; that of ``inference`` in evaluation."""
+        """The linear map: in training without the dropped weights, in evaluation as ``inference`` says."""
         if isinstance(input, torch.fx.Proxy):
             return self.traced(input)
         self.check(input)
@@ -357,8 +361,8 @@ class DropConnectLinear(Drop):
         return out
 
 
-# The class of each drop method; where there are several, that for images. Those of methods without a class
-# above are made from the method.
+# The class of each drop method; if there are several, that for images. A method without a class above gets
+# one that is made from it.
 MODULES: dict[Method, type[Drop]] = classes(
     Drop,
     {
@@ -377,7 +381,7 @@ MODULES: dict[Method, type[Drop]] = classes(
 
 
 def _as_autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
-    """The tensors in autocast's dtype where it is on, as torch's own linear layer takes them."""
+    """The tensors in the dtype of autocast if it is on, as in torch's own linear layer."""
     device = tensors[0].device.type if tensors[0] is not None else "cpu"
     if not torch.is_autocast_enabled(device):
         return tensors

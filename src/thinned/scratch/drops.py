@@ -190,7 +190,7 @@ class DropConnect(Linear):
         return f"DropConnect({self.n_in}, {self.n_out}, p={self.p:g})"
 
 
-# The class of each drop method. Those of methods without a class above are made from the method.
+# The class of each drop method. A method without a class above gets one that is made from it.
 LAYERS: dict[Method, type[Drop | DropConnect]] = classes(
     Drop,
     {
