@@ -11,7 +11,8 @@ from thinned import _checks
 def attention_map(features: Tensor, grid: int = 7) -> Tensor:
     """Mean |activation| over the channels, averaged in a grid; (N, C, H, W) -> (N, grid, grid), all ≥ 0.
 
-    Raises TypeError or ValueError if ``features`` is no such tensor, or ``grid`` no positive integer.
+    Raises TypeError or ValueError if ``features`` does not have this shape and kind, or ``grid`` is no
+    positive integer.
     """
     grid = _checks.positive_int("grid", grid)
     if not isinstance(features, Tensor) or not features.is_floating_point():

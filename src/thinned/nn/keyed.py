@@ -45,7 +45,7 @@ def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iter
     call still takes one number of torch's default generator.
 
     Raises TypeError or ValueError if an argument has a wrong kind or range, RuntimeError if another thread
-    is in such a block of the model.
+    is inside a block of the model.
     """
     is_key("key", key)
     base = key.fold_in(_checks.integer("step", step, 0, 1 << 64))

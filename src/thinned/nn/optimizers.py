@@ -1,4 +1,4 @@
-"""Optimizers for thinned models: they read the gradient of a thinned layer for the survivors alone."""
+"""Optimizers for thinned models: they read the gradient of a thinned layer only for the survivors."""
 
 from __future__ import annotations
 

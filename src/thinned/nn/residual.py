@@ -1,4 +1,4 @@
-"""Residual blocks with stochastic depth, whose branch runs on the surviving samples alone."""
+"""Residual blocks with stochastic depth, whose branch runs only on the surviving samples."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Branch = Callable[[Tensor], Tensor]
 
 
 class Residual(DropPath):
-    """x + drop_path(branch(x)); the branch computes the surviving samples alone. (N, *) -> same.
+    """x + drop_path(branch(x)); the branch computes only the surviving samples. (N, *) -> same.
 
-    ``branch`` is a module that takes x alone, keeps its shape, and computes each sample from that sample
-    alone. Each sample survives with probability 1 − p, as in `DropPath`, and its output of the branch is
-    divided by 1 − p. So the result equals ``x + DropPath(p)(branch(x))``, up to the rounding of products of
+    ``branch`` is a module that takes only x, keeps its shape, and computes each sample without the others.
+    Each sample survives with probability 1 − p, as in `DropPath`, and its output of the branch is divided by
+    1 − p. So the result equals ``x + DropPath(p)(branch(x))``, up to the rounding of products of
     other sizes, in about 1 − p of the branch's time. If no sample survives, the branch is not called, the
     result is a copy of x, and the branch's parameters get gradients of zero. Evaluation is x + branch(x).
 

@@ -37,7 +37,7 @@ def scaled(x: Tensor, p: float) -> Tensor:
 
 
 def gathered(x: Tensor, index: Tensor) -> Tensor:
-    """x[index], with the strides in the order of those of x."""
+    """x[index]; its strides have the order of x's."""
     order, back = orders(x)
     return x.permute(order).index_select(0, index).permute(back)
 

@@ -80,7 +80,7 @@ def subnetworks(
     ``itertools.combinations`` of the survivors. If several layers drop, the masks of the last change fastest.
 
     Raises ValueError if there are more than ``limit`` networks, or if another kind of layer drops; TypeError
-    if ``model`` is no such classifier.
+    if ``model`` is no classifier.
     """
     sampler, x = _small(model, x, thin)
     given = sampler.before(x)

@@ -44,7 +44,7 @@ def reliability(probabilities: Any, labels: Any, bins: int = 15, *, adaptive: bo
     ``probabilities`` is (N, classes), such as `Prediction.mean`; ``labels`` (N,) holds class numbers. The
     confidence is the largest probability. Equal confidences are in the same bin.
 
-    Raises TypeError or ValueError if the arrays are not such, N is 0, or ``bins`` is not positive.
+    Raises TypeError or ValueError if an array has another shape or kind, N is 0, or ``bins`` is not positive.
 
     Niculescu-Mizil and Caruana 2005, doi:10.1145/1102351.1102430; Guo, Pleiss, Sun and Weinberger 2017,
     arXiv:1706.04599; bins of equal count: Nguyen and O'Connor 2015, arXiv:1508.05154.

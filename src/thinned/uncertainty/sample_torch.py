@@ -79,7 +79,7 @@ class Probed:
     cut: Cut | Whole
     repeats: bool = False  # whether all samples may run as rows of one batch
     model_bytes: int = 1  # bytes of the largest output of a module, for one row
-    tail_bytes: int = 1  # the same, in the tail alone
+    tail_bytes: int = 1  # the same, in the tail
 
 
 @dataclass(frozen=True)

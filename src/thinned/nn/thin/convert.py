@@ -1,4 +1,4 @@
-"""`thin`: makes a model train on the surviving units alone. `thinning`: reports what was found."""
+"""`thin`: makes a model train only on the surviving units. `thinning`: reports what was found."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Thinning:
 
 
 def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
-    """Make a model train on the surviving units alone, in place; returns the model.
+    """Make a model train only on the surviving units, in place; returns the model.
 
     A chain is a layer (`torch.nn.Linear`, `Conv1d` … `Conv3d`), activations, BatchNorm, pooling, a dropout of
     whole units (`Dropout` of vectors, `Dropout1d` … `Dropout3d` of channels), and the layers that read them.
@@ -49,7 +49,7 @@ def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
     n/k. Forward and backward compute only these k rows of the first weight and k columns of the next. With
     ``groups``, each group has its own pick, and sample i belongs to group i mod ``groups``.
 
-    A branch, as in x + drop_path(branch(x)), is computed for the surviving samples alone, as in `Residual`,
+    A branch, as in x + drop_path(branch(x)), is computed only for the surviving samples, as in `Residual`,
     if every layer in it is known to treat each sample by itself.
 
     Modules keep their names, parameters and ``state_dict`` keys. Evaluation is the plain dense network. The

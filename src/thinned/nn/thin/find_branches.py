@@ -1,4 +1,4 @@
-"""Finds branches in a graph: what a `DropPath` drops, if it can be computed for the surviving samples alone.
+"""Finds branches in a graph: what a `DropPath` drops, if it treats each sample by itself.
 
 A branch reads one tensor. Its layers are known to treat each sample by itself. Only the DropPath reads its
 result.
@@ -30,7 +30,7 @@ class FoundBranch:
     drop: str
     gates: dict[str, tuple[list[int], list[str]]]  # name -> which arguments are the branch's input
     layers: list[str]
-    watched: list[str]  # parts of the model that get the survivors alone, so that no hook may be on them
+    watched: list[str]  # parts of the model that get only the survivors, so that no hook may be on them
     ranks: list[int] = field(default_factory=list)  # the ranks of its input that keep samples apart
     guesses: bool = False  # a reshape has a size of −1, which torch cannot infer for no samples
 
@@ -84,7 +84,7 @@ class _Finder:
             raise LeftDense(f"{self.traced.describe(mixers[0])} is not known to keep samples apart") from None
 
     def checked(self, drop: fx.Node, branch: list[fx.Node], source: fx.Node, ranks: list[int]) -> FoundBranch:
-        """The branch. Raises LeftDense if a hook or another drop module would get the survivors alone."""
+        """The branch. Raises LeftDense if a hook or another drop module would get only the survivors."""
         layers = [str(node.target) for node in branch if node.op == "call_module"]
         stacks = [set(stack(node)) for node in (*branch, drop)]
         watched = sorted(set[str]().union(*stacks) - stacks[0].intersection(*stacks))

@@ -1,4 +1,4 @@
-"""Finds chains in a graph: the layers around a dropout that can compute the surviving units alone.
+"""Finds chains in a graph: layers around a dropout that can compute its surviving units without the others.
 
 A chain has five parts, in the order of a pass. The producer, a linear layer or a convolution, computes the
 units. The layers between treat each unit by itself. A dropout drops whole units. Further layers treat each
@@ -104,7 +104,7 @@ class _Finder:
             raise LeftDense(f"{name} is a convolution in groups")
 
     def norm(self, node: fx.Node, found: FoundChain) -> None:
-        """Add a BatchNorm between producer and dropout. Running statistics change for survivors alone."""
+        """Add a BatchNorm between producer and dropout. Only survivors' running statistics change."""
         layer = self.traced.check(node)
         if layer.momentum is None and layer.track_running_stats:
             raise LeftDense(

@@ -360,7 +360,7 @@ class Follower:
 
     def __init__(self, module: nn.Module, graph: fx.Graph) -> None:
         self.module = module
-        self.constants: set[fx.Node] = set()  # parameters, and nodes computed from them alone
+        self.constants: set[fx.Node] = set()  # parameters, and nodes computed only from them
         for node in graph.nodes:
             called = node.op in ("call_function", "call_method") and node.all_input_nodes
             if node.op == "get_attr" or (called and self.constants.issuperset(node.all_input_nodes)):

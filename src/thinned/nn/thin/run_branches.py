@@ -1,4 +1,4 @@
-"""Runs branches, which a `DropPath` drops, on the surviving samples alone.
+"""Runs branches, which a `DropPath` drops, only on the surviving samples.
 
 A `Gate` before each layer that reads the branch's input selects the survivors. The DropPath puts the branch's
 result among zeros. The rest of the model does not change: in x + drop(branch(x)) it computes the sum itself.
@@ -124,7 +124,7 @@ class Gate(OwnHook):
 
 
 class ThinDropPath(DropPath):
-    """`thinned.nn.DropPath` after a branch that is computed for the survivors alone."""
+    """`thinned.nn.DropPath` after a branch that is computed only for the survivors."""
 
     branch: RunningBranch
 
