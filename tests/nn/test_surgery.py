@@ -1,10 +1,10 @@
-"""Surgery on existing models, and attention maps."""
+"""Changes to existing models: what is replaced, what is not and why, and what stays the same."""
 
 import copy
 
 import pytest
 
-from thinned import Key, schedules
+from thinned import schedules
 
 torch = pytest.importorskip("torch")
 
@@ -62,7 +62,7 @@ def zoo():
     return model
 
 
-def test_swap_replaces_all_and_tells_the_rest():
+def test_swap_replaces_all_and_reports_the_rest():
     model = zoo()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     weights = [id(w) for w in model.parameters()]
@@ -269,41 +269,3 @@ def test_max_norm_between_steps_of_autograd():
 
 
 # Attention maps.
-
-
-def test_attention_map():
-    features = torch.zeros(2, 3, 14, 14)
-    features[0, 1, 4:6, 8:10] = -6.0  # one cell of 7 × 7; mean over three channels
-    attention = tnn.attention_map(features)
-    assert attention.shape == (2, 7, 7)
-    assert attention[0, 2, 4] == 2.0
-    assert attention.sum() == 2.0
-    assert tnn.attention_map(torch.rand(3, 2, 5, 9).half(), grid=4).shape == (3, 4, 4)
-    for wrong, error in ((torch.ones(2, 3, 4), ValueError), (torch.ones(2, 3, 4, 4).int(), TypeError)):
-        with pytest.raises(error, match=r"^features must"):
-            tnn.attention_map(wrong)
-    with pytest.raises(ValueError, match=r"^grid must"):
-        tnn.attention_map(features, 0)
-
-
-def test_last_features_and_attentive_cutmix():
-    thinned = pytest.importorskip("thinned")
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3, 2), nn.BatchNorm2d(4), nn.Conv2d(4, 8, 3, 2), nn.Flatten(), nn.Linear(288, 2)
-    )
-    model[1].eval()
-    images = torch.rand(5, 3, 28, 28)
-    features = tnn.last_features(model, images)
-    assert features.shape == (5, 8, 6, 6)
-    assert not features.requires_grad
-    assert [module.training for module in model] == [True, False, True, True, True]
-    assert not model[2]._forward_hooks
-    assert model[1].num_batches_tracked == 0
-    labels = torch.tensor([0, 1, 0, 1, 1])
-    mixed, target = thinned.attentive_cutmix(
-        images, labels, tnn.attention_map(features), key=Key(0), classes=2
-    )[:2]
-    assert mixed.shape == images.shape
-    torch.testing.assert_close(target.sum(1), torch.ones(5))
-    with pytest.raises(ValueError, match=r"^model must run a 2d convolution"):
-        tnn.last_features(nn.Linear(28, 2), images)
