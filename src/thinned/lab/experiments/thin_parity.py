@@ -177,9 +177,10 @@ def _difference(ours: Sequence[Stored], theirs: Sequence[Stored]) -> str:
         {run.config["seed"]: 100 * run.result["test_error"] for run in runs if run.status == "done"}
         for runs in (ours, theirs)
     )
-    stat, chance = paired([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
-    if not stat.n:
+    both = sorted(a.keys() & b.keys())
+    if not both:
         return "–"
+    stat, chance = paired([a[seed] - b[seed] for seed in both])
     if stat.n == 1:
         return number(stat.mean)
     return f"{number(stat.mean)} ± {number(stat.sd / math.sqrt(stat.n))}, {chance:.2f}"
