@@ -16,12 +16,11 @@ if TYPE_CHECKING:
 
 def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -> None:
     """Write the report; print the table, the findings and the path of the report."""
-    from thinned.lab import compare as lab
-    from thinned.lab import experiments
+    from thinned.lab import compare, experiments
     from thinned.lab.reporting import terminal
     from thinned.lab.reporting.html import render
 
-    page = (lab.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
+    page = (compare.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
     try:
         path = render(out, page)
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from thinned import Key, uncertainty
 from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System
-from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.figures import Point, lines
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.summary import Stat
 from thinned.lab.reporting.wording import number, stat_text
@@ -100,14 +100,14 @@ def figures(groups: Group) -> list[Figure]:
     for name, runs in groups.items():
         if not len(score(runs, SCALED, "error")):
             continue
-        curves = {"calibrated": [plots.Point(at, at) for at in (1 / BINS, 1.0)]}
+        curves = {"calibrated": [Point(at, at) for at in (1 / BINS, 1.0)]}
         for way in WAYS:
             count, sure, right = (score(runs, way, of).sum(axis=0) for of in ("count", "sure", "right"))
             drawn = np.flatnonzero(count >= FEW)
-            curves[way] = [plots.Point(sure[i] / count[i], right[i] / count[i]) for i in drawn]
+            curves[way] = [Point(sure[i] / count[i], right[i] / count[i]) for i in drawn]
         caption = f"{BINS} bins of equal width; those with fewer than {FEW} predictions are not drawn."
         title = f"{name}: below the line is overconfident"
-        found.append(plots.lines(title, "confidence", "accuracy", curves, caption=caption))
+        found.append(lines(title, "confidence", "accuracy", curves, caption=caption))
     return found
 
 

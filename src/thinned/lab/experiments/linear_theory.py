@@ -12,7 +12,7 @@ from thinned import Key, keep_mask, theory
 from thinned.key import normals
 from thinned.lab.grids.computation import Computation
 from thinned.lab.grids.grid import Budget, Grid, GridConfig, Group, System
-from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.figures import Point, lines
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.summary import Stat
 
@@ -119,9 +119,9 @@ def figures(groups: Group) -> list[Figure]:
     curves = {}
     for kind in ("simulated", "closed"):
         stats = [Stat.of([m[f"{kind} penalty"][i] for m in done]) for i in range(len(RATES))]
-        curves[kind] = [plots.Point(p, stat.mean, stat.sd) for p, stat in zip(RATES, stats, strict=True)]
+        curves[kind] = [Point(p, stat.mean, stat.sd) for p, stat in zip(RATES, stats, strict=True)]
     caption = "Bars: one standard deviation over seeds; each seed has its own weights."
-    return [plots.lines("The penalty over p", "p", "p(1 − p)‖Γw‖²", curves, caption=caption)]
+    return [lines("The penalty over p", "p", "p(1 − p)‖Γw‖²", curves, caption=caption)]
 
 
 EXPERIMENT = Grid(

@@ -8,7 +8,7 @@ import numpy as np
 
 from thinned import Key, uncertainty
 from thinned.lab.grids.grid import Budget, Grid, GridTrainer, Group, System, figure
-from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.figures import Point, lines
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.wording import number
 
@@ -30,11 +30,11 @@ class Averaging(GridTrainer):
         return errors
 
 
-def curve(groups: Group) -> list[tuple[int, plots.Point]]:
+def curve(groups: Group) -> list[tuple[int, Point]]:
     """Test errors over k."""
     (runs,) = groups.values()
     stats = {k: figure(runs, f"k = {k}") for k in COUNTS}
-    return [(k, plots.Point(k, stat.mean, stat.sd)) for k, stat in stats.items() if stat.n]
+    return [(k, Point(k, stat.mean, stat.sd)) for k, stat in stats.items() if stat.n]
 
 
 def scaled(groups: Group) -> float:
@@ -73,9 +73,9 @@ def figures(groups: Group) -> list[Figure]:
     points, level = [point for _, point in curve(groups)], scaled(groups)
     if not points:
         return []
-    flat = [plots.Point(k, level) for k in (COUNTS[0], COUNTS[-1])]
-    lines = {"average of k": points, "weight scaling": flat}
-    return [plots.lines("Averaging k thinned networks", "k", "test error, %", lines, log=True)]
+    flat = [Point(k, level) for k in (COUNTS[0], COUNTS[-1])]
+    curves = {"average of k": points, "weight scaling": flat}
+    return [lines("Averaging k thinned networks", "k", "test error, %", curves, log=True)]
 
 
 EXPERIMENT = Grid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinned.lab.grids import autoencoder
 from thinned.lab.grids.grid import Group, figure
-from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.figures import tiles
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.wording import stat_text
 
@@ -42,7 +42,7 @@ def figures(groups: Group) -> list[Figure]:
             weights = autoencoder.features(runs[0])
             side = round(weights.shape[1] ** 0.5)
             caption = "One square per unit; white: positive weights, black: negative weights."
-            found.append(plots.tiles(name, weights, (side, side), caption))
+            found.append(tiles(name, weights, (side, side), caption))
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinned.lab.grids import autoencoder
 from thinned.lab.grids.grid import Group, figure
-from thinned.lab.reporting import figures as plots
+from thinned.lab.reporting.figures import steps
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.wording import stat_text
 
@@ -26,7 +26,7 @@ def figures(groups: Group) -> list[Figure]:
     """Histograms of the activations of the first seed."""
     done = {name: runs[0].measured for name, runs in groups.items() if runs and runs[0].status == "done"}
     return [
-        plots.steps(
+        steps(
             f"Activations, {name}", "activation of a hidden unit", "share (logarithmic)", m["edges"],
             {name: m["shares"]}, "Test data; the last bin holds all that is above.",
         )

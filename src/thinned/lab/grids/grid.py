@@ -16,8 +16,8 @@ from thinned.lab import compare
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.registry import BUILT_IN, load
 from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
-from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting import from_runs
+from thinned.lab.reporting.figures import Point, lines
 from thinned.lab.reporting.page import Figure, Page, Reference
 from thinned.lab.reporting.progress_bars import Line
 from thinned.lab.reporting.summary import Stat
@@ -324,16 +324,16 @@ class Grid:
         """The picture of test errors over the axis, if there is one; a line per `System.line`."""
         if self.axis is None:
             return []
-        lines: dict[str, list[plots.Point]] = {}
+        curves: dict[str, list[Point]] = {}
         for system in self.systems:
             if system.x is not None and system.label in stats:
                 stat = stats[system.label]
-                lines.setdefault(system.line, []).append(plots.Point(system.x, stat.mean, stat.sd))
-        if not any(len(points) > 1 for points in lines.values()):
+                curves.setdefault(system.line, []).append(Point(system.x, stat.mean, stat.sd))
+        if not any(len(points) > 1 for points in curves.values()):
             return []
-        caption = "Means over seeds; bars: one standard deviation." if _spreads(lines) else "One seed."
+        caption = "Means over seeds; bars: one standard deviation." if _spreads(curves) else "One seed."
         title, log = f"Test error over {self.axis.name}", {"log": self.axis.log, "log_y": self.axis.log_y}
-        return [plots.lines(title, self.axis.name, "test error, %", lines, caption=caption, **log)]
+        return [lines(title, self.axis.name, "test error, %", curves, caption=caption, **log)]
 
 
 def errors(groups: Group) -> Errors:
@@ -368,5 +368,5 @@ def _varied(configs: Sequence[Config]) -> set[str]:
     return {name for name in every[0] if any(other.get(name) != every[0][name] for other in every)}
 
 
-def _spreads(lines: Mapping[str, Sequence[plots.Point]]) -> bool:
+def _spreads(lines: Mapping[str, Sequence[Point]]) -> bool:
     return any(math.isfinite(point.sd) for points in lines.values() for point in points)
