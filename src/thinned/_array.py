@@ -31,8 +31,8 @@ class Backend:
 
     # Memory that our kernels read and write: none, unless a subclass says otherwise.
 
-    def on_cpu(self, x: Any) -> bool:
-        return False
+    def address(self, x: Any, write: bool = False) -> int:
+        return 0
 
     def is_flat(self, x: Any) -> bool:
         return False
@@ -59,26 +59,18 @@ class NumPy(Backend):
     def to_numpy(self, x: Any) -> np.ndarray:
         return np.asarray(x)
 
-    def on_cpu(self, x: Any) -> bool:
-        return True
+    def address(self, x: Any, write: bool = False) -> int:
+        readable = x.flags.aligned and x.dtype.isnative and (x.flags.writeable or not write)
+        return int(x.__array_interface__["data"][0]) if readable else 0
 
     def is_flat(self, x: Any) -> bool:
         return bool(x.flags.c_contiguous)
 
-    def flat(self, x: Any) -> Any:
-        return np.ascontiguousarray(x)
-
-    def address(self, x: Any) -> int:
-        return int(x.ctypes.data)
-
     def view(self, x: Any) -> np.ndarray:
         return np.asarray(x)
 
-    def memory(self, x: Any) -> np.ndarray:
+    def flat(self, x: Any) -> Any:
         return np.require(x, requirements=("C_CONTIGUOUS", "ALIGNED"))
-
-    def from_memory(self, y: np.ndarray, like: Any) -> Any:
-        return y
 
     def empty(self, shape: tuple[int, ...], like: Any) -> Any:
         return np.empty(shape, like.dtype)
@@ -139,6 +131,8 @@ class Torch(Backend):
         import torch
 
         self.torch = torch
+        self.undispatched = torch.Tensor.__torch_dispatch__
+        self.modes, self.tracing = torch._C._len_torch_dispatch_stack, torch._C._is_tracing
 
     def owns(self, kind: type) -> bool:
         return issubclass(kind, self.torch.Tensor)
@@ -150,33 +144,47 @@ class Torch(Backend):
         return bool(x.is_floating_point())
 
     def from_numpy(self, array: np.ndarray, like: Any) -> Any:
-        return self.torch.from_numpy(array).to(like.device)
+        y, mode = self.torch.from_numpy(array), getattr(like, "fake_mode", None)
+        return (y if mode is None else mode.from_tensor(y)).to(like.device)
 
     def to_numpy(self, x: Any) -> np.ndarray:
-        return np.asarray(self.widen(x.detach()).cpu().numpy())
+        return self.view(self.widen(x.detach()).cpu())
 
-    def on_cpu(self, x: Any) -> bool:
-        return bool(x.device.type == "cpu")
+    def address(self, x: Any, write: bool = False) -> int:
+        return self.place(x, x.itemsize)[0]
+
+    def place(self, x: Any, size: int) -> tuple[int, int, bool]:
+        """The `address` of a tensor, how many elements it has, of ``size`` bytes, and whether it is flat."""
+        n = x.numel()
+        if (
+            not x.is_cpu
+            or type(x).__torch_dispatch__ is not self.undispatched  # it says itself what its numbers are
+            or x.is_nested
+            or x.is_neg()
+            or self.modes()  # they must see what is done
+            or self.tracing()
+        ):
+            return 0, n, False
+        try:
+            pointer, flat, held = x.data_ptr(), x.is_contiguous(), x.untyped_storage().nbytes()
+        except RuntimeError:  # a tensor of torch.func; one of another layout, such as sparse
+            return 0, n, False
+        last = n if flat else _last(x)
+        if held < (x.storage_offset() + last) * size and n and (pointer or not held):
+            raise ValueError(f"a tensor must have memory for its {n} elements, got {held} bytes")
+        return pointer, n, flat
 
     def is_flat(self, x: Any) -> bool:
-        return bool(x.device.type == "cpu" and x.is_contiguous())
-
-    def flat(self, x: Any) -> Any:
-        return x.contiguous()
-
-    def address(self, x: Any) -> int:
-        return int(x.data_ptr())
+        return bool(x.is_contiguous())
 
     def view(self, x: Any) -> np.ndarray:
-        return np.asarray(x.detach().numpy())
+        # not `x.numpy()`, after which torch cannot resize the tensor
+        where = self.address(x)
+        return np.asarray(_Memory(x, where) if where else x.detach().resolve_neg().numpy())
 
-    def memory(self, x: Any) -> np.ndarray:
-        x = x.detach().resolve_neg()
-        x = (x.view(self.torch.int16) if x.dtype == self.torch.bfloat16 else x).numpy()
-        return np.require(x, requirements=("C_CONTIGUOUS", "ALIGNED"))
-
-    def from_memory(self, y: np.ndarray, like: Any) -> Any:
-        return self.torch.from_numpy(y).view(like.dtype)
+    def flat(self, x: Any) -> Any:
+        x = x.contiguous()
+        return x.clone() if self.address(x) % x.itemsize else x
 
     def strided(self, y: Any, like: Any) -> Any:
         if y.is_contiguous() and like.is_contiguous():
@@ -202,6 +210,8 @@ class Torch(Backend):
         return value
 
     def where(self, kept: np.ndarray, x: Any, other: Any) -> Any:
+        if hasattr(x, "fake_mode") and not isinstance(other, self.torch.Tensor):
+            other = x.new_full((), other)  # which mixes with no real tensor
         return self.torch.where(to_like(kept, x), x, other)
 
     def exp(self, x: Any) -> Any:
@@ -224,6 +234,26 @@ class Torch(Backend):
 
     def linear(self, x: Any, weight: Any, bias: Any) -> Any:
         return self.torch.nn.functional.linear(x, weight, bias)
+
+
+class _Memory:
+    """A tensor's memory, as NumPy takes it; it keeps the tensor."""
+
+    def __init__(self, x: Any, where: int) -> None:
+        self.x, dtype = x, np.dtype(str(x.dtype).removeprefix("torch."))
+        strides = tuple(step * dtype.itemsize for step in x.stride())
+        self.__array_interface__ = {
+            "data": (where, False),
+            "shape": tuple(x.shape),
+            "strides": strides,
+            "typestr": dtype.str,
+            "version": 3,
+        }
+
+
+def _last(x: Any) -> int:
+    """How many elements lie from the first of a tensor to the last, with those between."""
+    return 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
 
 
 BACKENDS: list[type[Backend]] = [NumPy, Torch]
@@ -292,24 +322,20 @@ def to_numpy(x: Any) -> np.ndarray:
     return found
 
 
-def on_cpu(x: Any) -> bool:
-    """Whether our kernels can reach the memory of ``x``."""
-    return bool(of(x).on_cpu(x))
+def address(x: Any, write: bool = False) -> int:
+    """Where the first element of ``x`` lies, if C++ may read it there, and ``write`` it if that is asked.
+
+    The strides of ``x`` then say where the others lie, and all of them are there. Else 0: on another device;
+    with bytes in another order, or not aligned; where the tensor is empty or has no memory of its own (fake,
+    functional, batched, nested, sparse and lazily negated ones, wrappers such as a DTensor); and within a
+    mode or a trace of torch, which must see what is done. Raises ValueError where a tensor's memory was cut.
+    """
+    return int(of(x).address(x, write))
 
 
 def is_flat(x: Any) -> bool:
-    """Whether ``x`` lies in the CPU's memory, in C order without gaps."""
+    """Whether ``x``, which has an `address`, lies there in C order without gaps."""
     return bool(of(x).is_flat(x))
-
-
-def flat(x: Any) -> Any:
-    """``x`` in C order without gaps; a copy only where it is strided."""
-    return of(x).flat(x)
-
-
-def address(x: Any) -> int:
-    """Where the first element of ``x`` lies, which is on the CPU."""
-    return int(of(x).address(x))
 
 
 def view(x: Any) -> np.ndarray:
@@ -318,18 +344,9 @@ def view(x: Any) -> np.ndarray:
     return found
 
 
-def memory(x: Any) -> np.ndarray:
-    """``x``, which is on the CPU, as a C-ordered array without gradient; bfloat16 as the int16 of its bits.
-
-    A copy only where x is strided.
-    """
-    found: np.ndarray = of(x).memory(x)
-    return found
-
-
-def from_memory(y: np.ndarray, like: Any) -> Any:
-    """The inverse of `memory`: a tensor in the dtype of ``like`` where that is one."""
-    return of(like).from_memory(y, like)
+def flat(x: Any) -> Any:
+    """``x`` in C order without gaps, aligned; a copy only where it is not."""
+    return of(x).flat(x)
 
 
 def strided(y: Any, like: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import sys
 import warnings
 from types import ModuleType
 from typing import Any
@@ -138,8 +139,9 @@ def workers(n: int) -> int:
 
 
 def native(x: Any) -> bool:
-    """Whether the extension can read x: it is in the CPU's memory, in one of the `DTYPES`."""
-    return _array.on_cpu(x) and str(x.dtype).removeprefix("torch.") in DTYPES and extension() is not None
+    """Whether the extension can read x: it has an `_array.address`, and one of the `DTYPES`."""
+    known = str(x.dtype).removeprefix("torch.") in DTYPES and extension() is not None
+    return known and bool(_array.address(x))
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
@@ -148,6 +150,16 @@ def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     if size < POOLED or extension() is None:
         return np.empty(shape, dtype)
     return np.frombuffer(buffer(size), dtype).reshape(shape)
+
+
+def room(shape: tuple[int, ...], like: Any) -> Any:
+    """`empty`, in the library, dtype and device of ``like``."""
+    if not _array.is_torch(like):
+        return empty(shape, like.dtype)
+    size = math.prod(shape) * like.itemsize
+    if size < POOLED or extension() is None or not _array.address(like):
+        return like.new_empty(shape)
+    return sys.modules["torch"].frombuffer(buffer(size), dtype=like.dtype).view(shape)
 
 
 def buffer(size: int) -> Any:

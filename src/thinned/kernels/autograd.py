@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from thinned import kernels
+from thinned import _array, kernels
 from thinned.kernels import connect, maps
-from thinned.kernels.work import Draw, Map, Rule, Words
+from thinned.kernels.work import Draw, Map, Rule, Select, Words
 
-CODES = {getattr(torch, name): code for name, code in kernels.DTYPES.items()}
+CODES = {(dtype := getattr(torch, name)): (code, dtype.itemsize) for name, code in kernels.DTYPES.items()}
 _transforming = torch._C._are_functorch_transforms_active
+_place = _array.Torch().place
 
 
 def apply(x: Tensor, how: Map, words: Words) -> Tensor:
@@ -41,18 +42,28 @@ def apply_(x: Tensor, how: Map, words: Words) -> Tensor:
 
 def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tensor:
     """The map of a tensor by the kernel of its device: a new tensor, or ``out``, which then is x."""
-    n, code, cpu = x.numel(), CODES.get(x.dtype), kernels.extension()
-    known = code is not None and cpu is not None and type(how) is not Rule
-    if not (known and x.is_cpu and n > 0 and not x.is_neg() and (pointer := x.data_ptr())):
-        gpu = kernels.on_gpu(x)
-        y: Tensor = (gpu.apply if gpu and gpu.takes(how) else maps.plainly)(x.detach(), how, words)
+    code, size = CODES.get(x.dtype, (None, 1))
+    pointer, n, flat = _place(x, size)
+    cpu, kind = kernels.extension(), type(how)
+    if not pointer or code is None or cpu is None or kind is Rule:
+        y = _plainly(x.detach(), how, words)
         return y if out is None else out.copy_(y)
     if out is None:
-        out = torch.empty_like(x) if x.nbytes < kernels.POOLED else _pooled_like(x)
-    where: Any = n if x.is_contiguous() else (x.shape, x.stride(), out.stride())
+        out = torch.empty_like(x) if n * size < kernels.POOLED else _pooled_like(x)
+    where: Any = n if flat else (x.shape, x.stride(), out.stride())
     threads = 1 if n < kernels.ALONE else -torch.get_num_threads()
-    maps.kernel(cpu, how)(code, pointer, out.data_ptr(), where, threads, *words, *how)
+    kernel = cpu.drop if kind is Select else cpu.noise
+    kernel(code, pointer, out.data_ptr(), where, threads, *words, *how)
     return out
+
+
+def _plainly(x: Tensor, how: Map, words: Words) -> Tensor:
+    """The map of a tensor by a kernel of its GPU, or by torch's operations."""
+    if x.layout not in (torch.strided, torch.jagged):
+        raise TypeError(f"x must be a dense tensor, got layout {x.layout}")
+    gpu = kernels.on_gpu(x)
+    y: Tensor = (gpu.apply if gpu and gpu.takes(how) else maps.plainly)(x, how, words)
+    return y
 
 
 def _pooled_like(x: Tensor) -> Tensor:

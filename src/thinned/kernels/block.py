@@ -12,14 +12,14 @@ def drop(x: Any, blocks: Blocks) -> Any:
     """0 under a block, else x·(places/kept places of the sample). ``x``: (N, C, *spatial), not empty."""
     n, channels, *spatial = x.shape
     flat = (1,) * (3 - len(spatial))  # for the axes that are missing
-    array = _array.memory(x)
-    out = kernels.empty(array.shape, array.dtype)
+    array = _array.flat(x)
+    out = kernels.room(tuple(x.shape), array)
     cpu = kernels.extension()
     assert cpu is not None
     cpu.drop_block(
         kernels.DTYPES[str(x.dtype).removeprefix("torch.")],
-        kernels.address(array),
-        kernels.address(out),
+        _array.address(array),
+        _array.address(out),
         n,
         channels,
         channels if blocks.per_channel else 1,
@@ -30,4 +30,4 @@ def drop(x: Any, blocks: Blocks) -> Any:
         blocks.limit,
         _array.threads(x) or kernels.threads(),
     )
-    return _array.from_memory(out, x)
+    return out

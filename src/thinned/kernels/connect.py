@@ -34,7 +34,7 @@ def forward(x: Any, weight: Any, draw: Draw) -> Any:
         return gpu.connect(x, weight, draw)
     if draw.limit == 0 or 0 in (*x.shape, *weight.shape):
         return _array.zeros((len(x), len(weight)), x)
-    if _native(x):
+    if _native(x, weight):
         return _product(FORWARD, x, weight, (len(x), *weight.shape), draw)
     y = _array.zeros((len(x), len(weight)), x)
     for n, kept in masks(draw, len(x), weight):
@@ -49,7 +49,7 @@ def backward(
     if (gpu := kernels.on_gpu(x)) is not None:
         gradients: tuple[Any, Any] = gpu.connect_gradients(grad, x, weight, draw, needed)
         return gradients
-    if draw.limit > 0 and 0 not in grad.shape and _native(x):
+    if draw.limit > 0 and 0 not in grad.shape and _native(grad, x, weight):
         shape = (len(x), *weight.shape)
         return (
             _product(BY_X, grad, weight, shape, draw) if needed[0] else None,
@@ -65,22 +65,22 @@ def backward(
     return grad_x, grad_weight
 
 
-def _native(x: Any) -> bool:
-    """Whether the extension takes x. Callers widen half precision to single."""
-    return kernels.native(x) and x.dtype.itemsize >= 4
+def _native(*arrays: Any) -> bool:
+    """Whether the extension takes them. Callers widen half precision to single."""
+    return all(kernels.native(x) and x.dtype.itemsize >= 4 for x in arrays)
 
 
 def _product(which: int, a: Any, b: Any, shape: tuple[int, int, int], draw: Draw) -> Any:
     """One of the extension's three products, of a and b; ``shape`` is (N, out, in)."""
     n, rows, columns = shape
-    one, other = _array.memory(a), _array.memory(b)
-    out = kernels.empty(((n, rows), (n, columns), (rows, columns))[which], one.dtype)
-    arrays = (kernels.address(one), kernels.address(other), kernels.address(out))
+    one, other = _array.flat(a), _array.flat(b)
+    out = kernels.room(((n, rows), (n, columns), (rows, columns))[which], one)
+    arrays = (_array.address(one), _array.address(other), _array.address(out))
     cpu = kernels.extension()
     assert cpu is not None
     cpu.connect(
         which,
-        kernels.DTYPES[one.dtype.name],
+        kernels.DTYPES[str(one.dtype).removeprefix("torch.")],
         *arrays,
         shape,
         draw.start,
@@ -89,4 +89,4 @@ def _product(which: int, a: Any, b: Any, shape: tuple[int, int, int], draw: Draw
         draw.scale,
         _array.threads(a) or kernels.threads(),
     )
-    return _array.from_memory(out, a)
+    return out

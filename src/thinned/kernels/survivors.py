@@ -3,15 +3,14 @@
 An array is ``(R, C, *kernel)``, or ``(R,)``. ``rows`` and ``cols`` are ascending int64 indices, or None for
 all. A compact array holds the survivors alone: ``(rows, cols, *kernel)``.
 
-Arrays are NumPy's or torch's. The C++ extension works on contiguous ones in the CPU's memory, in one pass;
-without it, and for all others, the same rules run in NumPy's or torch's operations. Steps and copies are
-equal bit for bit, `clip` up to rounding.
+Arrays are NumPy's or torch's. The C++ extension works on contiguous ones that have an `_array.address`, in
+one pass; without it, and for all others, the same rules run in NumPy's or torch's operations. Steps and
+copies are equal bit for bit, `clip` up to rounding.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned import _array, kernels
+from thinned.kernels import room as room
 
 Indices = NDArray[np.int64]
 BLOCK = 1 << 17  # elements: few enough that several blocks stay in cache, enough that calls cost nothing
@@ -67,12 +67,12 @@ def compact_shape(shape: tuple[int, ...], rows: Indices | None, cols: Indices | 
 
 def take(w: Any, rows: Indices | None = None, cols: Indices | None = None, out: Any = None) -> Any:
     """The survivors of w, written to ``out`` where that is given."""
-    if not _array.on_cpu(w):
+    if _out_of_reach(w):
         compact = select(w, rows, cols)
         return compact if out is None else out.copy_(compact)
     if out is None:
         out = room(compact_shape(tuple(w.shape), rows, cols), w)
-    cpu = native((w, out), sizes=(2, 4, 8))
+    cpu = native((w,), (out,), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = w[_index(rows, cols, w)]
     elif out.shape[0]:
@@ -96,12 +96,12 @@ def place(
     out: Any = None,
 ) -> Any:
     """An array of that shape: the survivors in their places, zeros elsewhere."""
-    if not _array.on_cpu(compact):
+    if _out_of_reach(compact):
         whole = _placed_elsewhere(compact, rows, cols, shape)
         return whole if out is None else out.copy_(whole)
     if out is None:
         out = room(shape, compact)
-    cpu = native((compact, out), sizes=(2, 4, 8))
+    cpu = native((compact,), (out,), sizes=(2, 4, 8))
     if cpu is None:
         out[...] = 0.0
         out[_index(rows, cols, out)] = compact
@@ -118,7 +118,7 @@ def place(
 
 def add(whole: Any, compact: Any, rows: Indices | None = None, cols: Indices | None = None) -> None:
     """whole ← whole + compact at the places of the survivors, which alone are touched."""
-    if native((whole, compact)) is None:
+    if native((compact,), (whole,)) is None:
         whole[_index(rows, cols, whole)] += compact
     else:
         sgd(whole, None, compact, rows, cols, lr=-1.0)  # w − (−1)·g
@@ -141,7 +141,7 @@ def sgd(
     ``g`` is compact, and 0 elsewhere; the gradient of ``penalty`` is added to it everywhere. ``v`` is None
     where the momentum μ is 0. With no momentum and no penalty only the survivors are touched.
     """
-    cpu = native((w, g) if v is None else (w, v, g))
+    cpu = native((g,), (w,) if v is None else (w, v))
     if cpu is not None:
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
         moments = 0 if v is None else _array.address(v)
@@ -193,7 +193,7 @@ def adam(
     unbias1, unbias2 = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
     # m̂/(√v̂ + ε) = m/(√v + ε·unbias2)·unbias2/unbias1: the paper's order, section 2
     rate, small = lr * unbias2 / unbias1, eps * unbias2
-    cpu = native((w, m, v, g))
+    cpu = native((g,), (w, m, v))
     if cpu is not None:
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
         rests = (1 - betas[0], 1 - betas[1])
@@ -212,7 +212,7 @@ def adam(
 
 def clip(w: Any, rows: Indices | None, bound: float) -> None:
     """w ← w·min(1, c/‖w‖) in place, for each row w that survives; norms in double precision."""
-    cpu = native((w,))
+    cpu = native((), (w,))
     if cpu is not None:
         cpu.clip(_array.address(w), _part(w, rows, None), w.dtype.itemsize, bound, workers(w))
         return
@@ -226,12 +226,22 @@ def clip(w: Any, rows: Indices | None, bound: float) -> None:
             flat[chosen] = some * (bound / np.maximum(norm, bound))[:, None].astype(w.dtype)
 
 
-def native(arrays: tuple[Any, ...], sizes: tuple[int, ...] = (4, 8)) -> ModuleType | None:
-    """The extension, where it takes these arrays: one dtype, contiguous, in the CPU's memory. Else None."""
-    dtype = arrays[0].dtype
-    if not all(x.dtype == dtype and _array.is_flat(x) for x in arrays) or dtype.itemsize not in sizes:
-        return None
-    return kernels.extension()
+def native(
+    read: tuple[Any, ...], written: tuple[Any, ...] = (), sizes: tuple[int, ...] = (4, 8)
+) -> ModuleType | None:
+    """The extension, where it may touch all arrays, and they are contiguous and of one dtype. Else None."""
+    first = (*read, *written)[0]
+    for arrays, write in ((read, False), (written, True)):
+        for x in arrays:
+            if x.dtype != first.dtype or not _array.address(x, write) or not _array.is_flat(x):
+                return None
+    known = first.dtype.itemsize in sizes and _array.is_floating(first)
+    return kernels.extension() if known else None
+
+
+def _out_of_reach(x: Any) -> bool:
+    """Whether x is a tensor that has torch's operations alone."""
+    return _array.is_torch(x) and not _array.address(x)
 
 
 def _part(w: Any, rows: Indices | None, cols: Indices | None) -> tuple[int, int, int, int, int, int, int]:
@@ -252,16 +262,6 @@ def _part(w: Any, rows: Indices | None, cols: Indices | None) -> tuple[int, int,
 def workers(x: Any) -> int:
     """Threads: torch's for a tensor, ours for an array."""
     return _array.threads(x) or kernels.threads()
-
-
-def room(shape: tuple[int, ...], like: Any) -> Any:
-    """An uninitialised array of the dtype and device of ``like``; a large one is memory of the pool."""
-    if not _array.is_torch(like):
-        return kernels.empty(shape, like.dtype)
-    size = math.prod(shape) * like.itemsize
-    if like.device.type != "cpu" or size < kernels.POOLED or kernels.extension() is None:
-        return like.new_empty(shape)
-    return sys.modules["torch"].frombuffer(kernels.buffer(size), dtype=like.dtype).view(shape)
 
 
 def _on_device(index: Any, like: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from thinned import _array
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices, Penalty
 from thinned.nn.thin.compact_gradient import WANTED, CompactGradient
@@ -26,7 +27,10 @@ class _Gradient(NamedTuple):
 
 
 class _InOnePass(torch.optim.Optimizer):
-    """Updates each parameter in the CPU's memory in one pass; torch's own step updates all others."""
+    """Updates each parameter in the CPU's memory in one pass; torch's own step updates all others.
+
+    Parameters without memory of their own are among the others, such as FSDP2's, which are DTensors.
+    """
 
     def add_param_group(self, param_group: Group) -> None:
         """Add a group, as torch does. The gradients of its parameters may be compact from now on."""
@@ -42,7 +46,9 @@ class _InOnePass(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         moved = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
-        ours = [(p, group) for p, group in moved if _is_known(p) and self._has_rule(group)]
+        ours = [
+            (p, group) for p, group in moved if _is_known(p, self.state.get(p, {})) and self._has_rule(group)
+        ]
         if len(ours) < len(moved):
             self._step_as_torch([p for p, _ in ours])
         for p, group in ours:
@@ -218,10 +224,15 @@ class AdamW(_Moments, torch.optim.AdamW):
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
 
 
-def _is_known(p: Tensor) -> bool:
-    """Whether the kernels take a parameter and its gradient."""
-    known = p.device.type == "cpu" and p.dtype in (torch.float32, torch.float64) and p.is_contiguous()
-    return known and p.grad is not None and not p.grad.is_sparse
+def _is_known(p: Tensor, state: dict[str, Any]) -> bool:
+    """Whether the kernels take a parameter, its gradient and what an optimizer keeps of it."""
+    if p.dtype not in (torch.float32, torch.float64) or not _array.address(p) or not p.is_contiguous():
+        return False
+    grad: Any = p.grad
+    if isinstance(grad, CompactGradient):
+        grad = grad.dense() if grad.compact is None else grad.compact[0]
+    kept = (value for value in state.values() if isinstance(value, Tensor))
+    return all(_array.address(x) for x in (grad, *kept))
 
 
 def _gradient(p: Tensor) -> _Gradient:

@@ -121,9 +121,9 @@ class TorchSampler:
         given = self.cut.before(x)
         if self.perceptron is not None and isinstance(self.cut, Cut):
             units = given[self.cut.frontier[0]]
-            if _in_memory(units) and self.perceptron.takes(units.numpy()):
+            if _in_memory(units) and self.perceptron.takes(_array.view(units)):
                 threads = -torch.get_num_threads()
-                return self.perceptron.draw(units.numpy(), first, samples, key, progress, threads)
+                return self.perceptron.draw(_array.view(units), first, samples, key, progress, threads)
         shared = any(drop.shares_mask for drop in self.drops)
         one_by_one = bool(self.chains) or not self.probed.repeats or shared
         with torch.random.fork_rng(devices=[]):
@@ -246,8 +246,8 @@ def _operations(part: Cut, chains: list[Picks], live: Mapping[str, Drop]) -> Ite
         elif module in names and plain is Dropout and module.rescale == "train" and module.p < 1.0:
             yield InputMask(names[module], module.p)
         elif plain in (nn.Linear, ThinLinear) and all(map(_in_memory, module.parameters())):
-            weight, bias = module.weight.detach(), module.bias
-            yield Affine(weight.numpy(), None if bias is None else bias.detach().numpy())
+            bias = None if module.bias is None else _array.view(module.bias)
+            yield Affine(_array.view(module.weight), bias)
         elif plain is not nn.Identity:
             yield None
         given, alone = node, len(node.users) == 1
@@ -325,9 +325,9 @@ class Picks(RunningChain):
 
 
 def _in_memory(x: Any) -> bool:
-    """Whether NumPy can read a tensor without a copy, and autocast would not convert it."""
-    plain = type(x) in (Tensor, nn.Parameter) and x.layout == torch.strided and x.device.type == "cpu"
-    return plain and x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    """Whether NumPy can read a tensor where it lies, and autocast would not convert it."""
+    plain = type(x) in (Tensor, nn.Parameter) and x.dtype in (torch.float32, torch.float64)
+    return plain and not torch.is_autocast_enabled("cpu") and bool(_array.address(x))
 
 
 def _widest(model: nn.Module, call: Callable[[], Any]) -> tuple[Any, int]:

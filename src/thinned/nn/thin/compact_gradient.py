@@ -13,6 +13,13 @@ from thinned.nn.thin.selection import Selection
 
 WANTED = "compact_gradient"  # the attribute that an optimizer sets on parameters of which it takes one
 
+OF_MEMORY = {
+    *(Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__, Tensor.data_ptr),
+    *(Tensor.untyped_storage, Tensor.storage, Tensor._typed_storage, Tensor.share_memory_, Tensor.is_shared),
+    *(Tensor.apply_, Tensor.map_),
+}
+SET_DATA: Any = vars(torch._C.TensorBase)["data"].__set__  # what ``gradient.data = …`` calls
+
 
 def is_wanted(weight: Tensor) -> bool:
     """Whether the gradient of a parameter may be compact."""
@@ -35,6 +42,7 @@ class CompactGradient(torch.Tensor):
             cls, selection.parameter_shape, dtype=compact.dtype, device=compact.device
         )
         self._held = held or _Held(compact, selection)
+        torch._C._set_throw_on_mutable_data_ptr(self)  # else C++ that asks for its memory gets a null pointer
         return self
 
     def __init__(self, *_: Any) -> None:
@@ -58,6 +66,19 @@ class CompactGradient(torch.Tensor):
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
         return repr(self.dense())
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """What reads memory past torch's dispatcher gets the dense tensor's."""
+        kwargs = kwargs or {}
+        if func == SET_DATA and isinstance(args[0], CompactGradient):
+            return args[0]._held.replace(args[1])
+        if func in OF_MEMORY:
+            args, kwargs = tree_map_only(CompactGradient, CompactGradient.dense, (args, kwargs))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -92,3 +113,12 @@ class _Held:
             self.whole = self.selection.place(self.compact)
             self.compact = self.compact.new_empty(0)
         return self.whole
+
+    def replace(self, whole: Tensor) -> None:
+        """Another gradient of the same kind."""
+        before = self.dense()
+        if (whole.shape, whole.dtype, whole.device) != (before.shape, before.dtype, before.device):
+            kind = f"a {before.dtype} tensor of shape {tuple(before.shape)} on {before.device}"
+            came = f"{whole.dtype}, {tuple(whole.shape)}, {whole.device}"
+            raise ValueError(f"the data of this gradient must be {kind}, got {came}")
+        self.whole = whole.detach()
