@@ -212,6 +212,11 @@ def test_original_rule(dtype, inplace):
         assert torch.equal(y, functional.dropout(x, p, key=key, training=False, rescale="test"))
     with pytest.raises(ValueError, match="rescale must be one of 'train', 'test', got 'eval'"):
         tnn.Dropout(rescale="eval")
+    with pytest.raises(ValueError, match="rescale must be one of 'train', 'test', got 'eval'"):
+        module.rescale = "eval"
+    module.rescale = "train"
+    assert module(x) is x
+    assert repr(module) == f"Dropout(p=1.0, inplace={inplace})"
     with pytest.raises(TypeError):
         tnn.Dropout(0.5, False, "test")
 

@@ -34,6 +34,7 @@ class Drop(nn.Module):
     ranks: ClassVar[Collection[int]] = ()  # of the input, if they differ from those of the method
     unbatched: ClassVar[int | None] = None  # the rank that has no batch dimension
     inplace: bool = False
+    unchanged: bool = True  # whether evaluation returns its input
     rate: Tensor
     stream: Stream
 
@@ -41,6 +42,7 @@ class Drop(nn.Module):
         super().__init__()
         settings = self.method.settings(p, **options)
         self.start(settings.pop("p"))
+        self.unchanged = self.method.evaluation is None
         vars(self).update(settings)
 
     @property
@@ -79,12 +81,13 @@ class Drop(nn.Module):
         if not isinstance(input, Tensor) and isinstance(input, torch.fx.Proxy):
             return self.traced(input)
         self.check(input)
-        return self.drop(input) if self.training else self.evaluation(input)
+        if self.training:
+            return self.drop(input)
+        return input if self.unchanged else self.evaluation(input)
 
     def evaluation(self, input: Tensor) -> Tensor:
-        """The result of evaluation: for most methods the input itself."""
-        if self.method.evaluation is None:
-            return input
+        """The result of evaluation, of a method that changes its input there."""
+        assert self.method.evaluation is not None
         out: Tensor = (input * self.method.evaluation(self.rate)).to(input.dtype)
         return input.copy_(out) if self.inplace else out
 
@@ -175,20 +178,24 @@ class Dropout(_TorchDrop):
     """
 
     settings, ranks = ("rescale",), range(masks.ANY)  # the ranks are those of the method: faster to find here
-    rescale: str = "train"
 
     def __init__(self, p: float = 0.5, inplace: bool = False, *, rescale: str = "train") -> None:
         super().__init__(p, inplace)
-        self.rescale = _checks.one_of("rescale", rescale, ("train", "test"))
+        self.rescale = rescale
+
+    @property
+    def rescale(self) -> str:
+        """The rule: ``"train"`` or ``"test"``."""
+        return "train" if self.unchanged else "test"
+
+    @rescale.setter
+    def rescale(self, rule: str) -> None:
+        self.unchanged = _checks.one_of("rescale", rule, ("train", "test")) == "train"
 
     @property
     def method(self) -> Method:
         """What the module drops, by its rule."""
-        return functional.DROPOUT if self.rescale == "train" else functional.ORIGINAL
-
-    def evaluation(self, input: Tensor) -> Tensor:
-        """The input itself by torch's rule, found without a look at the method."""
-        return input if self.rescale == "train" else super().evaluation(input)
+        return functional.DROPOUT if self.unchanged else functional.ORIGINAL
 
     def extra_repr(self) -> str:
         """The text of torch's module, and the rule if it is not torch's."""

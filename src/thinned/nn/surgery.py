@@ -88,7 +88,7 @@ def _to_ours(module: nn.Module) -> None:
 
 def _to_torch(module: Drop) -> None:
     p = module.p
-    for name in ("_p", "rate", "stream", "rescale"):
+    for name in ("_p", "rate", "stream", "unchanged"):
         module.__dict__.pop(name, None)
     module.__class__ = _BACK[type(module)]  # type: ignore[assignment]
     module.p = p
