@@ -117,6 +117,13 @@ def picks(n: int, p: float, key: Key, groups: int = 1) -> Picks:
     return Picks(n, panel, *kernels.pick(key, n, panel, threshold(p), groups))
 
 
+def most_kept(n: int, p: float) -> int:
+    """The most units of n that a group keeps, and at least one: the width of a compact array."""
+    panel = panel_size(n)
+    panels = -(-threshold(p) * -(-n // panel) // (1 << 32))
+    return max(min(n, panels * panel), 1)
+
+
 def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
     """Exactly k of n units, (groups, k), rows ascending; k = `theory.survivor_count`. `picks` replaces it.
 

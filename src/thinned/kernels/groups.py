@@ -58,8 +58,8 @@ class Picks:
 
     @property
     def width(self) -> int:
-        """The columns of a compact array: as many as the largest group keeps."""
-        return int(self.counts.max(initial=0))
+        """The columns of a compact array: as many as the largest group keeps, and at least one."""
+        return int(self.counts.max(initial=min(self.n, 1)))
 
     @cached_property
     def columns(self) -> NDArray[np.int32]:
@@ -67,6 +67,25 @@ class Picks:
         index = np.full((self.groups, self.width), self.n, np.int32)
         index[np.arange(self.width) < self.counts[:, None]] = np.nonzero(self.units)[1]
         return index
+
+    def rolled(self, first: int) -> Picks:
+        """The picks of a batch whose row 0 is row ``first`` of the whole batch."""
+        if first % self.groups == 0:
+            return self
+        return Picks(self.n, self.panel, self.order, np.roll(self.kept, -first % self.groups, axis=0))
+
+    def of_rows(self, groups: NDArray[np.int64]) -> Picks:
+        """The picks of a batch whose rows belong to these groups, as many groups as rows."""
+        return Picks(self.n, self.panel, self.order, self.kept[groups])
+
+    def over(self, groups: int) -> Picks:
+        """The same for a multiple of the groups."""
+        return Picks(self.n, self.panel, self.order, np.tile(self.kept, (groups // self.groups, 1)))
+
+    def repeated(self, run: int) -> Picks:
+        """The same for runs of neighbours: unit u is now the units run·u … run·u + run − 1."""
+        order = (self.order[:, None] * run + np.arange(run)).reshape(-1)
+        return Picks(self.n * run, self.panel * run, order, self.kept)
 
     @cached_property
     def _order32(self) -> NDArray[np.int32]:

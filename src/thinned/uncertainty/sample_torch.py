@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from thinned import _array, masks
 from thinned.activations import RELU, Activation
-from thinned.kernels import survivors
+from thinned.kernels import groups, survivors
 from thinned.key import Key
 from thinned.nn import activations
 from thinned.nn.keyed import keyed, named_drops
@@ -26,7 +27,7 @@ from thinned.nn.surgery import swap_dropout
 from thinned.nn.thin.convert import install
 from thinned.nn.thin.find_chains import FoundChain, find_chains
 from thinned.nn.thin.run_chains import ChainPass, RunningChain, ThinLinear
-from thinned.nn.thin.selection import SurvivingUnits
+from thinned.nn.thin.selection import Units
 from thinned.nn.thin.tracing import TracedModule, hooked
 from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_perceptron import (
@@ -288,12 +289,13 @@ class Picks(RunningChain):
 
     def pick(self, key: Key) -> None:
         """Pick the survivors of the sample with this key."""
-        row = torch.from_numpy(masks.survivors(self.n, self.drop.p, key.fold_in(self.name))[0])
+        row = masks.survivors(self.n, self.drop.p, key.fold_in(self.name))[0]
         scale = self.n / len(row)
-        units = [SurvivingUnits(row, self.n, scale if self.folded else 1.0)]
+        kept = np.isin(np.arange(self.n), row)[None]
+        units = Units.of(groups.Picks(self.n, 1, np.arange(self.n), kept), scale if self.folded else 1.0)
         self.passes[threading.get_ident()] = ChainPass(units, scale, narrow=scale > 1.0)
 
-    def begin(self, x: Tensor) -> list[SurvivingUnits] | None:
+    def begin(self, x: Tensor) -> Units | None:
         """The survivors that were picked."""
         if self.now is not None and self.matrix_only and x.dim() != 2:
             self.now.narrow = False
@@ -303,17 +305,17 @@ class Picks(RunningChain):
         """The result of the dropout: the survivors, selected from all units if these are cached."""
         now, units = self.now, self.units
         if now is not None and units is not None and self.cached:
-            x = self._taken(x, units[0], x.dim() + self.axis)
+            x = self._taken(x, units, x.dim() - 1 - self.rank)
         return super().dropped(x)
 
-    def _taken(self, x: Tensor, units: SurvivingUnits, axis: int) -> Tensor:
+    def _taken(self, x: Tensor, units: Units, axis: int) -> Tensor:
         """The surviving units of x.
 
         Rows are faster to select than columns. All samples share the matrix, so it is transposed once.
         """
         if axis != 1 or not x.is_contiguous() or x.device.type != "cpu":
-            return x.index_select(axis, units.on(x.device))
-        picked = units.index.numpy()
+            return x.index_select(axis, units.index[0].to(x.device))
+        picked = units.index[0].numpy()
         taken: Tensor
         if x.dim() > 2:
             taken = survivors.take(x, None, picked)

@@ -4,7 +4,6 @@ import copy
 import io
 import pickle
 
-import numpy as np
 import pytest
 
 from thinned import Key, masks
@@ -135,20 +134,42 @@ BY_NAME = pytest.mark.parametrize("name", NETWORKS)
 
 
 class Mask(nn.Module):
-    """The judge's dropout: x·m·n/k, all units computed; ``kept`` has a row for each group of samples."""
+    """The judge's dropout: x·m/(1 − p), all units computed; ``kept`` is (groups, n)."""
 
-    def __init__(self, kept, rank):
+    def __init__(self, kept, rank, p):
         super().__init__()
-        self.kept, self.rank = kept, rank
+        self.kept, self.rank, self.p = kept, rank, p
 
     def forward(self, x):
-        groups, n = self.kept.shape
-        mask = self.kept.to(x.dtype) * (n / int(self.kept[0].sum()))
-        of_sample = np.arange(len(x)) % groups
-        if x.dim() == 1:
-            return x * mask[0]
-        shape = (len(x), *[1] * (x.dim() - 2 if self.rank == 0 else 0), n, *[1] * self.rank)
-        return x * mask[of_sample].reshape(shape)
+        mask = self.kept.to(x.dtype) / (1 - self.p if self.p < 1 else 1)
+        rows = x.shape[: x.dim() - 1 - self.rank]
+        groups = torch.arange(rows.numel()) % len(mask)
+        return x * mask[groups].reshape(*rows, -1, *[1] * self.rank)
+
+
+class MaskedNorm(nn.Module):
+    """The judge's batch norm: a unit's statistics are those of the rows whose group keeps it."""
+
+    def __init__(self, norm, kept):
+        super().__init__()
+        self.norm, self.kept = norm, kept
+
+    def forward(self, x):
+        some = self.kept[torch.arange(len(x)) % len(self.kept)]
+        some = some.reshape(*some.shape, *[1] * (x.dim() - 2)).expand_as(x)
+        over = [0, *range(2, x.dim())]
+        count = some.sum(over, keepdim=True).clamp(min=1)
+        mean = (x * some).sum(over, keepdim=True) / count
+        var = ((x - mean).square() * some).sum(over, keepdim=True) / count
+        y = (x - mean) / (var + self.norm.eps).sqrt()
+        shape = mean.shape
+        weight, bias = self.norm.weight, self.norm.bias
+        return y if weight is None else y * weight.reshape(shape) + bias.reshape(shape)
+
+
+def kept(n, p, name, groups=1, step=STEP):
+    """(groups, n): the units that the dropout of that name keeps inside `keyed`."""
+    return torch.from_numpy(masks.picks(n, p, KEY.fold_in(step).fold_in(name), groups).units)
 
 
 def pair(name, groups=1, dtype=torch.float64):
@@ -161,12 +182,16 @@ def pair(name, groups=1, dtype=torch.float64):
     for drop in drops:
         chain = thin.get_submodule(drop).chain
         assert drop in report.chains
-        units = masks.survivors(chain.n, dense.get_submodule(drop).p, KEY.fold_in(STEP).fold_in(drop), groups)
-        kept = torch.zeros(groups, chain.n, dtype=torch.bool)
-        for row, of_group in zip(kept, units, strict=True):
-            row[torch.from_numpy(of_group)] = True
         parent, _, last = drop.rpartition(".")
-        setattr(dense.get_submodule(parent), last, Mask(kept, -1 - chain.axis))
+        p = dense.get_submodule(drop).p
+        mask = kept(chain.n, p, drop, chain.groups)
+        setattr(dense.get_submodule(parent), last, Mask(mask, chain.rank, p))
+        for name, module in list(thin.named_modules()) if chain.groups > 1 else ():
+            if getattr(module, "chain", None) is chain and isinstance(
+                module, nn.modules.batchnorm._BatchNorm
+            ):
+                parent, _, last = name.rpartition(".")
+                setattr(dense.get_submodule(parent), last, MaskedNorm(dense.get_submodule(name), mask))
     assert set(report.chains) == set(drops)
     return thin, dense, torch.randn(shape, dtype=dtype)
 
@@ -190,8 +215,8 @@ def test_it_is_the_dense_network_with_the_same_mask(name):
         torch.testing.assert_close(ours, theirs)
 
 
-@pytest.mark.parametrize("groups", [2, 3])
-@pytest.mark.parametrize("name", ["heads", "in place", "branching", "one unit, p = 1", "tokens", "a vector"])
+@pytest.mark.parametrize("groups", [2, 3, "auto"])
+@BY_NAME
 def test_each_part_of_the_batch_has_its_own_pick(name, groups):
     thin, dense, x = pair(name, groups)
     for ours, theirs in zip(run(thin, x), run(dense, x), strict=True):
@@ -244,19 +269,20 @@ def test_and_back_again(name):
 
 
 def test_only_survivors_have_gradients_and_statistics():
-    model = tnn.thin(nn.Sequential(nn.Linear(4, 20), nn.BatchNorm1d(20), nn.Dropout(0.6), nn.Linear(20, 3)))
+    model = tnn.thin(
+        nn.Sequential(nn.Linear(4, 20), nn.BatchNorm1d(20), nn.Dropout(0.6), nn.Linear(20, 3)), 1
+    )
     with tnn.keyed(model, KEY, STEP):
         model(torch.randn(5, 4)).square().sum().backward()
-    kept = torch.zeros(20, dtype=torch.bool)
-    kept[masks.survivors(20, 0.6, KEY.fold_in(STEP).fold_in("2"))[0]] = True
-    assert kept.sum() == 8
+    alive = kept(20, 0.6, "2")[0]
+    assert alive.sum() == 8
     for moved in (
         model[0].weight.grad.abs().sum(1) > 0,
         model[1].weight.grad != 0,
         model[1].running_var != 1,
         model[3].weight.grad.abs().sum(0) > 0,
     ):
-        assert torch.equal(moved, kept)
+        assert torch.equal(moved, alive)
     assert model[1].num_batches_tracked == 1
 
 
@@ -375,9 +401,7 @@ def test_shared_and_frozen_weights():
     thin = tnn.thin(copy.deepcopy(dense))
     assert thin[3].weight is thin[0].weight
     for name in ("2", "4"):
-        kept = torch.zeros(1, 6, dtype=torch.bool)
-        kept[0, masks.survivors(6, 0.5, KEY.fold_in(STEP).fold_in(name))[0]] = True
-        dense[int(name)] = Mask(kept, 0)
+        dense[int(name)] = Mask(kept(6, 0.5, name, masks.GROUPS), 0, 0.5)
     x = torch.randn(3, 6)
     with tnn.keyed(thin, KEY, STEP):
         thin(x).square().sum().backward()
@@ -429,7 +453,7 @@ def test_rates_that_change():
     plain = tnn.swap_dropout(tnn.thin(copy.deepcopy(thin), back=True)).model
     assert torch.equal(thin(x), plain(x))
     tnn.set_rate(thin, 1.0)
-    assert tnn.thinning(thin).chains["2"] == "1 of the 10 units of 0 → 3"
+    assert tnn.thinning(thin).chains["2"] == "0 of the 10 units of 0 → 3"
     assert torch.isfinite(thin(x)).all()
     tnn.set_rate(thin, {"2": 0.5, "6": 0.3, "10": 0.9})
     assert torch.equal(run(thin, x)[0], before)
@@ -481,7 +505,7 @@ def test_compiled_statistics():
 
 def test_the_operator():
     ticket = tnn.Dropout(0.5).ticket()
-    torch.library.opcheck(torch.ops.thinned.survivors.default, (ticket, 10, 5, 2))
+    torch.library.opcheck(torch.ops.thinned.picks.default, (ticket, 10, 2, 5, 3))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -556,7 +580,7 @@ def test_arguments_that_have_a_default():
 
     torch.manual_seed(0)
     x, thinned = torch.randn(4, 3), {}
-    model = tnn.thin(Optional())
+    model = tnn.thin(Optional(), 1)
     for name, (args, kwargs) in {
         "none": ((x,), {}),
         "at its default": ((x,), {"factor": model.forward.__func__.__kwdefaults__["factor"]}),
@@ -688,12 +712,6 @@ def test_what_stays_dense_is_told_with_the_reason(name):
     assert f"  {drop}: {report.dense[drop]}" in str(report)
 
 
-def test_batch_norm_needs_the_whole_batch():
-    report = tnn.thinning(tnn.thin(dense_layers(), groups=2))
-    assert set(report.chains) == {"2", "10"}
-    assert "BatchNorm" in report.dense["6"]
-
-
 def test_bad_input():
     model = dense_layers()
     with pytest.raises(TypeError, match=r"^model must be a torch module, got int"):
@@ -721,7 +739,7 @@ def train(model, optimizer, x, steps):
 
 
 def test_a_compact_gradient_is_a_tensor():
-    model = tnn.thin(nn.Sequential(nn.Linear(4, 10), nn.Dropout(0.5), nn.Linear(10, 3)))
+    model = tnn.thin(nn.Sequential(nn.Linear(4, 10), nn.Dropout(0.5), nn.Linear(10, 3)), 1)
     twin = copy.deepcopy(model)
     tnn.SGD(model.parameters(), 0.1)
     train(model, torch.optim.SGD([torch.zeros(1, requires_grad=True)]), torch.ones(2, 4), range(1))

@@ -39,7 +39,7 @@ class CompactGradient(torch.Tensor):
     def __new__(cls, compact: Tensor, selection: Selection, held: _Held | None = None) -> CompactGradient:
         """A tensor of the parameter's shape without memory of its own."""
         self = torch.Tensor._make_wrapper_subclass(
-            cls, selection.parameter_shape, dtype=compact.dtype, device=compact.device
+            cls, selection.shape, dtype=compact.dtype, device=compact.device
         )
         self._held = held or _Held(compact, selection)
         torch._C._set_throw_on_mutable_data_ptr(self)  # else C++ that asks for its memory gets a null pointer

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import nn
 
-from thinned import _checks
+from thinned import _checks, masks
 from thinned.nn.keyed import unwrap
 from thinned.nn.modules import DropPath
 from thinned.nn.surgery import TWINS, swap_dropout
@@ -40,7 +41,7 @@ class Thinning:
         return "\n".join(lines)
 
 
-def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
+def thin(model: nn.Module, groups: Groups = "auto", *, back: bool = False) -> nn.Module:
     """Make a model train only on the surviving units, in place; returns the model.
 
     A chain is a layer (`torch.nn.Linear`, `Conv1d` … `Conv3d`), activations, BatchNorm, pooling, a dropout of
@@ -66,14 +67,15 @@ def thin(model: nn.Module, groups: int = 1, *, back: bool = False) -> nn.Module:
 
     Dropout trains a thinned network: Srivastava et al. 2014, JMLR 15:1929-1958.
     """
-    groups = _checks.positive_int("groups", groups)
+    if groups != "auto":
+        groups = _checks.positive_int("groups", groups)
     root = unwrap(model)
     for name, module in root.named_modules():
         if type(module) in DROPS:
             _checks.probability(f"p of {name or 'model'}", module.p)
     _restore(root)
     if not back:
-        found, dense = _find(root, groups)
+        found, dense = _find(root)
         for name, parts in found.items():
             _install(root, name, parts, groups)
         vars(root)[_REPORT] = dense
@@ -101,9 +103,11 @@ def thinning(model: nn.Module) -> Thinning:
 _REPORT = "_left_dense"
 _ROLES = ("reads_chain", "begins_chain", "chain", "branch")  # the attributes of thin layers
 Found = FoundChain | FoundBranch
+Groups = int | Literal["auto"]
+SAMPLE_GROUPS = 4  # of samples in a chain of convolutions, which run once a group
 
 
-def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found]], dict[str, str]]:
+def _find(root: nn.Module) -> tuple[dict[str, list[Found]], dict[str, str]]:
     """The chains and branches by the name of the traced module; the reason for each dropout without one."""
     explorer = Explorer(root)
     found: dict[str, list[Found]] = {}
@@ -113,8 +117,6 @@ def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found]], dict[st
         for drop, what in (*find_chains(traced), *find_branches(traced)):
             if isinstance(what, str):
                 dense[drop] = what
-            elif groups > 1 and (why := _needs_all(traced.module, what, found.get(name, []))):
-                dense[drop] = f"{why}, which {groups} groups do not give"
             else:
                 found.setdefault(name, []).append(what)
     seen = {join(name, each.drop) for name in found for each in found[name]} | set(dense)
@@ -126,19 +128,11 @@ def _find(root: nn.Module, groups: int) -> tuple[dict[str, list[Found]], dict[st
     return found, dense
 
 
-def _needs_all(owner: nn.Module, what: Found, found: list[Found]) -> str:
-    """Why this chain or branch cannot have several groups; "" if it can.
-
-    BatchNorm in a chain needs all samples of a unit. A chain in a branch needs the samples' indices.
-    """
-    if isinstance(what, FoundChain):
-        return "BatchNorm between needs the whole batch of a unit" if _normed(owner, what) else ""
-    inside = [each.drop for each in found if isinstance(each, FoundChain) and each.drop in what.layers]
-    return f"{inside[0]} in its branch needs the samples' numbers" if inside else ""
-
-
-def _normed(owner: nn.Module, found: FoundChain) -> bool:
-    return any(not isinstance(owner.get_submodule(name), nn.PReLU) for name in found.between)
+def _groups(found: FoundChain, wanted: Groups) -> int:
+    """The groups of a chain: of rows, or of samples where its units have maps."""
+    if wanted != "auto":
+        return wanted
+    return SAMPLE_GROUPS if found.rank else masks.GROUPS
 
 
 def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
@@ -151,7 +145,7 @@ def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
     return "not called" if name else "is the model itself"
 
 
-def _install(root: nn.Module, name: str, found: list[Found], groups: int) -> None:
+def _install(root: nn.Module, name: str, found: list[Found], groups: Groups) -> None:
     """Thin the chains and branches that were found in a traced module, and add the hooks they need."""
     owner = root.get_submodule(name)
     hooks = ModelHooks(owner)
@@ -162,7 +156,9 @@ def _install(root: nn.Module, name: str, found: list[Found], groups: int) -> Non
         drop = owner.get_submodule(each.drop)
         if type(drop) in TWINS:
             swap_dropout(drop)
-        hooks.running.append(install(owner, each, RunningChain(owner, name, each, groups, hooks)))
+        hooks.running.append(
+            install(owner, each, RunningChain(owner, name, each, _groups(each, groups), hooks))
+        )
 
 
 def install(owner: nn.Module, found: FoundChain, chain: RunningChain) -> RunningChain:

@@ -8,6 +8,7 @@ each layer is what it was before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,47 +17,48 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from thinned import masks, theory
+from thinned import masks
 from thinned.key import Key
 from thinned.nn import modules
 from thinned.nn.compiled import unpack
 from thinned.nn.thin.find_chains import FoundChain
+from thinned.nn.thin.norms import batch_norm
 from thinned.nn.thin.passes import ModelHooks, Running, thread
-from thinned.nn.thin.selection import Chosen, SurvivingUnits
-from thinned.nn.thin.survivor_weights import interleaved, linear, take
+from thinned.nn.thin.products import convolution, linear
+from thinned.nn.thin.selection import Units
 from thinned.nn.thin.tracing import hooked, join, partly_outside
 
-torch.library.define("thinned::survivors", "(Tensor ticket, int n, int k, int groups) -> Tensor")
+torch.library.define(
+    "thinned::picks", "(Tensor ticket, int n, int groups, int width, SymInt rows) -> (Tensor, Tensor)"
+)
 
 
-@torch.library.impl("thinned::survivors", "CompositeExplicitAutograd")
-def _survivors(ticket: Tensor, n: int, k: int, groups: int) -> Tensor:
+@torch.library.impl("thinned::picks", "CompositeExplicitAutograd")
+def _picks(ticket: Tensor, n: int, groups: int, width: int, rows: int) -> tuple[Tensor, Tensor]:
     key, sample_offset, p = unpack(ticket)
-    return _picks(n, p, key, groups, sample_offset)
+    units = Units.of(masks.picks(n, p, key, groups).rolled(sample_offset * rows), 1.0)
+    index, valid = ticket.new_zeros(groups, width), ticket.new_zeros(groups, width, dtype=torch.bool)
+    index[:, : units.width], valid[:, : units.width] = units.index, units.valid
+    return index, valid
 
 
-@torch.library.register_fake("thinned::survivors")
-def _survivors_fake(ticket: Tensor, n: int, k: int, groups: int) -> Tensor:
-    return ticket.new_empty(groups, k)
-
-
-def _picks(n: int, p: float, key: Key, groups: int, sample_offset: int) -> Tensor:
-    """Row g: the survivors of samples g, g + groups, … of this batch, whose first is ``sample_offset``."""
-    return torch.from_numpy(np.roll(masks.survivors(n, p, key, groups), -sample_offset % groups, axis=0))
+@torch.library.register_fake("thinned::picks")
+def _picks_fake(ticket: Tensor, n: int, groups: int, width: int, rows: int) -> tuple[Tensor, Tensor]:
+    return ticket.new_empty(groups, width), ticket.new_empty(groups, width, dtype=torch.bool)
 
 
 @dataclass
 class ChainPass:
-    """The survivors of one chain in one forward pass, those of each group of samples."""
+    """One forward pass of a chain: the units that each group of rows keeps."""
 
-    units: list[SurvivingUnits]
-    scale: float  # n/k
+    units: Units
+    scale: float  # 1/(1 − p)
     narrow: bool  # only they are computed; else all, and the others are zeroed
     reads: int = 0
 
 
 class RunningChain(Running):
-    """One dropout module, and what the layers around it know of the pass that is under way.
+    """A chain at work: its dropout module, its layers, and the state of the pass.
 
     ``owner`` is the module that was traced, ``name`` its name in the model.
     """
@@ -67,10 +69,10 @@ class RunningChain(Running):
         producer: Any = owner.get_submodule(found.producer)
         self.drop: Any = owner.get_submodule(found.drop)
         self.n, self.groups = len(producer.weight), groups
-        self.axis = -1 - found.rank  # of the units
+        self.rank = found.rank  # of a unit's map
         self.names = [join(name, each) for each in (found.producer, *found.readers)]
         self.readers = len(found.readers)
-        self.folded = found.folded  # the factor n/k is in the readers' products
+        self.folded = found.folded  # the factor 1/(1 − p) is in the readers' products
         self.matrix_only = found.rank == 0 and bool(found.between)  # a layer between takes (N, C) alone
         self.watched = [owner.get_submodule(each) for each in (*found.names, *partly_outside(found.names))]
         self.hooks = hooks
@@ -78,136 +80,114 @@ class RunningChain(Running):
 
     def __str__(self) -> str:
         first, *readers = self.names
-        return f"{self.k} of the {self.n} units of {first} → {', '.join(readers)}"
+        groups = (
+            f" in {self.groups} groups of {'samples' if self.rank else 'rows'}" if self.groups > 1 else ""
+        )
+        return f"{1 - self.drop.p:.4g} of the {self.n} units of {first} → {', '.join(readers)}{groups}"
 
     @property
-    def k(self) -> int:
-        """How many of the n units survive."""
-        return theory.survivor_count(self.n, self.drop.p)
-
-    @property
-    def units(self) -> list[SurvivingUnits] | None:
-        """The survivors, where they alone are computed."""
+    def units(self) -> Units | None:
+        """The units that are kept, where they alone are computed."""
         now = self.now
         return now.units if now is not None and now.narrow else None
 
-    def begin(self, x: Tensor) -> list[SurvivingUnits] | None:
-        """A new pass, where there is one: the rows that survive, where they alone are computed."""
+    def begin(self, x: Tensor) -> Units | None:
+        """Begin a pass, if the dropout is to drop; the units that are kept, where they alone are computed."""
         self.close()
-        picked = self._draw() if self.drop.training else None
-        if picked is None:
+        p = self.drop.p
+        if not self.drop.training:
             return None
-        scale = self.n / picked.shape[1]
+        scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)
         seen = any(map(hooked, self.watched)) or (self.matrix_only and x.dim() != 2)
-        of_readers = scale if self.folded else 1.0
-        units = [SurvivingUnits(row, self.n, of_readers) for row in picked.unbind(0)]
-        self.passes[thread()] = ChainPass(units, scale, narrow=scale > 1.0 and not seen)
+        drawn = self._draw(x, scale if self.folded else 1.0)
+        if drawn is None:
+            return None
+        units, in_order = drawn
+        self.passes[thread()] = ChainPass(units, scale, narrow=p > 0.0 and in_order and not seen)
         return self.units
 
-    def _draw(self) -> Tensor | None:
-        """The survivors of a new pass, (groups, k); None where the model was not called as it was thinned."""
+    def _draw(self, x: Tensor, scale: float) -> tuple[Units, bool] | None:
+        """The units of a new pass, and whether the rows of x are in order; None outside a thinned call."""
+        rows = math.prod(x.shape[1:-1]) if self.rank == 0 and x.dim() > 1 else 1  # of a sample
         if torch.compiler.is_compiling():
             if not self.hooks.open:
                 return None
-            picked: Tensor = torch.ops.thinned.survivors(self.drop.ticket(), self.n, self.k, self.groups)
-            return picked
+            width = masks.most_kept(self.n, self.drop.p)
+            index, valid = torch.ops.thinned.picks(self.drop.ticket(), self.n, self.groups, width, rows)
+            return Units(self.n, index, valid, scale), True
         if not self.due():
             return None
-        seed, sample_offset, *_ = self.drop.stream.draw()
-        return _picks(self.n, self.drop.p, Key(seed), self.groups, sample_offset)
+        seed, sample_offset, places = self.drop.stream.draw()
+        picks = masks.picks(self.n, self.drop.p, Key(seed), self.groups)
+        if places is None or self.groups == 1:
+            return Units.of(picks.rolled(sample_offset * rows), scale), True
+        row = ((sample_offset + places)[:, None] * rows + np.arange(rows)).reshape(-1)
+        return Units.of(picks.of_rows(row % self.groups), scale), False
 
     def dropped(self, x: Tensor) -> Tensor | None:
-        """What the dropout module makes of the units in a pass; None where it drops elements as before."""
+        """The result of the dropout module in a pass; None where it drops elements as before."""
         now = self.now
-        if now is not None:
-            return _scaled(x, now, self.axis, self.folded) if now.scale > 1.0 else x
-        self.unmark()
-        return None
+        if now is None:
+            self.unmark()
+            return None
+        if self.drop.p == 0.0:
+            return x
+        if now.narrow:
+            return x if self.folded else x * now.scale
+        rows = x.shape[: x.dim() - 1 - self.rank]
+        kept = now.units.mask(math.prod(rows), x.device).view(*rows, self.n, *[1] * self.rank)
+        return torch.where(kept, x * now.scale, 0.0)
 
-    def read(self) -> list[SurvivingUnits] | None:
-        """The columns that survive, for one of the readers."""
+    def read(self) -> Units | None:
+        """The units that are kept, for one of the readers."""
         if self.units is not None:
             self.passes[thread()].reads += 1
         return self.units
 
     def check(self) -> None:
-        """At the end of a pass all readers must have read."""
+        """Raises RuntimeError if a reader was not called in this pass."""
         now = self.now
         if now is not None and now.narrow and now.reads != self.readers:
             raise RuntimeError(
-                f"the model ran another way than when it was thinned: the survivors of {self.drop} were read "
+                f"the model must run as when it was thinned, but the survivors of {self.drop} were read "
                 f"{now.reads} times, not {self.readers}; call thinned.nn.thin(model) again after a change"
             )
 
 
-def _scaled(x: Tensor, now: ChainPass, axis: int, folded: bool) -> Tensor:
-    """x·n/k, of narrow units where the readers do not see to it; of all units with zeros at the dropped."""
-    if now.narrow:
-        return x if folded else x * now.scale
-
-    def among_zeros(part: Tensor, units: SurvivingUnits) -> Tensor:
-        kept = torch.zeros(units.n, dtype=torch.bool, device=part.device)
-        kept = kept.index_fill(0, units.on(part.device), True)
-        return torch.where(kept.view(-1, *[1] * (-1 - axis)), part * now.scale, 0.0)
-
-    return by_group(among_zeros, x, -axis, now.units)
-
-
-def by_group(
-    call: Callable[..., Tensor], x: Tensor, rank: int, *units: list[SurvivingUnits] | None
-) -> Tensor:
-    """``call(samples of a group, its units…)`` for each; sample i is of group i mod groups.
-
-    ``rank`` is that of x without a batch.
-    """
-    groups = _of_groups(*units)
-    if len(groups) == 1 or x.dim() <= rank:
-        return call(x, *groups[0])
-    return interleaved([call(x[g :: len(groups)], *each) for g, each in enumerate(groups)], len(x))
-
-
-def _of_groups(*units: list[SurvivingUnits] | None) -> list[tuple[Chosen, ...]]:
-    """The units of each group."""
-    groups = max(1 if each is None else len(each) for each in units)
-    return list(zip(*([None] * groups if each is None else each for each in units), strict=True))
-
-
 class _Thin:
-    """Torch's layer outside a pass and for torch.fx; `compute` of it on the survivors in a pass."""
+    """A layer of a chain: in a pass it computes the kept units, else it is torch's layer."""
 
     def forward(self, input: Any) -> Any:
-        """The layer on the survivors; as it was before where there is no pass."""
+        """The layer on the kept units; as it was before where there is no pass."""
         if isinstance(input, torch.fx.Proxy):
             tracer: Any = input.tracer
             return tracer.create_proxy("call_module", tracer.path_of_module(self), (input,), {})
         units = self.begin(input)
         if all(each is None for each in units):
             return super().forward(input)  # type: ignore[misc]
-        return self.compute_groups(input, *units)
-
-    def compute_groups(self, input: Tensor, *units: list[SurvivingUnits] | None) -> Tensor:
-        """`compute` of each group of samples."""
-        return by_group(self.compute, input, self.rank, *units)
+        if input.dim() > self.rank:
+            return self.compute(input, *units)
+        return self.compute(input.unsqueeze(0), *units).squeeze(0)
 
     rank: int  # of an input without a batch
 
-    def begin(self, input: Tensor) -> tuple[list[SurvivingUnits] | None, ...]:
-        """What `compute` is given: survivors, or None for all; all None where there is no pass."""
+    def begin(self, input: Tensor) -> tuple[Units | None, ...]:
+        """The arguments of `compute`: the kept units, or None for all; all None where there is no pass."""
         raise NotImplementedError
 
     compute: Callable[..., Tensor]
 
 
 class _ThinWeight(_Thin):
-    """A layer with a weight: it begins a chain, or reads one's survivors, or both."""
+    """A layer with a weight: it begins a chain, or reads the units of one, or both."""
 
     reads_chain: RunningChain | None = None
     begins_chain: RunningChain | None = None
 
-    def begin(self, input: Tensor) -> tuple[list[SurvivingUnits] | None, ...]:
-        """The rows and the columns that survive."""
-        cols = self.reads_chain.read() if self.reads_chain else None
-        return self.begins_chain.begin(input) if self.begins_chain else None, cols
+    def begin(self, input: Tensor) -> tuple[Units | None, ...]:
+        """The units that it computes and those that it reads."""
+        read = self.reads_chain.read() if self.reads_chain else None
+        return self.begins_chain.begin(input) if self.begins_chain else None, read
 
 
 class ThinLinear(_ThinWeight, nn.Linear):
@@ -215,28 +195,17 @@ class ThinLinear(_ThinWeight, nn.Linear):
 
     rank = 1
 
-    def compute(self, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
-        """X Wᵀ + b with the survivors of W and b."""
-        return linear(x, self.weight, self.bias, [(rows, cols)])
-
-    def compute_groups(self, input: Tensor, *units: list[SurvivingUnits] | None) -> Tensor:
-        """Of the rows of a matrix, all groups in one go."""
-        if self.reads_chain is None and input.shape[-1:] != (self.in_features,):
-            return nn.Linear.forward(self, input)  # which says so, with the sizes that the user knows
-        if input.dim() != 2 or torch.compiler.is_compiling():
-            return super().compute_groups(input, *units)
-        return linear(input, self.weight, self.bias, _of_groups(*units))
+    def compute(self, x: Tensor, out_units: Units | None, in_units: Units | None) -> Tensor:
+        """X Wᵀ + b of the kept units."""
+        if in_units is None and x.shape[-1] != self.in_features:
+            return nn.Linear.forward(self, x)  # raises torch's error, with the sizes that the user knows
+        return linear(x, self.weight, self.bias, out_units, in_units)
 
 
 class _ThinConv(_ThinWeight):
-    def compute(self: Any, x: Tensor, rows: Chosen, cols: Chosen) -> Tensor:
-        """The convolution with the survivors of weight and bias."""
-        weight = take(self.weight, rows, cols)
-        bias = None if self.bias is None else take(self.bias, rows)
-        if cols and cols.scale != 1.0:
-            weight = weight * cols.scale
-        out: Tensor = self._conv_forward(x, weight, bias)
-        return out
+    def compute(self: Any, x: Tensor, out_units: Units | None, in_units: Units | None) -> Tensor:
+        """The convolution of the kept units."""
+        return convolution(self._conv_forward, x, self.weight, self.bias, out_units, in_units)
 
 
 class ThinConv1d(_ThinConv, nn.Conv1d):
@@ -263,33 +232,25 @@ class _ThinBetween(_Thin):
     chain: RunningChain
     rank = 1
 
-    def begin(self, input: Tensor) -> tuple[list[SurvivingUnits] | None, ...]:
-        """The survivors of the pass under way."""
+    def begin(self, input: Tensor) -> tuple[Units | None, ...]:
+        """The kept units of the pass under way."""
         return (self.chain.units,)
 
 
 class ThinPReLU(_ThinBetween, nn.PReLU):
     """`torch.nn.PReLU` with a slope for each unit, in a chain."""
 
-    def compute(self, x: Tensor, units: SurvivingUnits) -> Tensor:
-        """The survivors' slopes."""
-        return nn.functional.prelu(x, take(self.weight, units))
+    def compute(self, x: Tensor, units: Units) -> Tensor:
+        """max(0, x) + a·min(0, x), with the slope a of each row's units."""
+        slopes = self.weight[units.columns(len(x), x.device)[0]]
+        return torch.where(x > 0, x, slopes.view(*slopes.shape, *[1] * (x.dim() - 2)) * x)
 
 
 class _ThinNorm(_ThinBetween):
-    def compute(self: Any, x: Tensor, units: SurvivingUnits) -> Tensor:
-        """Batch normalisation of the survivors, whose running statistics alone move."""
+    def compute(self: Any, x: Tensor, units: Units) -> Tensor:
+        """Batch normalisation: a unit's statistics are those of the rows that keep it."""
         self._check_input_dim(x)
-        weight, bias = (each if each is None else take(each, units) for each in (self.weight, self.bias))
-        index, whole = units.on(x.device), (self.running_mean, self.running_var)
-        mean, var = (each if each is None else each.index_select(0, index) for each in whole)
-        batch = self.training or mean is None
-        out = nn.functional.batch_norm(x, mean, var, weight, bias, batch, self.momentum, self.eps)
-        if self.training and mean is not None:
-            self.num_batches_tracked.add_(1)
-            for running, moved in zip(whole, (mean, var), strict=True):
-                running.index_copy_(0, index, moved)
-        return out
+        return batch_norm(self, x, units)
 
 
 class ThinBatchNorm1d(_ThinNorm, nn.BatchNorm1d):

@@ -1,0 +1,68 @@
+"""Batch normalisation of a chain's units, each over the rows whose group keeps it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from thinned.nn.thin.selection import Units
+
+
+def batch_norm(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
+    """(N, width, *spatial) -> same: (x − mean)/√(var + ε)·w + b, by each row's units.
+
+    Running statistics change for the units that some row keeps. A batch with one value of a unit in all
+    raises ValueError, as torch does.
+    """
+    index, valid = units.columns(len(x), x.device)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if norm.training or norm.running_mean is None:
+        if len(x) * x[0, 0].numel() == 1:
+            raise ValueError(
+                f"Expected more than 1 value per channel when training, got input size {x.shape}"
+            )
+        count, mean, var = _statistics(wide, index, valid, units.n)
+        if norm.training and norm.running_mean is not None:
+            _move(norm, count, mean.detach(), var.detach())
+    else:
+        assert norm.running_var is not None
+        mean, var = norm.running_mean, norm.running_var
+    gain = torch.rsqrt(var + norm.eps) if norm.weight is None else norm.weight * torch.rsqrt(var + norm.eps)
+    shift = -mean * gain if norm.bias is None else norm.bias - mean * gain
+    y = torch.addcmul(_of_rows(shift, index, x), wide, _of_rows(gain, index, x))
+    return y.to(x.dtype)
+
+
+def _of_rows(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
+    """(n,) -> (N, width, 1, …): the values of each row's units."""
+    return values[index].view(*index.shape, *[1] * (like.dim() - 2))
+
+
+def _statistics(x: Tensor, index: Tensor, valid: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each of n units: how many values, their mean and variance; (n,) each."""
+    places = x[0, 0].numel() if len(x) else 1
+    count = _sums(valid.to(x.dtype) * places, index, valid, n)
+    some = count.clamp(min=1)
+    mean = _sums(x.flatten(2).sum(2) if x.dim() > 2 else x, index, valid, n) / some
+    off = x - _of_rows(mean, index, x)
+    square = off.square()
+    var = _sums(square.flatten(2).sum(2) if x.dim() > 2 else square, index, valid, n) / some
+    return count, mean, var
+
+
+def _sums(values: Tensor, index: Tensor, valid: Tensor, n: int) -> Tensor:
+    """Of (N, width): the sum of each unit's values, (n,)."""
+    kept = torch.where(valid, values, 0.0)
+    return values.new_zeros(n).index_add(0, index.reshape(-1), kept.reshape(-1))
+
+
+@torch.no_grad()
+def _move(norm: _BatchNorm, count: Tensor, mean: Tensor, var: Tensor) -> None:
+    """The running statistics of units with values: (1 − m)·old + m·new, the variance without bias."""
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    unbiased = var * count / (count - 1).clamp(min=1)
+    for old, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
+        assert isinstance(old, Tensor)
+        old.copy_(torch.where(count > 0, old.lerp(new.to(old.dtype), norm.momentum or 0.0), old))
