@@ -26,7 +26,8 @@ constexpr int HIGH = 6;
 constexpr int64_t DEEP = 1024;  // inputs of a block of weights
 constexpr int64_t ROW = DEEP + 16;  // of a block that was copied: no power of two, whose rows would share cache lines
 constexpr int64_t EDGE = 4;     // of a square that is transposed in registers
-constexpr int64_t SOME = 32;    // panels of inputs that correlate() runs through for one panel of units
+constexpr int64_t NEAR = 1 << 18;   // bytes of laid-out rows that stay in the second cache
+constexpr int64_t FAR = 1 << 23;    // bytes: a larger result is written past the caches
 
 template <class T>
 constexpr int64_t LANES = Vector<T>::lanes;
@@ -243,31 +244,40 @@ void multiply(const Product &p, Range blocks) {
     for (int64_t b = blocks.begin; b < blocks.end; ++b) multiplier.run({b * p.tall, std::min((b + 1) * p.tall, p.out.n)});
 }
 
+// Where the units of a panel lie in a group's rows of the compact array; -1: nowhere.
+void columns_of(const Side &side, int64_t g, int64_t panel, int64_t *out) {
+    const int64_t first = panel * PANEL, units = std::min(PANEL, side.n - first);
+    std::fill(out, out + PANEL, -1);
+    if (!side.keeps(panel, g)) return;
+    if (side.order)
+        for (int64_t i = 0; i < units; ++i) out[i] = side.places[g * side.n + side.order[first + i]];
+    else if (!side.index)
+        for (int64_t i = 0; i < units; ++i) out[i] = first + i;
+    else
+        for (int64_t i = below(side, g, first), end = below(side, g, first + units); i < end; ++i) out[side.index[g * side.width + i] - first] = i;
+}
+
 // Panels of a side of a correlation: [panel][group][row of the group][PANEL], zeros where there is no unit.
 template <class T>
 void into_panels(const Correlation &c, const Side &side, const void *from, double scale, void *to, Range panels) {
+    constexpr int64_t ONCE = 8;  // panels: a row is read by so many cache lines at a time
     const int64_t most = c.groups.most();
-    const T *all = static_cast<const T *>(from);
-    for (int64_t p = panels.begin; p < panels.end; ++p)
+    const auto place = [&](int64_t p, int64_t g) { return static_cast<T *>(to) + (p * c.groups.n + g) * most * PANEL; };
+    for (int64_t p = panels.begin; p < panels.end; p += ONCE)
         for (int64_t g = 0; g < c.groups.n; ++g) {
-            if (!side.keeps(p, g)) continue;
-            const int64_t units = std::min(PANEL, side.n - p * PANEL);
-            int64_t places[PANEL];  // in a row of the compact array; -1: none
-            if (side.order)
-                for (int64_t i = 0; i < units; ++i) places[i] = side.places[g * side.n + side.order[p * PANEL + i]];
-            else if (!side.index)
-                for (int64_t i = 0; i < units; ++i) places[i] = p * PANEL + i;
-            else {
-                std::fill(places, places + PANEL, -1);
-                const int64_t end = below(side, g, p * PANEL + units);
-                for (int64_t i = below(side, g, p * PANEL); i < end; ++i) places[side.index[g * side.width + i] - p * PANEL] = i;
-            }
-            T *out = static_cast<T *>(to) + (p * c.groups.n + g) * most * PANEL;
-            for (int64_t r = 0; r < c.groups.size(g); ++r, out += PANEL) {
-                const T *x = all + (c.groups.row(g) + r * c.groups.n) * side.width;
-                for (int64_t i = 0; i < units; ++i) out[i] = places[i] < 0 ? T(0) : x[places[i]] * T(scale);
-                for (int64_t i = units; i < PANEL; ++i) out[i] = T(0);
-            }
+            const int64_t end = std::min(p + ONCE, panels.end), rows = c.groups.size(g), step = c.groups.n * side.width;
+            const T *x = static_cast<const T *>(from) + c.groups.row(g) * side.width;
+            int64_t columns[ONCE][PANEL];  // of a row of the compact array; -1: none
+            for (int64_t q = p; q < end; ++q) columns_of(side, g, q, columns[q - p]);
+            for (int64_t r = 0; r < rows; ++r, x += step)
+                for (int64_t q = p; q < end; ++q) {
+                    if (!side.keeps(q, g)) continue;
+                    T *out = place(q, g) + r * PANEL;
+                    if (!side.index && (q + 1) * PANEL <= side.n)
+                        for (int64_t i = 0; i < PANEL; ++i) out[i] = x[q * PANEL + i] * T(scale);
+                    else
+                        for (int64_t i = 0; i < PANEL; ++i) out[i] = columns[q - p][i] < 0 ? T(0) : x[columns[q - p][i]] * T(scale);
+                }
         }
 }
 
@@ -296,35 +306,58 @@ void correlated(const T *grad, const T *x, const Rows *rows, int64_t n, T *out, 
 
 template <class T, int H, int DONE = 0>
 void panel_of(const T *grad, const T *x, const Rows *rows, int64_t n, T *out, int64_t stride) {
-    constexpr int high = H < PANEL - DONE ? H : PANEL - DONE;
+    constexpr int rest = PANEL - DONE, high = (rest + (rest + H - 1) / H - 1) / ((rest + H - 1) / H);  // in equal parts
     correlated<T, high>(grad + DONE, x, rows, n, out + DONE * stride, stride);
     if constexpr (DONE + high < PANEL) panel_of<T, H, DONE + high>(grad, x, rows, n, out, stride);
+}
+
+// Copies numbers past the caches, which they would fill.
+template <class T>
+void copy_past(T *to, const T *from, int64_t n) {
+    int64_t i = 0;
+#if defined(__AVX2__)
+    constexpr int64_t L = 32 / sizeof(T);
+    for (; i < n && (uintptr_t)(to + i) % 32; ++i) to[i] = from[i];
+    for (; i + L <= n; i += L) {
+        __m256i v;
+        std::memcpy(&v, from + i, sizeof v);
+        _mm256_stream_si256((__m256i *)(to + i), v);
+    }
+#endif
+    for (; i < n; ++i) to[i] = from[i];
 }
 
 template <class T>
 void correlate(const Correlation &c, Range panels) {
     constexpr int NV = PANEL / Vector<T>::lanes, H = NV == 1 ? 16 : NV == 2 ? 6 : NV == 4 ? 3 : 1;
     const int64_t most = c.groups.most(), size = c.groups.n * most * PANEL, all = (c.in.n + PANEL - 1) / PANEL;
+    // The rows of some panels stay in cache. Where units lie in order, their places are far apart: all at once.
+    const int64_t some = c.in.order ? all : std::clamp<int64_t>(NEAR / std::max<int64_t>(size * sizeof(T), 1), 1, all), row = some * PANEL + PANEL;
+    const bool past = c.out.n * c.in.n * (int64_t)sizeof(T) > FAR;
     const T *grads = static_cast<const T *>(c.grads), *xs = static_cast<const T *>(c.xs);
-    const Room<T> block(PANEL * SOME * PANEL);
+    const Room<T> block(PANEL * row);
     const Room<Rows> rows(c.groups.n);
-    for (int64_t a = 0; a < all; a += SOME)
+    for (int64_t a = 0; a < all; a += some)
         for (int64_t b = panels.begin; b < panels.end; ++b) {
-            const int64_t end = std::min(a + SOME, all);
+            const int64_t end = std::min(a + some, all);
             for (int64_t i = a; i < end; ++i) {
                 int64_t n = 0;
                 for (int64_t g = 0; g < c.groups.n; ++g)
                     if (c.out.keeps(b, g) && c.in.keeps(i, g)) rows[n++] = {g * most, c.groups.size(g)};
-                panel_of<T, H>(grads + b * size, xs + i * size, rows, n, block + (i - a) * PANEL, SOME * PANEL);
+                panel_of<T, H>(grads + b * size, xs + i * size, rows, n, block + (i - a) * PANEL, row);
             }
             const int64_t first = a * PANEL, last = std::min(end * PANEL, c.in.n);
             for (int64_t u = 0; u < std::min(PANEL, c.out.n - b * PANEL); ++u) {
                 T *to = static_cast<T *>(c.out_weight) + (c.out.order ? c.out.order[b * PANEL + u] : b * PANEL + u) * c.in.n;
-                const T *from = block + u * SOME * PANEL;
-                if (!c.in.order) std::memcpy(to + first, from, (last - first) * sizeof(T));
-                else for (int64_t k = first; k < last; ++k) to[c.in.order[k]] = from[k - first];
+                const T *from = block + u * row;
+                if (c.in.order) for (int64_t k = first; k < last; ++k) to[c.in.order[k]] = from[k - first];
+                else if (past) copy_past(to + first, from, last - first);
+                else std::memcpy(to + first, from, (last - first) * sizeof(T));
             }
         }
+#if defined(__AVX2__)
+    if (past) _mm_sfence();
+#endif
 }
 
 }  // namespace
