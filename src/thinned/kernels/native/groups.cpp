@@ -337,6 +337,8 @@ void correlate(const Correlation &c, Range panels) {
     const T *grads = static_cast<const T *>(c.grads), *xs = static_cast<const T *>(c.xs);
     const Room<T> block(PANEL * row);
     const Room<Rows> rows(c.groups.n);
+    const Room<int32_t> rank(c.in.order ? c.in.n : 0);  // of each unit in the order
+    for (int64_t k = 0; c.in.order && k < c.in.n; ++k) rank[c.in.order[k]] = (int32_t)k;
     for (int64_t a = 0; a < all; a += some)
         for (int64_t b = panels.begin; b < panels.end; ++b) {
             const int64_t end = std::min(a + some, all);
@@ -350,7 +352,7 @@ void correlate(const Correlation &c, Range panels) {
             for (int64_t u = 0; u < std::min(PANEL, c.out.n - b * PANEL); ++u) {
                 T *to = static_cast<T *>(c.out_weight) + (c.out.order ? c.out.order[b * PANEL + u] : b * PANEL + u) * c.in.n;
                 const T *from = block + u * row;
-                if (c.in.order) for (int64_t k = first; k < last; ++k) to[c.in.order[k]] = from[k - first];
+                if (c.in.order) for (int64_t k = 0; k < c.in.n; ++k) to[k] = from[rank[k]];
                 else if (past) copy_past(to + first, from, last - first);
                 else std::memcpy(to + first, from, (last - first) * sizeof(T));
             }
