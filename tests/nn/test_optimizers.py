@@ -47,7 +47,7 @@ def pair(dtype=torch.float64):
         *(nn.Linear(6, 20), nn.ReLU(), nn.Dropout(0.5)),
         *(nn.Linear(20, 9), nn.PReLU(9), nn.Dropout(0.3), nn.Tanh(), nn.Linear(9, 3)),
     )
-    net = tnn.thin(net.to(dtype))
+    net = tnn.thin(net.to(dtype), groups=1)
     return net, copy.deepcopy(net), torch.randn(5, 6, dtype=dtype)
 
 
