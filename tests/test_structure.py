@@ -31,6 +31,7 @@ MAY_IMPORT_TORCH = (
     "kernels/gpu.py",
     "kernels/autograd.py",
     "uncertainty/torch_graph.py",
+    "uncertainty/torch_chains.py",
     "uncertainty/sample_torch.py",
     "uncertainty/moments_torch.py",
     "lab/",

@@ -269,7 +269,7 @@ def of(x: Any) -> Any:
 def _find(kind: type) -> Backend | None:
     """The back end that owns a type, if there is one."""
     for backend in BACKENDS:
-        if backend.package in sys.modules and (one := backend()).owns(kind):
+        if sys.modules.get(backend.package) is not None and (one := backend()).owns(kind):
             return _found.setdefault(kind, one)
     return None
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from thinned import Key, scratch, theory
+from thinned import Key, scratch
 
 SIGMAS = 6.0  # of a mean over samples: one test in 10⁹ would fail by chance
 
@@ -24,20 +24,29 @@ def assert_means(mean, expected, std, samples):
     assert (np.abs(np.asarray(mean) - expected) <= bound).all(), np.max(np.abs(mean - expected) / bound)
 
 
+def picks_of(n, p):
+    """Each set of survivors of n < 64 units that a row may have, and its probability, fewest first."""
+    kept = round((1 - p) * n, 9)
+    few, more = math.floor(kept), kept - math.floor(kept)
+    for k, chance in ((few, 1 - more), (few + 1, more)):
+        for s in itertools.combinations(range(n), k) if chance else ():
+            yield list(s), chance / math.comb(n, k)
+
+
 def thin_ensemble(net, x, p):
-    """Every pick of k of n in both hidden layers of `small`: probabilities (picks, N, classes)."""
+    """Every pick in both hidden layers of `small`: P (picks,) and probabilities (picks, N, classes)."""
     fc1, fc2, fc3 = (layer for layer in net.children.values() if isinstance(layer, scratch.Linear))
-    out = []
-    k1, k2 = theory.survivor_count(6, p), theory.survivor_count(5, p)
-    for s in itertools.combinations(range(6), k1):
+    chances, out = [], []
+    for s, of_first in picks_of(6, p):
         h = np.zeros((len(x), 6))
-        h[:, s] = np.maximum(x @ fc1.params["weight"].T + fc1.params["bias"], 0)[:, s] * 6 / k1
-        for r in itertools.combinations(range(5), k2):
+        h[:, s] = np.maximum(x @ fc1.params["weight"].T + fc1.params["bias"], 0)[:, s] / (1 - p)
+        for r, of_second in picks_of(5, p):
             g = np.zeros((len(x), 5))
-            g[:, r] = np.maximum(h @ fc2.params["weight"].T + fc2.params["bias"], 0)[:, r] * 5 / k2
+            g[:, r] = np.maximum(h @ fc2.params["weight"].T + fc2.params["bias"], 0)[:, r] / (1 - p)
             z = np.exp(g @ fc3.params["weight"].T + fc3.params["bias"])
+            chances.append(of_first * of_second)
             out.append(z / z.sum(1, keepdims=True))
-    return np.array(out)
+    return np.array(chances), np.array(out)
 
 
 def as_torch(torch, net):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.ensembles import rows, small, thin_ensemble
 
-from thinned import Key, scratch, theory, uncertainty
+from thinned import Key, masks, scratch, theory, uncertainty
 
 
 def test_the_geometric_mean_of_a_net_without_hidden_layers_is_weight_scaling():
@@ -44,20 +44,40 @@ def test_averages_against_a_loop_over_masks():
     assert np.allclose(found, [p for _, p in each], atol=1e-5), "in the order of itertools.product"
 
 
+@pytest.mark.parametrize("p", [0.3, 0.5, 1.0])
 @pytest.mark.parametrize("together", [1, 1 << 24])
-def test_all_picks_against_a_loop(together, monkeypatch):
+def test_all_picks_against_a_loop(p, together, monkeypatch):
     # one network at a time, or all at once
     monkeypatch.setattr("thinned.uncertainty.all_subnetworks.TOGETHER", together)
-    net, x = small(p=0.3), rows(4, 4)
-    every = thin_ensemble(net, x, 0.3)
+    if p == 1.0:
+        net, x, chance, every = small(p=p), rows(4, 4), np.ones(1), None
+    else:
+        net, x = small(p=p), rows(4, 4)
+        chance, every = thin_ensemble(net, x, p)
     chances, found = map(np.concatenate, zip(*uncertainty.subnetworks(net, x, thin=True), strict=True))
-    assert np.allclose(chances, 1 / len(every))
-    assert np.allclose(found, every, atol=1e-5), "in the order of itertools.combinations"
+    assert np.allclose(chances, chance)
+    assert chances.sum() == pytest.approx(1.0)
     result = uncertainty.average(net, x, thin=True)
-    assert np.allclose(result.arithmetic, every.mean(0), atol=1e-5)
-    assert result.networks == result.effective == len(every)
-    by_name = uncertainty.average(small(drop=lambda p: scratch.ThinDropout(p, 1), p=0.3), x)
+    assert result.networks == len(chance)
+    assert result.effective == pytest.approx(math.exp(-np.sum(chance * np.log(chance))))
+    if every is not None:
+        assert np.allclose(found, every, atol=1e-5), "in the order of itertools.combinations, fewest first"
+        assert np.allclose(result.arithmetic, np.tensordot(chance, every, 1), atol=1e-5)
+    by_name = uncertainty.average(small(drop=scratch.ThinDropout, p=p), x)
     assert np.allclose(by_name.arithmetic, result.arithmetic, atol=1e-5)
+
+
+def test_picks_are_those_of_thin():
+    """Each unit survives in a share 1 − p of the networks, in P(m)."""
+    net, x = scratch.mlp((3, 7, 2), key=Key(1), drop=scratch.ThinDropout, p=0.4, init=1.0), rows(1, 3)
+    drawn = masks.picks(7, 0.4, Key(0), 40).counts
+    assert set(drawn) == {4, 5}, "4.2 units on average: 35 networks of 4, 21 of 5"
+    (chances, _), *rest = uncertainty.subnetworks(net, x)
+    assert not rest
+    assert chances[:35].sum() == pytest.approx(0.8)
+    assert chances[35:].sum() == pytest.approx(0.2)
+    with pytest.raises(ValueError, match="must have less than 64 units, got 64"):
+        uncertainty.average(scratch.mlp((3, 64, 2), key=Key(1), drop=scratch.ThinDropout), x)
 
 
 def test_a_half_makes_the_most_networks():
@@ -72,7 +92,7 @@ def test_too_many_networks_are_refused():
         ValueError, match=r"at most limit = 1024 thinned networks, got 2\*\*6 · 2\*\*5 of 11 units"
     ):
         uncertainty.average(small(), rows(2, 4), limit=1024)
-    with pytest.raises(ValueError, match=r"got 20 \(3 of 6\) · 10 \(3 of 5\) of 11 units"):
-        uncertainty.subnetworks(small(), rows(2, 4), limit=199, thin=True)
+    with pytest.raises(ValueError, match=r"got 20 \(3 of 6\) · 20 \(2 or 3 of 5\) of 11 units"):
+        uncertainty.subnetworks(small(), rows(2, 4), limit=399, thin=True)
     with pytest.raises(ValueError, match="must drop single units of vectors"):
         uncertainty.average(small(drop=scratch.GaussianDropout), rows(2, 4))

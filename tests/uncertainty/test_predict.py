@@ -4,9 +4,9 @@ import copy
 
 import numpy as np
 import pytest
-from helpers.ensembles import SIGMAS, as_torch, assert_means, rows, small, thin_ensemble
+from helpers.ensembles import SIGMAS, as_torch, assert_means, rows, small
 
-from thinned import Key, kernels, scratch, uncertainty
+from thinned import Key, kernels, scratch, theory, uncertainty
 from thinned.kernels import networks
 from thinned.kernels.networks import available
 from thinned.uncertainty import sample_perceptron
@@ -21,17 +21,39 @@ def test_samples_have_the_mean_of_the_whole_ensemble():
 
 
 @pytest.mark.parametrize("p", [0.3, 0.5])
-def test_thinned_samples_are_those_of_every_pick(p):
+@pytest.mark.parametrize("thin", [True, False])
+def test_samples_have_the_moments_of_all_masks(p, thin):
     net, x, samples = small(p=p), rows(4, 4), 4000
-    every = thin_ensemble(net, x, p)
-    result = uncertainty.predict(net, x, samples, key=Key(9), quantiles=(0.0, 1.0))
-    assert_means(result.mean, every.mean(0), every.std(0), samples)
-    # of a variance of numbers in [0, 1]: its standard deviation is at most √(μ₄/S)
-    fourth = ((every - every.mean(0)) ** 4).mean(0)
-    assert (np.abs(result.std**2 - every.var(0)) <= SIGMAS * np.sqrt(fourth / samples) + 1e-4).all()
-    assert np.allclose(result.quantiles[0], every.min(0), atol=1e-5), "of so many all picks have come"
-    assert np.allclose(result.quantiles[1], every.max(0), atol=1e-5)
-    assert "picked once a sample" in result.random["2"]
+    chance, every = map(np.concatenate, zip(*uncertainty.subnetworks(net, x), strict=True))
+    mean = np.tensordot(chance, every, 1)
+    variance, fourth = (np.tensordot(chance, (every - mean) ** k, 1) for k in (2, 4))
+    result = uncertainty.predict(net, x, samples, key=Key(9), thin=thin)
+    assert_means(result.mean, mean, np.sqrt(variance), samples)
+    # the standard deviation of a variance of S numbers is at most √(μ₄/S)·(1 + 1/S)
+    assert (np.abs(result.std**2 - variance) <= SIGMAS * np.sqrt(fourth / samples) + 1e-4).all()
+    assert ("drawn once a sample" in result.random["2"]) == thin
+
+
+@pytest.mark.parametrize("p", [0.05, 0.1, 0.5, 0.8])
+@pytest.mark.parametrize("n", [3, 4, 8, 19, 40])
+def test_the_spread_of_a_linear_read_out(n, p):
+    """Var Σ wᵢrᵢhᵢ/(1 − p) = p/(1 − p)·Σ(wᵢhᵢ)², also where p·n is no whole number."""
+    samples, x = 4000, rows(5, 3, seed=n)
+    hidden = scratch.Linear(3, n, key=Key(n))
+    read = scratch.Linear(n, 2, key=Key(n + 1))
+    read.params["weight"] += 1.0  # so that the units add up: a fixed number of them would vary less
+    net = scratch.Sequential(hidden, scratch.Sigmoid(), scratch.Dropout(p), read)
+    terms = read.params["weight"] * (1 / (1 + np.exp(-hidden.forward(x))))[:, None, :]
+    _, of_factor = theory.bernoulli_moments(p)
+    variance = of_factor * (terms**2).sum(-1)
+    # with kurtosis κ of a factor, μ₄ = 3σ⁴ + (κ − 3)·Σ(wᵢhᵢ)⁴·g², g the variance of the factor
+    kurtosis = (1 - 3 * p * (1 - p)) / (p * (1 - p))
+    fourth = 3 * variance**2 + (kurtosis - 3) * of_factor**2 * (terms**4).sum(-1)
+    bound = SIGMAS * np.sqrt((fourth - variance**2) / samples + 2 * variance**2 / samples**2)
+    result = uncertainty.predict(net, x, samples, key=Key(n), outputs="numbers")
+    assert "drawn once a sample" in result.random["2"]
+    assert (np.abs(result.std**2 - variance) <= bound).all()
+    assert_means(result.mean, net.predict(x), np.sqrt(variance), samples)
 
 
 def test_torch_and_numpy_pick_the_same(torch):

@@ -18,15 +18,16 @@ from thinned.kernels.survivors import Indices
 from thinned.key import Key
 
 Array = NDArray[Any]
+Kept = NDArray[np.bool_]
 
 
 class Dense(NamedTuple):
-    """y = scale·W·x + b, then max(0, y) where ``clip`` is set, with k of its inputs; None means all."""
+    """y = scale·W·x + b, then max(0, y) where ``clip`` is set; with ``drops`` x is the survivors alone."""
 
     weight: Array  # (out, in), of any strides
     bias: Array | None  # (out,)
     clip: bool
-    k: int | None
+    drops: bool
     scale: float
 
 
@@ -64,41 +65,52 @@ class Networks:
             laid_out = np.frombuffer(room, x.dtype)
             cpu.lay_out(self.code, address(self.x), *x.shape, address(laid_out), level)
             self.x = laid_out
-        self.described = self._described()
 
     @property
     def terms(self) -> int:
-        """The number of products in a network's sums, for all rows."""
-        return self.shape[0] * sum(n_in * n_out for _, _, n_in, n_out, *_ in self.described)
+        """The number of products in the sums of all units, for all rows."""
+        return self.shape[0] * sum(layer.weight.size for layer in self.layers)
 
-    def run(self, picks: Indices, keys: Sequence[Key] | None = None) -> Array:
+    def run(self, networks: int, kept: Sequence[Kept], keys: Sequence[Key] | None = None) -> Array:
         """The outputs (networks, rows, out).
 
-        ``picks`` (networks, Σk) has the indices of each layer that has a k, side by side; ``keys`` the key of
-        each network's masks, where it has masks.
+        ``kept`` has the units that survive in each network, (networks, in), for each layer that drops;
+        ``keys`` the key of each network's masks, where it has masks.
         """
-        picks = np.ascontiguousarray(picks)
+        lists = [_lists(each) for each in kept]
+        side_by_side = np.concatenate([np.zeros((networks, 0), np.int64), *lists], axis=1)
         words = np.array([key.words for key in keys or ()], np.uint32)
-        out = kernels.empty((len(picks), self.shape[0], len(self.layers[-1].weight)), self.dtype)
+        out = kernels.empty((networks, self.shape[0], len(self.layers[-1].weight)), self.dtype)
         rows = (address(self.x), *self.shape, *((address(words), *self.masks) if self.masks else (0, 0, 0)))
-        nets = (self.described, len(picks), address(picks), picks.shape[1])
+        layers = self._described([each.shape[1] for each in lists])
+        nets = (layers, networks, address(side_by_side), side_by_side.shape[1])
         self.cpu.networks(self.code, *rows, *nets, address(out), self.threads, self.level)
         return out
 
-    def _described(self) -> list[tuple[Any, ...]]:
-        """The layers in the form that the extension takes."""
-        begin, described = 0, []
-        for layer, after in zip(self.layers, (*self.layers[1:], None), strict=True):
-            out, n = layer.weight.shape
-            end = begin + (layer.k or 0)
+    def _described(self, lengths: list[int]) -> list[tuple[Any, ...]]:
+        """The layers in the form that the extension takes; ``lengths`` of the lists of survivors."""
+        begin, rest, sides = 0, iter(lengths), []  # the most units of each side, and where their list begins
+        for layer in self.layers:
+            length = next(rest) if layer.drops else 0
+            sides.append((length - 1, begin) if layer.drops else (layer.weight.shape[1], -1))
+            begin += length
+        sides.append((len(self.layers[-1].weight), -1))
+        described = []
+        for layer, (n_in, list_in), (n_out, list_out) in zip(self.layers, sides, sides[1:], strict=False):
             by_out, by_in = (step // layer.weight.itemsize for step in layer.weight.strides)
-            k_out = after.k if after else None
-            where = (begin if layer.k else -1, end if k_out else -1)
-            sizes = (layer.k or n, k_out or out, by_in, by_out)
             bias = 0 if layer.bias is None else address(layer.bias)
-            described.append((address(layer.weight), bias, *sizes, *where, layer.scale, layer.clip))
-            begin = end
+            sizes = (n_in, n_out, by_in, by_out, list_in, list_out)
+            described.append((address(layer.weight), bias, *sizes, layer.scale, layer.clip))
         return described
+
+
+def _lists(kept: Kept) -> Indices:
+    """The survivors of each network: how many, and their indices, ascending; (networks, 1 + the most)."""
+    counts = np.count_nonzero(kept, axis=1)
+    lists = np.zeros((len(kept), 1 + int(counts.max(initial=0))), np.int64)
+    lists[:, 0] = counts
+    lists[:, 1:][np.arange(lists.shape[1] - 1) < counts[:, None]] = np.nonzero(kept)[1]
+    return lists
 
 
 def _contiguous(x: Array | None) -> Array | None:

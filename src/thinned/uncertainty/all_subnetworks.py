@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from thinned import _checks, theory
+from thinned._plans import gain
+from thinned.masks import panel_size
 from thinned.scratch import Dropout, ThinDropout
 from thinned.uncertainty.predict import sampler_of
 from thinned.uncertainty.prediction import TINY, Array, probabilities
@@ -19,6 +21,7 @@ from thinned.uncertainty.sample_scratch import ScratchSampler
 
 LIMIT = 1 << 16  # the default of ``limit``
 TOGETHER = 1 << 24  # numbers in a batch of networks, at most
+ROUNDING = 1e-9  # of (1 − p)n, relative to 1
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,9 @@ class Averages:
         geometric: ∏_m p_m^P(m), scaled to sum to 1.
         votes: the share of networks, weighted by P(m), whose most probable class this is.
         scaled: the probabilities of the mean network (weight scaling).
-        networks: their number: 2ⁿ for n units, n!/(k!(n − k)!) if exactly k survive.
+        networks: their number: 2ⁿ for n units, n!/(k!(n − k)!) if k survive.
         effective: exp of the entropy of P(m): the number of networks that share the training. It is
-            ``networks`` if p = ½ or if exactly k survive.
+            ``networks`` if p = ½ or if always k survive.
     """
 
     arithmetic: Array
@@ -73,14 +76,16 @@ def subnetworks(
 
     ``model`` is a `DropoutMLPClassifier`, or a network of `thinned.scratch` whose `Dropout` layers drop
     elements of vectors; x is (N, features). A dropout of n units makes 2ⁿ networks with
-    P(m) = ∏ p^dropped·(1 − p)^kept. A `ThinDropout` makes n!/(k!(n − k)!) networks with equal P(m). With
+    P(m) = ∏ p^dropped·(1 − p)^kept. A `ThinDropout` keeps k = ⌊(1 − p)n⌋ or k + 1 units of each row: so many
+    that a unit is kept with probability 1 − p; networks with the same number of units have equal P(m). With
     ``thin`` so does each dropout that `thinned.scratch.Thin` thins.
 
     The order is that of ``itertools.product((0, 1), …)`` over the units, where 1 is kept, or of
-    ``itertools.combinations`` of the survivors. If several layers drop, the masks of the last change fastest.
+    ``itertools.combinations`` of k, then k + 1 survivors. If several layers drop, the masks of the last
+    change fastest.
 
-    Raises ValueError if there are more than ``limit`` networks, or if another kind of layer drops; TypeError
-    if ``model`` is no classifier.
+    Raises ValueError if there are more than ``limit`` networks, if a `ThinDropout` keeps panels of several
+    units (n ≥ 64), or if another kind of layer drops; TypeError if ``model`` is no classifier.
     """
     sampler, x = _small(model, x, thin)
     given = sampler.before(x)
@@ -89,31 +94,47 @@ def subnetworks(
 
 @dataclass(frozen=True)
 class Dropping:
-    """A layer that drops some of n units: each with probability p, or all but k."""
+    """A layer that drops some of n units: each with probability p, or all but a number of survivors."""
 
     n: int
     p: float
-    k: int | None
     gain: float  # the factor of survivors
+    counts: tuple[tuple[int, float], ...] = ()  # numbers of survivors and their probabilities; (): any
 
     @property
     def networks(self) -> int:
         """The number of its masks."""
-        return theory.subnetworks(self.n, self.k)
+        return sum(theory.subnetworks(self.n, k) for k in self.numbers)
+
+    @property
+    def numbers(self) -> tuple[int | None, ...]:
+        """The numbers of survivors; None: any."""
+        return tuple(k for k, _ in self.counts) or (None,)
 
     @property
     def effective(self) -> float:
         """exp of the entropy of its masks."""
-        return float(self.networks) if self.k else theory.effective_subnetworks(self.n, self.p)
+        if not self.counts:
+            return theory.effective_subnetworks(self.n, self.p)
+        return math.exp(sum(q * math.log(math.comb(self.n, k) / q) for k, q in self.counts))
 
     def __str__(self) -> str:
-        return f"2**{self.n}" if self.k is None else f"{self.networks} ({self.k} of {self.n})"
+        if not self.counts:
+            return f"2**{self.n}"
+        return f"{self.networks} ({' or '.join(map(str, self.numbers))} of {self.n})"
+
+    def masks(self) -> Array:
+        """All its masks: (networks, n)."""
+        return np.concatenate([_masks(self.n, k) for k in self.numbers])
 
     def chance(self, kept: Array) -> Array:
         """P(m) of masks ``kept`` (networks, n)."""
-        if self.k is not None:
-            return np.full(len(kept), 1.0 / self.networks)
-        return np.prod(np.where(kept, 1.0 - self.p, self.p), axis=1)
+        if not self.counts:
+            return np.prod(np.where(kept, 1.0 - self.p, self.p), axis=1)
+        each = np.zeros(self.n + 1)
+        for k, q in self.counts:
+            each[k] = q / math.comb(self.n, k)
+        return each[np.count_nonzero(kept, axis=1)]
 
 
 @lru_cache(8)
@@ -122,8 +143,18 @@ def _masks(n: int, k: int | None) -> Array:
     if k is None:
         return np.arange(1 << n)[:, None] >> np.arange(n)[::-1] & 1 == 1
     masks = np.zeros((math.comb(n, k), n), bool)
-    np.put_along_axis(masks, np.array(list(itertools.combinations(range(n), k))), True, axis=1)
+    np.put_along_axis(masks, np.array(list(itertools.combinations(range(n), k)), int), True, axis=1)
     return masks
+
+
+def _counts(n: int, p: float) -> tuple[tuple[int, float], ...]:
+    """How many of n units `thinned.masks.picks` keeps, and how probable that is."""
+    if panel_size(n) > 1:
+        raise ValueError(f"a thinned layer must have less than 64 units, got {n}: it keeps panels of them")
+    kept = (1.0 - p) * n
+    k = math.floor(kept + ROUNDING)
+    more = max(kept - k, 0.0)
+    return ((k, 1.0),) if more < ROUNDING else ((k, 1.0 - more), (k + 1, more))
 
 
 def _small(model: Any, x: Any, thin: bool) -> tuple[ScratchSampler, Array]:
@@ -153,15 +184,15 @@ def _dropping(sampler: ScratchSampler, y: Array) -> Iterator[Dropping]:
             if not _of_units(drop) or y.ndim != 2:
                 raise ValueError(f"model must drop single units of vectors, got {drop!r} on {y.shape[1:]}")
             n, p = y.shape[1], drop.p
-            k = theory.survivor_count(n, p) if step.name in exact or type(drop) is ThinDropout else None
-            scaled = (type(drop) is ThinDropout or drop.rescale == "train") and p < 1.0
-            yield Dropping(n, p, k, n / k if k else 1.0 / (1.0 - p) if scaled else 1.0)
+            counts = _counts(n, p) if step.name in exact or type(drop) is ThinDropout else ()
+            scaled = type(drop) is ThinDropout or drop.rescale == "train"
+            yield Dropping(n, p, gain(p) if scaled else 1.0, counts)
         y = drop.forward(y)
 
 
 def _of_units(drop: Any) -> bool:
-    """Whether a layer drops single units, by the same mask in all rows."""
-    return type(drop) is Dropout or (type(drop) is ThinDropout and drop.groups == 1)
+    """Whether a layer drops single units."""
+    return type(drop) in (Dropout, ThinDropout)
 
 
 def _blocks(sampler: ScratchSampler, given: Array, layers: list[Dropping]) -> Iterator[tuple[Array, Array]]:
@@ -171,7 +202,7 @@ def _blocks(sampler: ScratchSampler, given: Array, layers: list[Dropping]) -> It
     for first in range(0, math.prod(sizes), step):
         numbers = np.arange(first, min(math.prod(sizes), first + step))
         rows = np.unravel_index(numbers, sizes) if sizes else ()
-        kept = [_masks(layer.n, layer.k)[row] for layer, row in zip(layers, rows, strict=True)]
+        kept = [layer.masks()[row] for layer, row in zip(layers, rows, strict=True)]
         chance = np.ones(len(numbers))
         for layer, mask in zip(layers, kept, strict=True):
             chance = chance * layer.chance(mask)

@@ -71,9 +71,10 @@ def predict(
     regression. None is right for an estimator, which knows it, and means ``"logits"`` for other models.
 
     With ``thin``, dropout of whole units in a chain of layers, as `thinned.nn.thin` and
-    `thinned.scratch.Thin` find it, is sampled by thinned networks. A sample picks k = max(1, n − round(p·n))
-    of the n units for all rows, and computes only these. All other masks are drawn for each sample and row,
-    and many samples run as one batch.
+    `thinned.scratch.Thin` find it, is sampled by thinned networks if a sample is one row of the chain. Each
+    unit survives with probability 1 − p, the same units in all rows of a sample, and only these are computed.
+    All other masks are drawn for each sample and row, and many samples run as one batch. Each row has the
+    distribution of plain dropout, with ``thin`` or without.
 
     ``batch_size`` is the number of rows at once; None takes what fits in 256 MB. It does not change the
     prediction of a key, up to the rounding of products. ``progress=True`` shows a bar if the work takes long,

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thinned import theory
+from thinned._plans import gain
 from thinned.kernels import networks
 from thinned.kernels.networks import Masks
 from thinned.key import Key, threshold
-from thinned.masks import survivors
+from thinned.masks import keep_mask
 from thinned.uncertainty.prediction import Array
 
 TERMS = 1 << 32  # multiplications in one call of the kernel: about a tenth of a second
@@ -20,7 +20,7 @@ TERMS = 1 << 32  # multiplications in one call of the kernel: about a tenth of a
 
 @dataclass(frozen=True)
 class Survivors:
-    """A dropout of whole units. Each sample picks the survivors for all rows, by its key and ``name``."""
+    """A dropout of units. In each sample the same units survive in all rows, by its key and ``name``."""
 
     name: str
     p: float
@@ -44,18 +44,10 @@ class Affine:
     clip: bool = False  # whether y becomes max(0, y)
 
     @property
-    def k(self) -> int | None:
-        """The number of units that survive; None: all."""
-        n = self.weight.shape[1]
-        return theory.survivor_count(n, self.drop.p) if isinstance(self.drop, Survivors) else None
-
-    @property
     def dense(self) -> networks.Dense:
         """The layer as the kernel takes it; the weights include the survivors' factor."""
-        scale = self.weight.shape[1] / self.k if self.k else 1.0
-        if isinstance(self.drop, InputMask):
-            scale = 1.0 / (1.0 - self.drop.p)
-        return networks.Dense(self.weight, self.bias, self.clip, self.k, scale)
+        scale = gain(self.drop.p) if self.drop else 1.0
+        return networks.Dense(self.weight, self.bias, self.clip, isinstance(self.drop, Survivors), scale)
 
 
 class Clip:
@@ -114,15 +106,14 @@ class Perceptron:
         for begin in range(0, samples, step):
             end = min(samples, begin + step)
             keys = [key.fold_in(s) for s in range(begin, end)]
-            picks = np.stack([self._pick(of_sample) for of_sample in keys])
-            out.append(runs.run(picks, [each.fold_in(mask.name) for each in keys] if mask else None))
+            masks_of = [each.fold_in(mask.name) for each in keys] if mask else None
+            out.append(runs.run(len(keys), list(self._kept(keys)), masks_of))
             progress(end / samples)
         return np.concatenate(out)
 
-    def _pick(self, key: Key) -> Array:
-        """The survivors of one sample, for all dropouts one after the other."""
-        drops = [(layer.weight.shape[1], layer.drop) for layer in self.layers]
-        picks = (
-            survivors(n, drop.p, key.fold_in(drop.name)) for n, drop in drops if isinstance(drop, Survivors)
-        )
-        return np.concatenate([np.zeros(0, np.int64), *(pick[0] for pick in picks)])
+    def _kept(self, keys: list[Key]) -> Iterator[Array]:
+        """For each dropout of units, those that survive in each sample: (samples, n)."""
+        for layer in self.layers:
+            if isinstance(drop := layer.drop, Survivors):
+                n = layer.weight.shape[1]
+                yield np.stack([keep_mask(n, drop.p, key=key.fold_in(drop.name)) for key in keys])

@@ -9,11 +9,12 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from thinned import kernels, masks, theory
+from thinned import kernels
 from thinned.activations import RELU
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Indices
 from thinned.key import Key
+from thinned.masks import keep_mask
 from thinned.scratch import (
     DropConnect,
     Dropout,
@@ -25,7 +26,7 @@ from thinned.scratch import (
 )
 from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
-from thinned.scratch.thin import Narrow, Scale
+from thinned.scratch.thin import Narrow
 from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_perceptron import Affine, Clip, InputMask, Operation, Survivors, recognise
 
@@ -35,7 +36,7 @@ TOGETHER = 1 << 26  # bytes of activations in a batch of samples, at most
 class ScratchSampler:
     """Samples a network: the layers before the first that drops (head) run once, the rest (tail) each time.
 
-    If units are thinned, or a mask is for the whole batch, sample s takes its keys from
+    If units are thinned, or samples share a mask, sample s takes its keys from
     ``key.fold_in(s).fold_in(name)``. Otherwise sample s of row i is row i·S + s of one larger batch, whose
     keys are ``key.fold_in(0).fold_in(name)``.
     """
@@ -106,8 +107,8 @@ class ScratchSampler:
                 yield Clip() if ROWS.get(type(step.layer)) is RELU else None
 
     def _sample(self, y: Array, first: int, key: Key) -> Array:
-        """One sample: pick the survivors of each stage, then run the layers on them."""
-        picked = {stage.name: stage.pick(key) for stage in self.stages}
+        """One sample: draw the survivors of each stage, then run the layers on them."""
+        picked = {stage.name: stage.draw(key) for stage in self.stages}
         for step in self.tail:
             y = step.forward(y, picked, key, first)
         return y
@@ -143,7 +144,12 @@ class ScratchSampler:
 
 @dataclass(frozen=True)
 class Stage:
-    """A dropout of whole units between linear layers, found by `scratch.Thin`. Each sample picks k of n."""
+    """A dropout of n units between linear layers, found by `scratch.Thin`.
+
+    In each sample the same units survive in all rows, each with probability 1 − p. For a row alone these are
+    the masks of plain dropout. The balanced picks of `Thin` are not: they keep nearly the same number of
+    units each time, so outputs whose units add up would vary too little.
+    """
 
     name: str
     p: float
@@ -152,12 +158,11 @@ class Stage:
     reader: str
 
     def __str__(self) -> str:
-        k = theory.survivor_count(self.n, self.p)
-        return f"{k} of the {self.n} units of {self.layers[0]}, picked once a sample"
+        return f"{1.0 - self.p:.4g} of the {self.n} units of {self.layers[0]}, drawn once a sample"
 
-    def pick(self, key: Key) -> Indices:
-        """The survivors of a sample with that key."""
-        return masks.survivors(self.n, self.p, key.fold_in(self.name))[0]
+    def draw(self, key: Key) -> Indices:
+        """The survivors of a sample with that key, ascending."""
+        return np.flatnonzero(keep_mask(self.n, self.p, key=key.fold_in(self.name)))
 
 
 def _stages(layers: dict[str, Layer], random: Container[str]) -> Iterator[Stage]:
@@ -165,7 +170,7 @@ def _stages(layers: dict[str, Layer], random: Container[str]) -> Iterator[Stage]
     names = list(layers)
     for name, inside in Thin(Network(layers)).stages.items():
         drop, first = layers[name], layers[inside[0]]
-        if name in random and isinstance(drop, Drop) and isinstance(first, Linear | Maxout):
+        if name in random and type(drop) is Dropout and isinstance(first, Linear | Maxout):
             yield Stage(name, drop.p, first.n_out, tuple(inside), names[names.index(name) + 1])
 
 
@@ -187,8 +192,6 @@ class Step:
         if self.narrow is not None:
             rows, cols = picked.get(self.rows), picked.get(self.cols)
             self.narrow.pick(rows, cols)
-            if isinstance(self.narrow.layer, Scale) and rows is not None:
-                self.narrow.layer.scale = self.narrow.n / len(rows)
             if self.narrows:
                 y = survivors.take(np.ascontiguousarray(y), None, rows)
             return self.narrow.layer.forward(y)

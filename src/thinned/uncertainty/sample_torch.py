@@ -1,34 +1,28 @@
 """Samples of a torch model. Its graph is cut at the first random layer, and the rest runs for each sample.
 
 These steps prepare a model; each returns what the next needs. `shadow` copies the modules. `_live_drops`
-finds what drops. `cut` cuts the graph. `_probe` compares the cut with the model. `_chains` finds the chains
+finds what drops. `cut` cuts the graph. `_probe` compares the cut with the model. `thinned` finds the chains
 to thin. `_operations` recognises a perceptron, for which there is a kernel.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from thinned import _array, masks
+from thinned import _array
 from thinned.activations import RELU, Activation
-from thinned.kernels import groups, survivors
 from thinned.key import Key
 from thinned.nn import activations
 from thinned.nn.keyed import keyed, named_drops
 from thinned.nn.modules import Drop, Dropout
 from thinned.nn.surgery import swap_dropout
-from thinned.nn.thin.convert import install
-from thinned.nn.thin.find_chains import FoundChain, find_chains
-from thinned.nn.thin.run_chains import ChainPass, RunningChain, ThinLinear
-from thinned.nn.thin.selection import Units
-from thinned.nn.thin.tracing import TracedModule, hooked
+from thinned.nn.thin.run_chains import ThinLinear
+from thinned.nn.thin.tracing import hooked
 from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_perceptron import (
     Affine,
@@ -39,6 +33,7 @@ from thinned.uncertainty.sample_perceptron import (
     Survivors,
     recognise,
 )
+from thinned.uncertainty.torch_chains import SampledChain, thinned
 from thinned.uncertainty.torch_graph import Cut, Values, Whole, cut, shadow
 
 TOGETHER = 1 << 26  # bytes of activations in a batch of samples, at most
@@ -50,25 +45,28 @@ _FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
 def torch_sampler(model: nn.Module, x: Any, thin: bool) -> TorchSampler:
-    """The sampler of ``model`` for rows like those of x. With ``thin``, chains compute only picked units."""
+    """The sampler of ``model`` for rows like those of x. With ``thin``, chains compute only survivors."""
     model = shadow(model)
     fixed = dict(swap_dropout(model).unreached)
     rows = _rows(model, x, 0, PROBE)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a call of a drop module draws a seed
         live, idle = _live_drops(model, rows)
         probed = _probe(model, cut(model, list(live.values())), list(live.values()), rows)
-    chains = list(_chains(probed.cut, live)) if thin and isinstance(probed.cut, Cut) else []
-    network = None
-    if chains and isinstance(probed.cut, Cut):
-        network = recognise(_operations(probed.cut, chains, live))
+        random = {name: _one_line(drop) for name, drop in live.items()}
+        chains: list[SampledChain] = []
+        network = None
+        if thin and isinstance(probed.cut, Cut):
+            chains, several = thinned(probed.cut, live, rows)
+            random |= {name: f"{random[name]}, a mask for each row of a sample" for name in several}
+            random |= {chain.name: str(chain) for chain in chains}
+            network = recognise(_operations(probed.cut, chains, live)) if chains else None
     return TorchSampler(
         model,
         probed,
         drops=list(live.values()),
         chains=chains,
         perceptron=network,
-        random={name: _one_line(drop) for name, drop in live.items()}
-        | {chain.name: str(chain) for chain in chains},
+        random=random,
         fixed=fixed | idle,
     )
 
@@ -94,7 +92,7 @@ class TorchSampler:
     model: nn.Module
     probed: Probed
     drops: list[Drop]
-    chains: list[Picks]
+    chains: list[SampledChain]
     perceptron: Perceptron | None
     random: dict[str, str]
     fixed: dict[str, str]
@@ -221,17 +219,9 @@ def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Tensor)
     return Probed(part, repeats, model_bytes // len(rows), tail_bytes // len(rows))
 
 
-def _chains(part: Cut, live: Mapping[str, Drop]) -> Iterator[Picks]:
-    """The chains of the graph whose dropout is random. They are installed in the model."""
-    found = dict(find_chains(TracedModule(part.model, part.graph, "")))
-    for name, what in found.items():
-        if name in live and isinstance(what, FoundChain):
-            chain = Picks(part.model, what, cached=what.producer in part.computed)
-            install(part.model, what, chain)
-            yield chain
-
-
-def _operations(part: Cut, chains: list[Picks], live: Mapping[str, Drop]) -> Iterator[Operation | None]:
+def _operations(
+    part: Cut, chains: list[SampledChain], live: Mapping[str, Drop]
+) -> Iterator[Operation | None]:
     """The layers of the tail as operations of a perceptron, in order; None for anything else."""
     picks = {chain.drop: Survivors(chain.name, chain.drop.p) for chain in chains}
     names = {drop: name for name, drop in live.items()}
@@ -271,59 +261,6 @@ def _plain(module: nn.Module | None, live: Mapping[Drop, str]) -> type[nn.Module
     if module is None or hooked(module) or vars(module).get("forward"):
         return None
     return nn.Identity if isinstance(module, Drop) and module not in live else type(module)
-
-
-class Picks(RunningChain):
-    """A chain that picks its survivors for each sample.
-
-    ``cached``: the head computes all its units, once, and its dropout selects the survivors.
-    """
-
-    def __init__(self, owner: nn.Module, found: FoundChain, cached: bool) -> None:
-        super().__init__(owner, "", found, 1, hooks=None)
-        self.name, self.cached = found.drop, cached
-        self.turned: tuple[Tensor, Tensor] | None = None  # the matrix of all units, and its transpose
-
-    def __str__(self) -> str:
-        return f"{super().__str__()}, picked once a sample"
-
-    def pick(self, key: Key) -> None:
-        """Pick the survivors of the sample with this key."""
-        row = masks.survivors(self.n, self.drop.p, key.fold_in(self.name))[0]
-        scale = self.n / len(row)
-        kept = np.isin(np.arange(self.n), row)[None]
-        units = Units.of(groups.Picks(self.n, 1, np.arange(self.n), kept), scale if self.folded else 1.0)
-        self.passes[threading.get_ident()] = ChainPass(units, scale, narrow=scale > 1.0)
-
-    def begin(self, x: Tensor) -> Units | None:
-        """The survivors that were picked."""
-        if self.now is not None and self.matrix_only and x.dim() != 2:
-            self.now.narrow = False
-        return self.units
-
-    def dropped(self, x: Tensor) -> Tensor | None:
-        """The result of the dropout: the survivors, selected from all units if these are cached."""
-        now, units = self.now, self.units
-        if now is not None and units is not None and self.cached:
-            x = self._taken(x, units, x.dim() - 1 - self.rank)
-        return super().dropped(x)
-
-    def _taken(self, x: Tensor, units: Units, axis: int) -> Tensor:
-        """The surviving units of x.
-
-        Rows are faster to select than columns. All samples share the matrix, so it is transposed once.
-        """
-        if axis != 1 or not x.is_contiguous() or x.device.type != "cpu":
-            return x.index_select(axis, units.index[0].to(x.device))
-        picked = units.index[0].numpy()
-        taken: Tensor
-        if x.dim() > 2:
-            taken = survivors.take(x, None, picked)
-            return taken
-        if self.turned is None or self.turned[0] is not x:
-            self.turned = x, x.T.contiguous()
-        taken = survivors.take(self.turned[1], picked)
-        return taken.T
 
 
 def _in_memory(x: Any) -> bool:

@@ -175,19 +175,19 @@ void lay_out(int dtype, Address x, int64_t rows, int64_t units, Address out, con
     kernels.lay_out(DType(dtype), reinterpret_cast<const void *>(x), rows, units, reinterpret_cast<void *>(out));
 }
 
-// weight, bias, in, out, by_in, by_out, picked_in, picked_out, scale, clip: the fields of Dense.
+// weight, bias, in, out, by_in, by_out, list_in, list_out, scale, clip: the fields of Dense.
 using Layer = std::tuple<Address, Address, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, double, bool>;
 constexpr int64_t PANELS = 64;       // of an item at most: enough rows that taking the weights costs little
 constexpr int64_t WIDEST = 1 << 24;  // bytes of a layer's units in an item
 
 void networks(int dtype, Address x, int64_t rows, int64_t units, Address words, uint64_t limit, uint64_t start, const std::vector<Layer> &layers,
-              int64_t n, Address picks, int64_t picks_each, Address out, int threads, const std::string &level) {
+              int64_t n, Address lists, int64_t lists_each, Address out, int threads, const std::string &level) {
     const Level &kernels = level_of(level);
     std::vector<Dense> dense;
     int64_t widest = std::max<int64_t>(words ? units : 1, 1);
-    for (const auto &[weight, bias, in, out, by_in, by_out, picked_in, picked_out, scale, clip] : layers) {
+    for (const auto &[weight, bias, in, out, by_in, by_out, list_in, list_out, scale, clip] : layers) {
         dense.push_back({reinterpret_cast<const void *>(weight), reinterpret_cast<const void *>(bias), in, out, by_in, by_out,
-                         picked_in, picked_out, scale, clip});
+                         list_in, list_out, scale, clip});
         widest = std::max(widest, out);
     }
     nb::gil_scoped_release release;
@@ -197,7 +197,7 @@ void networks(int dtype, Address x, int64_t rows, int64_t units, Address words, 
     const int64_t few = std::min(all, (std::abs(threads) + n - 1) / n);  // parts of the rows, so that each thread has work
     const int64_t parts = std::max((all + most - 1) / most, few), some = (all + parts - 1) / parts;
     const Networks work{reinterpret_cast<const void *>(x), rows, units, reinterpret_cast<const uint32_t *>(words), limit, start,
-                        dense.data(), (int64_t)dense.size(), reinterpret_cast<const int64_t *>(picks), picks_each,
+                        dense.data(), (int64_t)dense.size(), reinterpret_cast<const int64_t *>(lists), lists_each,
                         reinterpret_cast<void *>(out), some};
     split(n * ((all + some - 1) / some), 1, 1, threads,
           [=, &kernels, &work](int64_t begin, int64_t end) { kernels.networks(DType(dtype), work, {begin, end}); });
@@ -314,8 +314,8 @@ NB_MODULE(_cpu, m) {
     both("noise", &noise<int64_t>, &noise<Layout>, "k0"_a, "k1"_a, "start"_a, "deviation"_a, "level"_a = "");
     m.def("panel", &panel, "dtype"_a, "level"_a = "");
     m.def("lay_out", &lay_out, "dtype"_a, "x"_a, "rows"_a, "units"_a, "out"_a, "level"_a = "");
-    m.def("networks", &networks, "dtype"_a, "x"_a, "rows"_a, "units"_a, "words"_a, "limit"_a, "start"_a, "layers"_a, "n"_a, "picks"_a,
-          "picks_each"_a, "out"_a, "threads"_a = 1, "level"_a = "");
+    m.def("networks", &networks, "dtype"_a, "x"_a, "rows"_a, "units"_a, "words"_a, "limit"_a, "start"_a, "layers"_a, "n"_a, "lists"_a,
+          "lists_each"_a, "out"_a, "threads"_a = 1, "level"_a = "");
     m.def("product", &product, "dtype"_a, "groups"_a, "x"_a, "weight"_a, "by_out"_a, "by_in"_a, "bias"_a, "of_in"_a, "of_out"_a, "scale"_a,
           "y"_a, "threads"_a = 1, "level"_a = "");
     m.def("correlate", &correlate, "dtype"_a, "groups"_a, "grad"_a, "x"_a, "of_in"_a, "of_out"_a, "scale"_a, "out_weight"_a, "threads"_a = 1,

@@ -44,8 +44,8 @@ struct Noise {           // y = x (1 + deviation z)
 
 struct Dense {           // a linear layer of a thinned network, and max(0, y) if it clips
     const void *weight, *bias;      // w[o, i] at o * by_out + i * by_in; no bias: null
-    int64_t in, out, by_in, by_out; // units that it reads and has in a network
-    int64_t picked_in, picked_out;  // where their indices begin in a network's picks; -1: all units
+    int64_t in, out, by_in, by_out; // the most units that it reads and has in a network
+    int64_t list_in, list_out;      // where their list begins in a network's lists; -1: all units
     double scale;                   // of the weights
     bool clip;
 };
@@ -57,8 +57,8 @@ struct Networks {        // thinned networks of one perceptron, run on the same 
     uint64_t limit, start;
     const Dense *dense;
     int64_t layers;
-    const int64_t *picks;  // those of each network
-    int64_t picks_each;
+    const int64_t *lists;  // of each network: for each dropout, how many units survive, and which, ascending
+    int64_t lists_each;    // numbers of a network
     void *out;           // (networks, rows, units of the last layer)
     int64_t some;        // panels of an item; the items of network 0 come first
 };

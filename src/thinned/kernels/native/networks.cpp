@@ -65,6 +65,13 @@ void lay_out(const T *x, const uint8_t *bits, int64_t rows, int64_t units, T *ou
                     out[u * WIDE<T> + row] = p + row < rows && (!bits || bits[row * units + u]) ? x[row * units + u] : T(0);
 }
 
+struct Units {  // of a layer, in one network
+    Units(int64_t all, const int64_t *list) : n(list ? *list : all), index(list ? list + 1 : nullptr) {}
+    int64_t of(int64_t i) const { return index ? index[i] : i; }
+    int64_t n;
+    const int64_t *index;  // null: all
+};
+
 template <class T>
 struct Room {  // for some numbers, at the beginning of a cache line
     explicit Room(int64_t n) : block(n * sizeof(T)) {}
@@ -87,8 +94,11 @@ class Runner {
         if (all_.words) x = mask_of(which, x, panels.begin * WIDE<T>, std::min(panels.end * WIDE<T>, all_.rows));
         int64_t stride = all_.units * WIDE<T>;
         for (int64_t l = 0; l < all_.layers; ++l) {
-            layer(all_.dense[l], all_.picks + which * all_.picks_each, l == 0, x, stride, panels.end - panels.begin, y_[l % 2]);
-            x = y_[l % 2], stride = padded(all_.dense[l].out) * WIDE<T>;
+            const Dense &d = all_.dense[l];
+            const int64_t *lists = all_.lists + which * all_.lists_each;
+            const Units in{d.in, d.list_in < 0 ? nullptr : lists + d.list_in}, out{d.out, d.list_out < 0 ? nullptr : lists + d.list_out};
+            layer(d, in, out, l == 0, x, stride, panels.end - panels.begin, y_[l % 2]);
+            x = y_[l % 2], stride = padded(out.n) * WIDE<T>;
         }
         write(x, stride, which, panels);
     }
@@ -108,43 +118,41 @@ class Runner {
     }
 
     // The first layer is given all units, and takes those that it reads; others are given no more than these.
-    void layer(const Dense &d, const int64_t *picks, bool first, const T *x, int64_t x_stride, int64_t panels, T *y) {
-        const int64_t *rows = d.picked_out < 0 ? nullptr : picks + d.picked_out;
-        const int64_t *cols = d.picked_in < 0 ? nullptr : picks + d.picked_in;
-        const int64_t height = padded(d.out), y_stride = height * WIDE<T>;
-        for (int64_t o = 0; o < height; ++o)
-            start_[o] = d.bias && o < d.out ? static_cast<const T *>(d.bias)[rows ? rows[o] : o] : T(0);
-        for (int64_t k = 0; k < d.in; k += DEEP) {
-            const int64_t deep = std::min(DEEP, d.in - k);
+    void layer(const Dense &d, const Units &in, const Units &out, bool first, const T *x, int64_t x_stride, int64_t panels, T *y) {
+        const int64_t height = padded(out.n), y_stride = height * WIDE<T>;
+        for (int64_t o = 0; o < height; ++o) start_[o] = d.bias && o < out.n ? static_cast<const T *>(d.bias)[out.of(o)] : T(0);
+        int64_t k = 0;
+        do {  // also where nothing is read: then the bias is left
+            const int64_t deep = std::min(DEEP, in.n - k);
             for (int64_t m = 0; m < height; m += TALL) {
                 const int64_t tall = std::min(TALL, height - m);
-                pack(d, rows, cols, m, tall, k, deep);
+                pack(d, in, out, m, tall, k, deep);
                 for (int64_t p = 0; p < panels; ++p) {
                     const T *b = x + p * x_stride;
-                    if (first && cols) {
-                        for (int64_t i = 0; i < deep; ++i) std::memcpy(strip_ + i * WIDE<T>, b + cols[k + i] * WIDE<T>, WIDE<T> * sizeof(T));
+                    if (first && in.index) {
+                        for (int64_t i = 0; i < deep; ++i) std::memcpy(strip_ + i * WIDE<T>, b + in.of(k + i) * WIDE<T>, WIDE<T> * sizeof(T));
                         b = strip_;
                     } else {
                         b += k * WIDE<T>;
                     }
                     for (int64_t i = 0; i < tall; i += HIGH)
-                        tile(weights_ + i * deep, b, deep, k == 0 ? start_ + m + i : nullptr, d.clip && k + deep == d.in, y + p * y_stride + (m + i) * WIDE<T>);
+                        tile(weights_ + i * deep, b, deep, k == 0 ? start_ + m + i : nullptr, d.clip && k + deep == in.n, y + p * y_stride + (m + i) * WIDE<T>);
                 }
             }
-        }
+        } while ((k += DEEP) < in.n);
     }
 
     // The weights of a block as tiles read them, times d.scale; zeros for units that are not there.
-    void pack(const Dense &d, const int64_t *rows, const int64_t *cols, int64_t m, int64_t tall, int64_t k, int64_t deep) {
+    void pack(const Dense &d, const Units &in, const Units &out, int64_t m, int64_t tall, int64_t k, int64_t deep) {
         const T scale = T(d.scale);
         for (int64_t i = 0; i < tall; ++i) {
             T *to = weights_ + i / HIGH * HIGH * deep + i % HIGH;
-            if (m + i >= d.out) {
+            if (m + i >= out.n) {
                 for (int64_t j = 0; j < deep; ++j) to[j * HIGH] = T(0);
                 continue;
             }
-            const T *from = static_cast<const T *>(d.weight) + (rows ? rows[m + i] : m + i) * d.by_out;
-            for (int64_t j = 0; j < deep; ++j) to[j * HIGH] = from[(cols ? cols[k + j] : k + j) * d.by_in] * scale;
+            const T *from = static_cast<const T *>(d.weight) + out.of(m + i) * d.by_out;
+            for (int64_t j = 0; j < deep; ++j) to[j * HIGH] = from[in.of(k + j) * d.by_in] * scale;
         }
     }
 

@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor, nn
 
 import thinned.nn as tnn
-from thinned import Key, scratch, theory, uncertainty
+from thinned import Key, scratch, uncertainty
 from thinned.lab.bench.harness.measure import Case
 from thinned.lab.bench.thin import P, perceptron
 from thinned.lab.data.dataset import Dataset
@@ -67,7 +67,7 @@ def sampling(
 
 def products() -> Callable[[], object]:
     """Only the products of the perceptron's samples behind the first layer, by torch."""
-    k = [*(theory.survivor_count(n, P) for n in SIZES[1:-1]), SIZES[-1]]
+    k = [*(round((1 - P) * n) for n in SIZES[1:-1]), SIZES[-1]]
     pairs = [(torch.randn(IMAGES, a), torch.randn(a, b)) for a, b in itertools.pairwise(k)]
 
     def work() -> None:
