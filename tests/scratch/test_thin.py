@@ -24,7 +24,8 @@ from thinned.scratch import (
     ThreeLayerNet,
     mlp,
 )
-from thinned.scratch.layer import CompactGradient
+from thinned.scratch import thin as thin_module
+from thinned.scratch.layer import Gradient
 
 N, SIZES = 13, (20, 16, 11, 5)
 F64 = {"dtype": np.float64}
@@ -56,10 +57,11 @@ NETS = {
     "sigmoid": lambda drop: mlp(SIZES, key=Key(1), drop=drop, activation="sigmoid", p=0.3, **F64),
     "maxout": lambda drop: mlp(SIZES, key=Key(1), drop=drop, activation="maxout", pieces=3, **RATES, **F64),
     "penalties": lambda drop: mlp(SIZES, key=Key(1), drop=drop, **RATES, **F64),
-    "one": lambda drop: mlp((20, 7, 5), key=Key(1), drop=drop, p=1.0, **F64),  # one unit survives
-    "none": lambda drop: mlp((20, 7, 5), key=Key(1), drop=drop, p=0.0, **F64),
+    "panels": lambda drop: mlp((20, 530, 70, 5), key=Key(1), drop=drop, p=0.4, **F64),
+    "few": lambda drop: mlp((20, 4, 5), key=Key(1), drop=drop, p=0.1, **F64),  # p·n is no whole number
+    "all dropped": lambda drop: mlp((20, 7, 5), key=Key(1), drop=drop, p=1.0, **F64),
+    "none dropped": lambda drop: mlp((20, 7, 5), key=Key(1), drop=drop, p=0.0, **F64),
     "inside": inside,
-    "batch-norm": normalized,
 }
 RULES = {
     "sgd": lambda: SGD(0.1),
@@ -80,12 +82,7 @@ def one_pass(net, key, t=0):
 
 
 def whole(grad, param):
-    return grad.whole(param) if isinstance(grad, CompactGradient) else grad.copy()
-
-
-def one_pick(p):
-    """A dropout that makes one pick a batch."""
-    return ThinDropout(p, groups=1)
+    return grad.whole(param) if isinstance(grad, Gradient) else grad.copy()
 
 
 def close(a, b):
@@ -98,19 +95,36 @@ def close(a, b):
     )
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
-@pytest.mark.parametrize("groups", [1, 3])
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", NETS)
-def test_it_trains_the_dense_network_with_the_same_mask(name, rule, groups, backend, monkeypatch):
-    if backend == "reference":
+@pytest.fixture(params=["survivors", "survivors, NumPy", "whole"])
+def path(request, monkeypatch):
+    """The survivors alone, however small the layers are, natively or in NumPy; or all units."""
+    monkeypatch.setattr(thin_module, "SMALL", 1 << 60 if request.param == "whole" else 0)
+    if request.param == "survivors, NumPy":
         monkeypatch.setattr(kernels, "extension", lambda: None)
-    if name == "batch-norm" and groups > 1:
-        pytest.skip("stays dense: tested below")
-    dense, thin = NETS[name](lambda p: ThinDropout(p, groups)), Thin(NETS[name](Dropout), groups)
+
+
+def by_groups(groups):
+    return lambda p: ThinDropout(p, groups)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 16])
+@pytest.mark.parametrize("name", NETS)
+def test_it_trains_the_dense_network_with_the_same_mask(name, groups, path):
+    dense, thin = NETS[name](by_groups(groups)), Thin(NETS[name](Dropout), groups)
     assert thin.thinned
-    optimizers = [RULES[rule]() for _ in range(2)]
-    for t in range(4):
+    for rule in RULES.values():
+        train_both(dense, thin, rule)
+    assert close(thin.penalty(), dense.penalty())
+
+
+def usual(p):
+    return ThinDropout(p, masks.GROUPS)
+
+
+def train_both(dense, thin, rule):
+    """Both have the same outputs and gradients, and learn the same."""
+    optimizers = [rule() for _ in range(2)]
+    for t in range(3):
         key = Key(7).fold_in(t)
         (a, grads_a), (b, grads_b) = (one_pass(net, key, t) for net in (dense, thin))
         assert close(b, a)
@@ -118,16 +132,15 @@ def test_it_trains_the_dense_network_with_the_same_mask(name, rule, groups, back
         for optimizer, net in zip(optimizers, (dense, thin), strict=True):
             optimizer.step(net)
         assert close(learned(thin), learned(dense))
-    assert close(thin.penalty(), dense.penalty())
 
 
 def learned(net):
     return {name: param for name, param, _ in net.named_params()}
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_backward_gives_the_gradient_by_the_input(groups):
-    dense, thin = inside(lambda p: ThinDropout(p, groups)), Thin(inside(ThinDropout), groups)
+@pytest.mark.parametrize("groups", [1, 2, 16])
+def test_backward_gives_the_gradient_by_the_input(groups, path):
+    dense, thin = inside(by_groups(groups)), Thin(inside(ThinDropout), groups)
     x, grad = batch()[0], normals(Key(5), N * 5).reshape(N, 5)
     for net in (dense, thin):
         net.forward(x, Key(3))
@@ -137,38 +150,30 @@ def test_backward_gives_the_gradient_by_the_input(groups):
         assert close(whole(g, w), d), name
 
 
-def test_what_is_dropped_is_not_looked_at():
-    """NaN in all weights of dropped units changes nothing, forward, backward, in the others' step."""
-    clean, spoilt = (Thin(mlp(SIZES, key=Key(1), drop=Dropout, **F64)) for _ in range(2))
+def test_what_is_dropped_is_not_looked_at(monkeypatch):
+    """NaN in all weights of units that every group drops changes nothing, forward and backward."""
+    monkeypatch.setattr(thin_module, "SMALL", 0)
+    clean, spoilt = (Thin(mlp(SIZES, key=Key(1), drop=Dropout, p=0.7, **F64), 2) for _ in range(2))
     key, kept = Key(2), {}
     for name, n in (("2", 16), ("5", 11)):
-        kept[name] = np.isin(np.arange(n), masks.picks(n, 0.5, key.fold_in(name)).survivors[0])
+        kept[name] = masks.picks(n, 0.7, key.fold_in(name), 2).units.any(axis=0)
+    assert not all(units.all() for units in kept.values())
     params = spoilt.get_params()
     params["0.weight"][~kept["2"]] = params["0.bias"][~kept["2"]] = np.nan
     params["3.weight"][~kept["5"]] = params["3.bias"][~kept["5"]] = np.nan
     params["3.weight"][:, ~kept["2"]] = params["6.weight"][:, ~kept["5"]] = np.nan
     spoilt.set_params(params)
-    (a, _), (b, _) = (one_pass(net, key) for net in (clean, spoilt))
+    (a, grads_a), (b, grads_b) = (one_pass(net, key) for net in (clean, spoilt))
     assert np.array_equal(a, b)
-    for (name, _, g), (_, _, h) in zip(clean.named_params(), spoilt.named_params(), strict=True):
-        assert np.array_equal(g.values, h.values), name
-    for net in (clean, spoilt):
-        SGD(0.1, momentum=0.9).step(net)
-    for name, value in spoilt.get_params().items():
-        there = ~np.isnan(params[name])
-        assert np.array_equal(value[there], clean.get_params()[name][there]), name
+    assert all(np.array_equal(grads_a[name], grads_b[name]) for name in grads_a)
+    assert not grads_a["0.weight"][~kept["2"]].any()
 
 
-def test_gradients_hold_the_survivors_alone():
-    net = Thin(mlp(SIZES, key=Key(1), drop=Dropout, l2=0.1, input_p=0.2, **F64))
-    assert all(isinstance(grad, np.ndarray) for _, _, grad in net.named_params())
-    one_pass(net, Key(0))
-    shapes = {name: grad.values.shape for name, _, grad in net.named_params()}
-    assert shapes == {
-        **{"1.weight": (8, 20), "1.bias": (8,), "4.weight": (5, 8)},
-        **{"4.bias": (5,), "7.weight": (5, 5), "7.bias": (5,)},
-    }
-    assert {grad.penalty.l2 for name, _, grad in net.named_params() if "weight" in name} == {0.1}
+def test_a_small_rate_drops():
+    """p·n = 0.4 units: each is still dropped with probability 0.1."""
+    net = Thin(mlp((3, 4, 2), key=Key(0), drop=Dropout, p=0.1, **F64))
+    x = normals(Key(1), 96).reshape(32, 3)
+    assert not all(np.array_equal(net.forward(x, Key(i)), net.forward(x)) for i in range(3))
 
 
 def test_evaluation_is_the_dense_network():
@@ -188,22 +193,49 @@ def test_evaluation_is_the_dense_network():
     assert all(isinstance(grad, np.ndarray) for _, _, grad in thin.named_params())
 
 
-def test_batch_norm_counts_the_survivors():
-    dense, thin = normalized(one_pick), Thin(normalized(Dropout))
-    for net in (dense, thin):
-        one_pass(net, Key(4))
-    for layer, drop, n in (("1", "3", 16), ("6", "7", 11)):
-        p = thin.children[drop].p
-        kept = np.isin(np.arange(n), masks.picks(n, p, Key(4).fold_in(drop)).survivors[0])
-        for name, start in (("running_mean", 0.0), ("running_var", 1.0)):
-            ours, theirs = (net.children[layer].buffers[name] for net in (thin, dense))
-            assert close(ours[kept], theirs[kept])
-            assert np.all(ours[~kept] == start)
+@pytest.mark.parametrize(("groups", "n"), [(1, N), (3, N), (16, 40), (16, 2)])
+def test_batch_norm_averages_over_the_rows_that_keep_a_unit(groups, n, path, torch):
+    """Against torch, on the same masks: outputs, gradients, running statistics."""
+    net, key = Thin(normalized(Dropout), groups), Key(4)
+    assert net.thinned == ["3", "7"]
+    x, grad = normals(Key(5), n * 20).reshape(n, 20), normals(Key(6), n * 5).reshape(n, 5)
+    given = torch.tensor(x, requires_grad=True)
+    params = {name: torch.tensor(value, requires_grad=True) for name, value in learned(net).items()}
+    y, running = given, {}
+    kept = {
+        name: torch.tensor(masks.features((n, size), net.children[name].p, key.fold_in(name), groups=groups))
+        for name, size in (("3", 16), ("7", 11))
+    }
+    y = y @ params["0.weight"].T + params["0.bias"]
+    y, running["1"] = normalize(torch, y, kept["3"], params["1.weight"], params["1.bias"])
+    y = torch.where(kept["3"], torch.relu(y) / 0.5, 0.0) @ params["4.weight"].T + params["4.bias"]
+    y, running["6"] = normalize(torch, torch.relu(y), kept["7"], params["6.weight"], params["6.bias"])
+    y = torch.where(kept["7"], y / 0.7, 0.0) @ params["8.weight"].T + params["8.bias"]
+    y.backward(torch.tensor(grad))
+    assert close(net.forward(x, key), y.detach().numpy())
+    assert close(net.backward(grad), given.grad.numpy())
+    ours = {name: whole(g, w) for name, w, g in net.named_params()}
+    assert close(ours, {name: param.grad.numpy() for name, param in params.items()})
+    for name, (mean, variance, often) in running.items():
+        buffers = net.children[name].buffers
+        assert close(buffers["running_mean"], np.where(often, 0.1 * mean, 0.0))
+        assert close(buffers["running_var"], np.where(often, 0.9 + 0.1 * variance, 1.0))
 
 
-def test_a_rate_may_change():
-    dense, thin = (make(mlp(SIZES, key=Key(1), drop=one_pick, **F64)) for make in (lambda net: net, Thin))
-    for t, p in enumerate((0.5, 0.25, 0.75, 0.75)):
+def normalize(torch, x, kept, weight, bias):
+    """BatchNorm of the kept numbers; mean, variance with Bessel's correction, and where two are kept."""
+    kept = kept.expand(x.shape)
+    count = kept.sum(0)
+    mean = torch.where(kept, x, 0.0).sum(0) / count.clamp(min=1)
+    squares = torch.where(kept, (x - mean) ** 2, 0.0).sum(0)
+    y = (x - mean) / torch.sqrt(squares / count.clamp(min=1) + 1e-5) * weight + bias
+    statistics = (mean, squares / (count - 1).clamp(min=1), count > 1)
+    return torch.where(kept, y, 0.0), tuple(value.detach().numpy() for value in statistics)
+
+
+def test_a_rate_may_change(path):
+    dense, thin = NETS["relu"](usual), Thin(NETS["relu"](Dropout))
+    for t, p in enumerate((0.5, 0.25, 0.0, 0.75)):
         for net in (dense, thin):
             net.children["2"].p = p
         (a, _), (b, _) = (one_pass(net, Key(t)) for net in (dense, thin))
@@ -217,58 +249,66 @@ def test_three_layers():
     assert thin.thinned == ["drop1", "drop2"]
     assert thin.dense == {"drop0": "no linear layer computes its units"}
     logits, _ = one_pass(thin, Key(3))
-    net.drop1, net.drop2 = one_pick(0.5), one_pick(0.5)
+    net.drop1, net.drop2 = usual(0.5), usual(0.5)
     assert close(logits, net.forward(batch()[0], Key(3)))
 
 
 @pytest.mark.parametrize(
-    ("layers", "groups", "reason"),
+    ("layers", "reason"),
     [
         (
             [Linear(4, 4, key=Key(0)), GaussianDropout(), Linear(4, 2, key=Key(1))],
-            1,
             "it drops no whole units",
         ),
-        ([DropConnect(4, 4, key=Key(0)), ReLU(), Linear(4, 2, key=Key(1))], 1, "it drops no whole units"),
-        ([Linear(4, 4, key=Key(0)), Dropout(0.5, "test"), Linear(4, 2, key=Key(1))], 1, "it rescales"),
-        ([ReLU(), Dropout(), Linear(4, 2, key=Key(1))], 1, "no linear layer computes its units"),
-        ([Dropout(), Linear(4, 2, key=Key(1))], 1, "no linear layer computes its units"),
-        ([LayerNorm(4), Dropout(), Linear(4, 2, key=Key(1))], 1, "no linear layer computes its units"),
-        ([DropConnect(4, 4, key=Key(0)), Dropout(), Linear(4, 2, key=Key(1))], 1, "no linear layer computes"),
-        ([Linear(4, 4, key=Key(0)), ReLU(), Dropout()], 1, "no linear layer reads its units"),
-        ([Linear(4, 4, key=Key(0)), Dropout(), ReLU(), Linear(4, 2, key=Key(1))], 1, "no linear layer reads"),
-        ([Linear(4, 4, key=Key(0)), BatchNorm(4), Dropout(), Linear(4, 2, key=Key(1))], 2, "BatchNorm takes"),
+        ([DropConnect(4, 4, key=Key(0)), ReLU(), Linear(4, 2, key=Key(1))], "it drops no whole units"),
+        ([Linear(4, 4, key=Key(0)), Dropout(0.5, "test"), Linear(4, 2, key=Key(1))], "it rescales"),
+        ([ReLU(), Dropout(), Linear(4, 2, key=Key(1))], "no linear layer computes its units"),
+        ([Dropout(), Linear(4, 2, key=Key(1))], "no linear layer computes its units"),
+        ([LayerNorm(4), Dropout(), Linear(4, 2, key=Key(1))], "no linear layer computes its units"),
+        ([DropConnect(4, 4, key=Key(0)), Dropout(), Linear(4, 2, key=Key(1))], "no linear layer computes"),
+        ([Linear(4, 4, key=Key(0)), ReLU(), Dropout()], "no linear layer reads its units"),
+        ([Linear(4, 4, key=Key(0)), Dropout(), ReLU(), Linear(4, 2, key=Key(1))], "no linear layer reads"),
     ],
 )
-def test_what_stays_dense_is_reported(layers, groups, reason):
+def test_what_stays_dense_is_reported(layers, reason):
     net = Sequential(*layers)
-    thin, x = Thin(net, groups), normals(Key(1), 24).reshape(6, 4).astype(np.float32)
+    thin, x = Thin(net), normals(Key(1), 24).reshape(6, 4).astype(np.float32)
     assert thin.thinned == []
     assert any(why.startswith(reason) for why in thin.dense.values())
     assert f"{next(iter(thin.dense))}, as " in repr(thin)
     assert np.array_equal(thin.forward(x, Key(5)), net.forward(x, Key(5)))
 
 
-def test_more_groups_than_samples():
-    thin, dense = (
-        Thin(mlp(SIZES, key=Key(1), drop=Dropout, **F64), 5),
-        mlp(SIZES, key=Key(1), drop=lambda p: ThinDropout(p, 5), **F64),
-    )
+def test_more_groups_than_samples(path):
+    thin, dense = Thin(NETS["relu"](Dropout), 5), NETS["relu"](by_groups(5))
     for n in (0, 1, 4):
         x = batch(n=n)[0]
         assert thin.forward(x, Key(1)).shape == (n, 5)
         assert close(thin.forward(x, Key(1)), dense.forward(x, Key(1)))
-        assert thin.backward(np.ones((n, 5))).shape == x.shape
+        assert close(thin.backward(np.ones((n, 5))), dense.backward(np.ones((n, 5))))
 
 
-def test_a_thinned_network_inside_another():
-    inner = Thin(mlp(SIZES, key=Key(1), drop=Dropout, **F64))
-    outer = Sequential(inner, ReLU())
-    x = batch()[0]
-    outer.forward(x, Key(1))
-    outer.backward(np.ones((N, 5)))
-    assert all(isinstance(grad, CompactGradient) for _, _, grad in outer.named_params())
-    SGD(0.1).step(outer)
+def test_a_layer_of_a_chain_may_be_large(monkeypatch):
+    """The survivors alone are computed where a weight has SMALL numbers, or a BatchNorm needs them."""
+    for name, size, drop, pays in (
+        ("relu", 320, Dropout, True),
+        ("relu", 321, Dropout, False),
+        ("none dropped", 0, Dropout, False),
+    ):
+        monkeypatch.setattr(thin_module, "SMALL", size)
+        net = Thin(NETS[name](drop))
+        one_pass(net, Key(0))
+        assert net._steps[list(net._steps)[-1]].recall() == (pays,)
+
+
+def test_a_thinned_network_inside_another(path):
+    inner, dense = Thin(NETS["penalties"](Dropout)), NETS["penalties"](usual)
+    outer, plain = Sequential(inner, ReLU()), Sequential(dense, ReLU())
+    for net in (outer, plain):
+        net.forward(batch()[0], Key(1))
+        net.backward(np.ones((N, 5)))
+        SGD(0.1).step(net)
+    assert close(learned(outer), learned(plain))
 
 
 def test_bad_arguments():

@@ -158,9 +158,13 @@ def gradient_of_weight(
     in_units: Picks | None = None,
     rows: Rows,
     scale: float = 1.0,
+    out: Any = None,
 ) -> Any:
-    """∂L/∂W = scale·Gᵀ X, (out, in): each entry over the rows whose group keeps both units, 0 without one."""
-    out = survivors.room(shape, x)
+    """∂L/∂W = scale·Gᵀ X, (out, in): each entry over the rows whose group keeps both units, 0 without one.
+
+    Written to ``out`` where that is given.
+    """
+    out = survivors.room(shape, x) if out is None else out
     grad, x = _array.flat(grad), _array.flat(x)
     if (cpu := _native(grad, x, out)) is None:
         out[...] = 0.0
@@ -178,10 +182,22 @@ def gradient_of_bias(grad: Any, n: int, *, out_units: Picks | None = None, rows:
     """∂L/∂b, (n,): the sums of G over the rows whose group keeps the unit."""
     if out_units is None:
         return grad.sum(0)
+    if not _array.is_torch(grad):
+        return _sums(grad, n, out_units, rows)
     out = _array.zeros((n,), grad)
     for g, some in enumerate(rows.slices()):
         survivors.add(out, grad[some, : _count(out_units, g)].sum(0), _kept(out_units, g))
     return out
+
+
+def _sums(x: NDArray[Any], n: int, units: Picks, rows: Rows) -> NDArray[Any]:
+    """`gradient_of_bias` of an array: sums for each group, then for each unit."""
+    whole, rest = divmod(len(x), rows.n)
+    sums = x[: whole * rows.n].reshape(whole, rows.n, x.shape[1]).sum(0, dtype=np.float64)
+    sums[:rest] += x[whole * rows.n :]
+    of = units.columns[(rows.first + np.arange(rows.n)) % rows.n]
+    total: NDArray[Any] = np.bincount(of.ravel(), sums.ravel(), n + 1)[:n].astype(x.dtype)
+    return total
 
 
 def _multiply(

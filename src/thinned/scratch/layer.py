@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from thinned.kernels import survivors
-from thinned.kernels.survivors import Indices, Penalty
+from thinned.kernels.survivors import Penalty
 from thinned.key import Key
 
 Array = NDArray[Any]  # of float32 or float64
@@ -48,29 +48,15 @@ def same_shape(name: str, value: Any, shape: tuple[int, ...]) -> Array:
 
 
 @dataclass(frozen=True)
-class CompactGradient:
-    """The gradient of a parameter of which some rows and columns survive; elsewhere only the penalty has one.
-
-    ``values`` (rows, columns) is the gradient of the surviving ``rows`` and ``cols``; None means all. The
-    gradient of ``penalty`` is added everywhere. No array holds it.
-    """
+class Gradient:
+    """The gradient of a parameter: ``values``, plus that of ``penalty``, which no array holds."""
 
     values: Array
-    rows: Indices | None = None
-    cols: Indices | None = None
     penalty: Penalty = survivors.NONE
-
-    def add_to(self, grad: Array) -> None:
-        """Add the values to ``grad``, which has the parameter's shape."""
-        survivors.add(grad, self.values, self.rows, self.cols)
-
-    def write_to(self, grad: Array) -> None:
-        """Fill ``grad``, which has the parameter's shape, with the values and with zeros elsewhere."""
-        survivors.place(self.values, self.rows, self.cols, grad.shape, grad)
 
     def whole(self, param: Array) -> Array:
         """The whole gradient, penalty included, in an array like ``param``."""
-        grad: Array = survivors.place(self.values, self.rows, self.cols, param.shape)
+        grad = self.values.copy()
         self.penalty.add_gradient(grad, param)
         return grad
 
@@ -118,8 +104,8 @@ class Layer:
     def project(self) -> None:
         """Enforce the constraint on the parameters, after an update."""
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
-        """Name, parameter and gradient of each parameter; the gradient is compact where units are thinned."""
+    def named_params(self) -> Iterator[tuple[str, Array, Array | Gradient]]:
+        """Name, parameter and gradient of each parameter; a `Gradient` where a penalty is to be added."""
         for name, param in self.params.items():
             yield name, param, self.grads[name]
 

@@ -14,7 +14,7 @@ from thinned.activations import ACTIVATIONS, IN_NETWORKS
 from thinned.key import Key, is_key
 from thinned.scratch.activations import CLASSES, ReLU
 from thinned.scratch.drops import Dropout
-from thinned.scratch.layer import Array, CompactGradient, Layer, floats
+from thinned.scratch.layer import Array, Gradient, Layer, floats
 from thinned.scratch.linear import Linear, Maxout
 from thinned.scratch.optimizers import SGD
 
@@ -53,17 +53,21 @@ class Network(Layer):
 
     def backward(self, grad: Array) -> Array:
         """Through the layers, last to first."""
-        for layer in reversed(self.children.values()):
+        for layer in reversed(self.passed()):
             grad = layer.backward(grad)
         return grad
 
     def param_grads(self, grad: Array) -> None:
         """`backward` down to the first layer that has parameters, and no further."""
-        with_params = [layer for layer in self.children.values() if next(layer.named_params(), None)]
-        for layer in reversed(self.children.values()):
+        with_params = [layer for layer in self.passed() if next(layer.named_params(), None)]
+        for layer in reversed(self.passed()):
             if with_params and layer is with_params[0]:
                 return layer.param_grads(grad)
             grad = layer.backward(grad)
+
+    def passed(self) -> list[Layer]:
+        """The layers of the last forward pass."""
+        return list(self.children.values())
 
     def predict(self, x: Array) -> Array:
         """The logits of x in evaluation."""
@@ -80,7 +84,7 @@ class Network(Layer):
         for layer in self.children.values():
             layer.project()
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
+    def named_params(self) -> Iterator[tuple[str, Array, Array | Gradient]]:
         """Qualified name, parameter and gradient, such as ``"fc1.weight"``."""
         for child, layer in self.children.items():
             for name, param, grad in layer.named_params():

@@ -9,7 +9,7 @@ import numpy as np
 
 from thinned import _checks
 from thinned.kernels import survivors
-from thinned.scratch.layer import Array, CompactGradient, Layer, floats
+from thinned.scratch.layer import Array, Gradient, Layer, floats
 
 
 class Optimizer:
@@ -35,7 +35,7 @@ class Optimizer:
         params = list(net.named_params())
         moments = [[self._moment(kind, name, w) for kind in self.moments] for name, w, _ in params]
         for (_, w, g), ms in zip(params, moments, strict=True):
-            self._update(w, g if isinstance(g, CompactGradient) else CompactGradient(g), *ms)
+            self._update(w, g if isinstance(g, Gradient) else Gradient(g), *ms)
         self.t += 1
         net.project()
 
@@ -58,7 +58,7 @@ class Optimizer:
                 new[name] = floats(f"state[{name!r}]", state[name]).copy()
         self.t, self._state = t, new
 
-    def _update(self, w: Array, g: CompactGradient, *moments: Array) -> None:
+    def _update(self, w: Array, g: Gradient, *moments: Array) -> None:
         """One step for w."""
         raise NotImplementedError
 
@@ -91,10 +91,10 @@ class SGD(Optimizer):
             raise ValueError("nesterov must be False without momentum, got True")
         self.moments = ("velocity",) if self.momentum else ()
 
-    def _update(self, w: Array, g: CompactGradient, *moments: Array) -> None:
+    def _update(self, w: Array, g: Gradient, *moments: Array) -> None:
         (v,) = moments or (None,)
         rule: dict[str, Any] = {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
-        survivors.sgd(w, v, g.values, g.rows, g.cols, **rule, penalty=g.penalty)
+        survivors.sgd(w, v, g.values, **rule, penalty=g.penalty)
 
 
 class Adam(Optimizer):
@@ -119,10 +119,10 @@ class Adam(Optimizer):
         """The rate of the next step."""
         return self.lr / (1.0 + self.decay * self.t)
 
-    def _update(self, w: Array, g: CompactGradient, *moments: Array) -> None:
+    def _update(self, w: Array, g: Gradient, *moments: Array) -> None:
         (m, v), betas, step = moments, (self.beta1, self.beta2), self.t + 1
         rule: dict[str, Any] = {"step": step, "lr": self.rate, "betas": betas, "eps": self.eps}
-        survivors.adam(w, m, v, g.values, g.rows, g.cols, **rule, penalty=g.penalty)
+        survivors.adam(w, m, v, g.values, **rule, penalty=g.penalty)
 
 
 def _fraction(name: str, value: Any) -> float:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from thinned import _checks, masks
 from thinned._plans import gain
-from thinned.kernels import survivors
-from thinned.kernels.survivors import Indices
+from thinned.kernels import groups as products
+from thinned.kernels.groups import Picks, Rows
+from thinned.kernels.survivors import Penalty
 from thinned.key import Key, is_key
 from thinned.scratch.activations import CLASSES
 from thinned.scratch.drops import Drop, DropConnect, Dropout, ThinDropout
-from thinned.scratch.layer import Array, CompactGradient, Layer
+from thinned.scratch.layer import Array, Gradient, Layer, same_shape, table
 from thinned.scratch.linear import Linear, Maxout
 from thinned.scratch.networks import Network
 from thinned.scratch.norms import BatchNorm
 
 BETWEEN = (*CLASSES.values(), BatchNorm)  # what may stand between a linear layer and its dropout
+SMALL = 1 << 16  # weights of a layer: below, products of all units take less time than those of survivors
 
 
 class Thin(Network):
@@ -27,11 +29,16 @@ class Thin(Network):
 
     It has the layers of ``net`` under their names: parameters, files, optimizers and evaluation are those of
     ``net``. In a training pass each `Dropout` or `ThinDropout` at the end of a chain
-    `Linear` → (activation or `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout` of ``groups``, whose
-    survivors ``key.fold_in(name)`` picks. Forward and backward use the surviving rows of the first weight and
-    the surviving columns of the second; their gradients are compact, or whole with several ``groups``. A
-    `Maxout` may take the place of a `Linear`. To rounding, the result is that of ``net`` with `ThinDropout`
-    layers, except that a `BatchNorm` updates the running mean and variance of survivors alone.
+    `Linear` → (activation or `BatchNorm`)* → dropout → `Linear` acts as a `ThinDropout` of ``groups``, with
+    the key ``key.fold_in(name)``. A row of the batch computes the units that its group keeps, and reads no
+    others; gradients are whole, and zero where no row of the batch keeps both units. A `Maxout` may take the
+    place of a `Linear`. To rounding, the result is that of ``net`` with `ThinDropout` layers. Only a
+    `BatchNorm` differs: its mean and variance of a unit are those of the rows that keep the unit, and where
+    fewer than two do, the running ones stay.
+
+    ``groups``: how many picks a batch has; row i has that of group i mod ``groups``. ``"auto"`` is
+    `thinned.masks.GROUPS`. In a chain whose largest weight has fewer than `SMALL` numbers, or whose rates
+    are all 0, all units are computed, and the dropped ones are zeroed: the result is the same, in less time.
 
     ``thinned`` names the dropout layers that are thinned; ``dense`` those that are not, which work as in
     ``net``, with the reason. ``stages``: dropout layer -> the names from its linear layer up to it.
@@ -41,16 +48,16 @@ class Thin(Network):
     Source: Graham, Reizenstein and Robinson 2015, arXiv:1502.02478, where the batch shares one pick.
     """
 
-    def __init__(self, net: Network, groups: int = 1) -> None:
+    def __init__(self, net: Network, groups: int | str = "auto") -> None:
         if not isinstance(net, Network):
             raise TypeError(f"net must be a thinned.scratch.Network, got {type(net).__name__}")
         super().__init__(net.children)
-        self.groups = _checks.positive_int("groups", groups)
+        self.groups = masks.GROUPS if groups == "auto" else _checks.positive_int("groups", groups)
         self.dense: dict[str, str] = {}
         self.stages = dict(self._find_stages())
         self.thinned = list(self.stages)
         self._steps = dict(self._cut())
-        self._parts: dict[str, CompactGradient] = {}
+        self._penalties: dict[str, Penalty] = {}
 
     def _find_stages(self) -> Iterator[tuple[str, list[str]]]:
         """Each dropout that is thinned, and the layers from its linear one up to it; fills ``dense``."""
@@ -61,25 +68,11 @@ class Thin(Network):
             first = i - 1
             while first > 0 and type(layers[first]) in BETWEEN:
                 first -= 1
-            reason = self._why_dense(layer, layers[max(first, 0) : i], layers[i + 1 : i + 2])
+            reason = _why_dense(layer, layers[max(first, 0) : i], layers[i + 1 : i + 2])
             if reason:
                 self.dense[name] = reason
             else:
                 yield name, names[first : i + 1]
-
-    def _why_dense(self, drop: Layer, before: list[Layer], after: list[Layer]) -> str:
-        """Why a layer cannot be thinned between those; nothing where it can."""
-        if type(drop) not in (Dropout, ThinDropout):
-            return "it drops no whole units"
-        if getattr(drop, "rescale", "train") != "train":
-            return "it rescales in evaluation"
-        if not before or type(before[0]) not in (Linear, Maxout):
-            return "no linear layer computes its units"
-        if not after or type(after[0]) not in (Linear, Maxout):
-            return "no linear layer reads its units"
-        if self.groups > 1 and any(isinstance(layer, BatchNorm) for layer in before):
-            return "BatchNorm takes its statistics over all groups"
-        return ""
 
     def _cut(self) -> Iterator[tuple[str, Layer]]:
         """The steps of a training pass: chains of stages with the layer that ends them, and other layers."""
@@ -104,31 +97,31 @@ class Thin(Network):
 
     def backward(self, grad: Array) -> Array:
         """Through the layers, last to first."""
-        for layer in reversed(self.recall()):
-            grad = layer.backward(grad)
-        self._collect()
+        grad = super().backward(grad)
+        self._penalties = dict(self._pending())
         return grad
 
     def param_grads(self, grad: Array) -> None:
         """`backward` down to the first layer that has parameters, and no further."""
-        steps = self.recall()
-        with_params = [layer for layer in steps if next(layer.named_params(), None)]
-        for layer in reversed(steps):
-            if with_params and layer is with_params[0]:
-                layer.param_grads(grad)
-                break
-            grad = layer.backward(grad)
-        self._collect()
+        super().param_grads(grad)
+        self._penalties = dict(self._pending())
 
-    def _collect(self) -> None:
-        """The gradients of the chains that took part in the last backward pass."""
-        chains = [layer for layer in self.recall() if isinstance(layer, Chain)]
-        self._parts = {name: part for chain in chains for name, part in chain.parts.items()}
+    def passed(self) -> list[Layer]:
+        """The steps of the last forward pass."""
+        steps: list[Layer] = self.recall()
+        return steps
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
-        """Qualified name, parameter and gradient; it is compact where the last backward pass was thinned."""
+    def _pending(self) -> Iterator[tuple[str, Penalty]]:
+        """Name and penalty of each parameter whose gradient lacks that of its penalty."""
+        for step in self.passed():
+            if isinstance(step, Chain):
+                yield from step.pending()
+
+    def named_params(self) -> Iterator[tuple[str, Array, Array | Gradient]]:
+        """Qualified name, parameter and gradient; a chain leaves that of its penalty to the optimizer."""
         for name, param, grad in super().named_params():
-            yield name, param, self._parts.get(name, grad)
+            penalty = self._penalties.get(name)
+            yield name, param, Gradient(grad, penalty) if penalty and not isinstance(grad, Gradient) else grad
 
     def __repr__(self) -> str:
         lines = [f"thinned: {', '.join(self.thinned) or 'none'}"]
@@ -136,169 +129,232 @@ class Thin(Network):
         return f"{super().__repr__()[:-1]}; {'; '.join(lines)})"
 
 
-class Chain(Network):
-    """Linear layers with a dropout after each but the last, computed for the survivors alone.
+def _why_dense(drop: Layer, before: list[Layer], after: list[Layer]) -> str:
+    """Why a layer cannot be thinned between those; nothing where it can."""
+    if type(drop) not in (Dropout, ThinDropout):
+        return "it drops no whole units"
+    if getattr(drop, "rescale", "train") != "train":
+        return "it rescales in evaluation"
+    if not before or type(before[0]) not in (Linear, Maxout):
+        return "no linear layer computes its units"
+    if not after or type(after[0]) not in (Linear, Maxout):
+        return "no linear layer reads its units"
+    return ""
 
-    In a training pass each dropout picks its survivors. A copy of each layer, with the rows and columns of
-    the survivors, computes. ``parts`` holds the gradients of the last backward pass.
-    """
+
+class Chain(Network):
+    """Linear layers with a dropout after each but the last, computed for the survivors alone."""
 
     def __init__(self, children: dict[str, Layer], groups: int) -> None:
         super().__init__(children)
-        self.groups = [list(self._narrow()) for _ in range(groups)]
-        self.parts: dict[str, CompactGradient] = {}
+        self.groups = groups
+        self.stages = list(self._split())
+        masked = {name: Masked(one, groups) for name, one in children.items() if isinstance(one, Drop)}
+        self.whole = Network({**children, **masked})
+
+    def _split(self) -> Iterator[Stage]:
+        """A linear layer with what follows it, up to the dropout of its units."""
+        some: dict[str, Layer] = {}
+        for i, (name, layer) in enumerate(self.children.items(), 1):
+            some[name] = layer
+            if isinstance(layer, Drop) or i == len(self.children):
+                yield Stage(some)
+                some = {}
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n_in) -> (N, n_out), in training; ``key`` is that of the whole network."""
         key = is_key("key", key)
-        picked = list(self._pick(key))
-        ys = []
-        for g, few in enumerate(self.groups):
-            y, cols, stage = self._group(x, g), None, 0
-            for one in few:
-                one.pick(picked[stage][g], cols)
-                y = one.forward(y, key)
-                if isinstance(one.whole, Drop):
-                    cols, stage = picked[stage][g], stage + 1
-            ys.append(y)
-        return self._join(ys)
+        self._saved = (self._pays(),)
+        if not self._pays():
+            return self.whole.forward(x, key)
+        into, scale, rows = None, 1.0, Rows(self.groups)
+        for stage in self.stages:
+            x = stage.forward(x, into, scale, rows, key)
+            into, scale = stage.units, stage.gain
+        return x
+
+    def _pays(self) -> bool:
+        """Whether survivors alone take less time than all units, or have statistics of their own."""
+        if all(stage.p == 0.0 for stage in self.stages):
+            return False
+        largest = max(stage.layer.params["weight"].size for stage in self.stages)
+        return largest >= SMALL or any(stage.norms for stage in self.stages)
 
     def backward(self, grad: Array) -> Array:
         """∂L/∂y -> ∂L/∂x."""
-        groups = enumerate(self.groups)
-        grads = [few[0].layer.backward(self._back(few, self._group(grad, g))) for g, few in groups]
-        self._collect()
-        return self._join(grads)
+        (thinned,) = self.recall()
+        if not thinned:
+            return self.whole.backward(grad)
+        for stage in reversed(self.stages):
+            grad = stage.backward(grad)
+        return grad
 
     def param_grads(self, grad: Array) -> None:
         """`backward` without the gradient with respect to x."""
-        for g, few in enumerate(self.groups):
-            few[0].layer.param_grads(self._back(few, self._group(grad, g)))
-        self._collect()
+        (thinned,) = self.recall()
+        if not thinned:
+            return self.whole.param_grads(grad)
+        for stage in reversed(self.stages[1:]):
+            grad = stage.backward(grad)
+        self.stages[0].param_grads(grad)
 
-    def _back(self, few: list[Narrow], grad: Array) -> Array:
-        """The gradient with respect to the output of the first layer."""
-        for one in reversed(few[1:]):
-            grad = one.layer.backward(grad)
-        return grad
-
-    def _narrow(self) -> Iterator[Narrow]:
-        """A narrow copy of each layer."""
-        n = 0
-        for name, layer in self.children.items():
-            n = layer.n_out if isinstance(layer, Linear | Maxout) else n
-            yield Narrow(name, layer, n)
-
-    def _pick(self, key: Key) -> Iterator[list[Indices | None]]:
-        """The survivors of each dropout, group by group; None (all units) for the layer behind the last."""
-        for one in self.groups[0]:
-            if isinstance(one.whole, Drop):
-                picks = masks.picks(one.n, one.whole.p, key.fold_in(one.name), len(self.groups))
-                yield list(picks.survivors)
-        yield [None] * len(self.groups)
-
-    def _group(self, x: Array, g: int) -> Array:
-        """The samples of group g."""
-        return x[g :: len(self.groups)] if len(self.groups) > 1 else x
-
-    def _join(self, parts: list[Array]) -> Array:
-        """The samples of all groups, in their order."""
-        if len(parts) == 1:
-            return parts[0]
-        out: Array = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
-        for g, part in enumerate(parts):
-            out[g :: len(parts)] = part
-        return out
-
-    def _collect(self) -> None:
-        """Fill ``parts`` or, where there are several groups, the whole gradients of the layers."""
-        if len(self.groups) == 1:
-            self.parts = {f"{one.name}.{name}": part for one in self.groups[0] for name, part in one.parts()}
-            return
-        for g, few in enumerate(self.groups):
-            for one in few:
-                for name, part in one.parts():
-                    (part.add_to if g else part.write_to)(one.whole.grads[name])
-        for layer in self.children.values():
-            if isinstance(layer, Linear | Maxout):
-                (layer.linear if isinstance(layer, Maxout) else layer).add_penalty_grads()
+    def pending(self) -> Iterator[tuple[str, Penalty]]:
+        """Name and penalty of each parameter whose gradient lacks that of its penalty."""
+        (thinned,) = self.recall()
+        for stage in self.stages if thinned else ():
+            yield from ((f"{stage.name}.{name}", penalty) for name, penalty in stage.layer.penalties())
 
 
-class Narrow:
-    """A copy of a layer for some of the n units of its stage; of a dropout, its survivors' factor 1/(1 − p).
+class Masked(ThinDropout):
+    """The dropout of a chain of which all units are computed; its rate is that of ``layer``."""
 
-    It has the parameters of the units ``rows``, which read the units ``cols``, None for all; no penalties.
-    """
-
-    def __init__(self, name: str, whole: Layer, n: int) -> None:
-        self.name, self.whole, self.n = name, whole, n
-        self.rows: Indices | None = None
-        self.cols: Indices | None = None
-        self.layer: Layer = Scale() if isinstance(whole, Drop) else copy.copy(whole)
-        self.linear = self.layer  # what computes with a weight
-        if isinstance(self.layer, Maxout):
-            self.layer.linear = self.linear = copy.copy(self.layer.linear)
-        if isinstance(self.linear, Linear):
-            self.linear.l1 = self.linear.l2 = self.linear.bias_l1 = self.linear.bias_l2 = 0.0
-        self.params: dict[str, Array] = {}
-        self.grads: dict[str, Array] = {}
-        for layer in (self.layer, self.linear):
-            layer.params, layer.grads, layer.buffers = self.params, self.grads, {}
-
-    def pick(self, rows: Indices | None, cols: Indices | None) -> None:
-        """Copy the parameters of these units into the arrays of the last pass."""
-        if rows is not None and isinstance(self.layer, Maxout):  # the rows of all its pieces
-            rows = (np.arange(self.layer.pieces)[:, None] * self.n + rows).ravel()
-        self.rows, self.cols = rows, cols
-        for name, param in self.whole.params.items():
-            columns = cols if param.ndim > 1 else None
-            shape = survivors.compact_shape(param.shape, rows, columns)
-            if name not in self.params or self.params[name].shape != shape:
-                self.params[name], self.grads[name] = (
-                    np.empty(shape, param.dtype),
-                    np.empty(shape, param.dtype),
-                )
-            survivors.take(param, rows, columns, self.params[name])
-        if rows is not None:
-            self.layer.buffers = {name: buffer[rows] for name, buffer in self.whole.buffers.items()}
-        self._fit()
-
-    def _fit(self) -> None:
-        """Set the sizes of the layer."""
-        if isinstance(self.linear, Linear):
-            self.linear.n_out, self.linear.n_in = self.params["weight"].shape
-        if isinstance(self.layer, Maxout):
-            self.layer.n_out = len(self.params["weight"]) // self.layer.pieces
-            self.layer.n_in = self.params["weight"].shape[1]
-        if isinstance(self.layer, BatchNorm) and self.rows is not None:
-            self.layer.shape = (len(self.rows),)
-        if isinstance(self.layer, Scale) and isinstance(self.whole, Drop):
-            self.layer.scale = gain(self.whole.p)
-
-    def forward(self, x: Array, key: Key) -> Array:
-        """The layer's output; running means go back into the whole layer."""
-        y = self.layer.forward(x, key)
-        for name, buffer in self.layer.buffers.items():
-            self.whole.buffers[name][self.rows] = buffer
-        return y
-
-    def parts(self) -> Iterator[tuple[str, CompactGradient]]:
-        """Name and gradient of each parameter; penalties are for all units."""
-        rates = dict(self.whole.penalties()) if isinstance(self.whole, Linear | Maxout) else {}
-        for name, grad in self.grads.items():
-            cols = self.cols if grad.ndim > 1 else None
-            yield name, CompactGradient(grad, self.rows, cols, rates.get(name, survivors.NONE))
-
-
-class Scale(Layer):
-    """y = s·x."""
-
-    scale = 1.0
+    def __init__(self, layer: Drop, groups: int) -> None:
+        super().__init__(layer.p, groups)
+        self.layer = layer
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
-        """Any shape -> same."""
-        return x * self.scale
+        """(N, n) -> same."""
+        self.p = self.layer.p
+        return super().forward(x, key)
+
+
+class Stage:
+    """A linear layer with what follows it, up to the dropout of its units; the last of a chain has none.
+
+    Arrays are compact, as `thinned.kernels.groups` has them. The next stage multiplies by ``gain``.
+    """
+
+    def __init__(self, layers: dict[str, Layer]) -> None:
+        (self.name, layer), *rest = layers.items()
+        assert isinstance(layer, Linear | Maxout)
+        self.layer = layer
+        self.pieces = layer.pieces if isinstance(layer, Maxout) else 1
+        self.drop_name, drop = rest.pop() if rest else ("", None)
+        self.drop = drop if isinstance(drop, Drop) else None
+        self.between = [PickedNorm(one) if isinstance(one, BatchNorm) else one for _, one in rest]
+        self.norms = [one for one in self.between if isinstance(one, PickedNorm)]
+        self.units: Picks | None = None  # that survive
+
+    @property
+    def p(self) -> float:
+        """The rate of the dropout."""
+        return 0.0 if self.drop is None else self.drop.p
+
+    @property
+    def gain(self) -> float:
+        """What the survivors are multiplied by."""
+        return gain(self.p)
+
+    def forward(self, x: Array, into: Picks | None, scale: float, rows: Rows, key: Key) -> Array:
+        """``scale``·x (N, units of ``into``) -> (N, ``units``), before their factor."""
+        n_in = self.layer.n_in if into is None else into.width
+        x = table("x", x, n_in, self.layer.params["weight"].dtype)
+        if self.drop is not None:
+            self.units = masks.picks(self.layer.n_out, self.p, key.fold_in(self.drop_name), rows.n)
+        self.how: dict[str, Any] = {"out_units": self.units, "in_units": into, "rows": rows, "scale": scale}
+        parts = [products.product(x, *piece, **self.how) for piece in self._pieces(self.layer.params)]
+        best = np.argmax(parts, axis=0)[None] if self.pieces > 1 else None
+        y = parts[0] if best is None else np.take_along_axis(np.stack(parts), best, axis=0)[0]
+        self.x, self.best, self.shape = x, best, y.shape
+        for layer in self.between:
+            if isinstance(layer, PickedNorm) and self.units is not None:
+                layer.units, layer.rows = self.units, rows
+            y = layer.forward(y)
+        return y
 
     def backward(self, grad: Array) -> Array:
-        """∂L/∂x = s·∂L/∂y."""
-        return grad * self.scale
+        """∂L/∂x, from the gradient by what `forward` returned; fills the gradients of the layers."""
+        how, weights = self.how, [weight for weight, _ in self._pieces(self.layer.params)]
+        grads = self._param_grads(grad)
+        parts = (
+            products.gradient_of_input(g, weight, **how) for g, weight in zip(grads, weights, strict=True)
+        )
+        return sum(parts, next(parts))
+
+    def param_grads(self, grad: Array) -> None:
+        """`backward` without the gradient with respect to x."""
+        self._param_grads(grad)
+
+    def _param_grads(self, grad: Array) -> list[Array]:
+        """Fill the gradients of the layers; returns those by the outputs of the linear pieces."""
+        for layer in reversed(self.between):
+            grad = layer.backward(grad)
+        grad = same_shape("grad", grad, self.shape).astype(self.x.dtype, copy=False)
+        zero = grad.dtype.type(0)
+        grads = (
+            [grad]
+            if self.best is None
+            else [np.where(self.best[0] == j, grad, zero) for j in range(self.pieces)]
+        )
+        for g, (weight, bias) in zip(grads, self._pieces(self.layer.grads), strict=True):
+            products.gradient_of_weight(g, self.x, weight.shape, **self.how, out=weight)
+            bias[...] = products.gradient_of_bias(g, len(bias), out_units=self.units, rows=self.how["rows"])
+        return grads
+
+    def _pieces(self, arrays: dict[str, Array]) -> Iterator[tuple[Array, Array]]:
+        """The part of weight and bias, or of their gradients, that belongs to each linear function."""
+        n = self.layer.n_out
+        for start in range(0, self.pieces * n, n):
+            yield arrays["weight"][start : start + n], arrays["bias"][start : start + n]
+
+
+class PickedNorm:
+    """A `BatchNorm` of compact rows: mean and variance of a unit are those of the rows that keep it."""
+
+    units: Picks
+    rows: Rows
+
+    def __init__(self, layer: BatchNorm) -> None:
+        self.layer = layer
+
+    def forward(self, x: Array) -> Array:
+        """(N, width) -> same; updates the running statistics of units that two rows or more keep."""
+        layer = self.layer
+        if len(x) < 2:
+            raise ValueError(
+                f"x must give BatchNorm at least 2 values for each mean, got 1 of shape {x.shape}"
+            )
+        self.n_rows = len(x)
+        self.count = self._total(np.ones_like(x))
+        mean = self._mean(x)
+        variance = self._mean(np.square(x - self._spread(mean)))
+        often = self.count > 1
+        for name, new in (
+            ("running_mean", mean),
+            ("running_var", variance * self.count / np.maximum(self.count - 1, 1)),
+        ):
+            running = layer.buffers[name]
+            with np.errstate(over="ignore"):  # σ² beyond float32: ∞, which `Network.finite` finds
+                running[often] = ((1 - layer.momentum) * running + layer.momentum * new)[often]
+        self.scale = self._spread(1.0 / np.sqrt(variance + layer.eps)).astype(layer.dtype)
+        self.x_hat = (x - self._spread(mean)).astype(layer.dtype) * self.scale
+        if not layer.params:
+            return self.x_hat.copy()
+        return self.x_hat * self._spread(layer.params["weight"]) + self._spread(layer.params["bias"])
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x, as `BatchNorm` has it, with means over the rows that keep the unit."""
+        layer, x_hat = self.layer, self.x_hat
+        h = grad
+        if layer.params:
+            layer.grads["weight"][...] = self._total(grad * x_hat)
+            layer.grads["bias"][...] = self._total(grad)
+            h = grad * self._spread(layer.params["weight"])
+        out: Array = h - self._spread(self._mean(h)) - x_hat * self._spread(self._mean(h * x_hat))
+        return (out * self.scale).astype(layer.dtype)
+
+    def _total(self, x: Array) -> Array:
+        """(N, width) -> (n,): the sum over the rows that keep a unit, in float64."""
+        total: Array = products.gradient_of_bias(
+            x.astype(np.float64), self.units.n, out_units=self.units, rows=self.rows
+        )
+        return total
+
+    def _mean(self, x: Array) -> Array:
+        """(N, width) -> (n,): the mean over the rows that keep a unit; 0 where there are none."""
+        return self._total(x) / np.maximum(self.count, 1)
+
+    def _spread(self, values: Array) -> Array:
+        """(n,) -> (N, width): the value of each row's units, among zeros."""
+        groups = (self.rows.first + np.arange(self.n_rows)) % self.rows.n
+        return np.append(values, values.dtype.type(0))[self.units.columns[groups]]

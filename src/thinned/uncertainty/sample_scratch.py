@@ -26,7 +26,7 @@ from thinned.scratch import (
 )
 from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
-from thinned.scratch.thin import Narrow
+from thinned.uncertainty.narrow import Narrow
 from thinned.uncertainty.prediction import Array
 from thinned.uncertainty.sample_perceptron import Affine, Clip, InputMask, Operation, Survivors, recognise
 

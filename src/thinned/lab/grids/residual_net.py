@@ -17,7 +17,7 @@ from thinned import Key, _checks, cutout, schedules, scratch
 from thinned.kernels.survivors import Penalty
 from thinned.lab.grids.grid import Budget, Grid, GridConfig, GridTrainer, System
 from thinned.lab.training import torch_nets
-from thinned.scratch.layer import Array, CompactGradient
+from thinned.scratch.layer import Array, Gradient
 
 DROPS = ("none", "element", "spatial", "block", "path")
 BLOCK = 5  # width of the squares that DropBlock drops
@@ -90,13 +90,13 @@ class ImageNet(torch_nets.ByTorch):
         """(N, C·H·W) -> (N, C, H, W)."""
         return x.reshape(-1, *self.shape)
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
+    def named_params(self) -> Iterator[tuple[str, Array, Array | Gradient]]:
         """Every parameter and its gradient, flattened; only weights have a penalty."""
         for name, param in self.module.named_parameters():
             own = param.detach().numpy().reshape(-1)
             grad = np.zeros_like(own) if param.grad is None else param.grad.numpy().reshape(-1)
             penalty = Penalty(l2=self.l2 if param.dim() > 1 else 0.0)
-            yield name, own, CompactGradient(grad, penalty=penalty)
+            yield name, own, Gradient(grad, penalty)
 
     def named_arrays(self) -> Iterator[tuple[str, Array]]:
         """Parameters and running statistics, flattened."""

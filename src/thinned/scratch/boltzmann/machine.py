@@ -13,7 +13,7 @@ from thinned import _array, _checks, kernels
 from thinned.kernels.survivors import Penalty
 from thinned.key import Key, is_key, permutation
 from thinned.scratch.drops import Dropout
-from thinned.scratch.layer import Array, CompactGradient, Layer, float_dtype
+from thinned.scratch.layer import Array, Gradient, Layer, float_dtype
 from thinned.scratch.linear import Linear
 from thinned.scratch.networks import Network, Sequential, mlp
 from thinned.scratch.optimizers import SGD
@@ -201,11 +201,11 @@ class Machine(Initialises, Layer):
         squares = (float(np.vdot(w, w)) for w in self.params.values() if w.ndim > 1)
         return self.l2 / 2 * math.fsum(squares)
 
-    def named_params(self) -> Iterator[tuple[str, Array, Array | CompactGradient]]:
+    def named_params(self) -> Iterator[tuple[str, Array, Array | Gradient]]:
         """Name, parameter, and gradient with that of the penalty."""
         for name, param in self.params.items():
             penalty = Penalty(l2=self.l2 if param.ndim > 1 else 0.0)
-            yield name, param, CompactGradient(self.grads[name], penalty=penalty)
+            yield name, param, Gradient(self.grads[name], penalty)
 
     def backward(self, grad: Array) -> Array:
         """Not implemented: `fit` trains a machine, and `to_mlp` makes a network that learns by descent."""
