@@ -31,7 +31,7 @@ from thinned.estimators.data import (
 from thinned.key import Key, choose, permutation
 
 DTYPES = (np.float64, np.float32)  # of X that are kept; any other becomes the first
-WATCHED = 1000  # rows whose loss decides whether to stop, where masks make the loss of an epoch noisy
+WATCHED = 256  # rows whose loss decides whether to stop, where masks make the loss of an epoch noisy
 SMALLEST_RATE = 1e-6  # at which "adaptive" stops, as in scikit-learn
 LOSSES: dict[str, type[scratch.Loss]] = {
     "softmax": scratch.SoftmaxCrossEntropy,

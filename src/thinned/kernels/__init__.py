@@ -24,7 +24,7 @@ from thinned.key import pick as reference_pick
 
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # the numbers in kernel.hpp
 CODES = {np.dtype(name): code for name, code in DTYPES.items() if name != "bfloat16"}
-POOLED = 1 << 18  # bytes; the pool is for larger arrays, whose pages the allocator would give back each time
+POOLED = 1 << 17  # bytes; the pool is for larger arrays, whose pages the allocator would give back each time
 ALONE = 1 << 15  # elements; smaller arrays stay on one thread
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from thinned import _array, activations
+from thinned import _array, activations, kernels
 from thinned.activations import Activation
 from thinned.key import Key
 from thinned.scratch.layer import Array, Layer, floats, same_shape
@@ -35,10 +35,8 @@ class ByElement(Layer):
         """∂L/∂x = ∂L/∂y·f′(x)."""
         y = self.recall()
         grad, slope = same_shape("grad", grad, y.shape), self.slope(y)
-        if slope.dtype == bool:
-            return grad * slope
-        slope *= grad
-        return slope
+        out = kernels.empty(y.shape, grad.dtype) if slope.dtype == bool else slope
+        return np.multiply(grad, slope, out=out)
 
 
 class ReLU(ByElement):
@@ -47,7 +45,7 @@ class ReLU(ByElement):
     @staticmethod
     def f(x: Array) -> Array:
         """max(x, 0)."""
-        return np.maximum(x, 0)
+        return np.maximum(x, 0, out=kernels.empty(x.shape, x.dtype))
 
     @staticmethod
     def slope(y: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from thinned import _checks
+from thinned import _checks, kernels
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Penalty
 from thinned.key import Key, is_key, normals
@@ -65,14 +65,15 @@ class Linear(Layer):
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n_in) -> (N, n_out)."""
         x = self._saved = table("x", x, self.n_in, self.dtype)
-        y: Array = x @ self.params["weight"].T
+        y = np.matmul(x, self.params["weight"].T, out=kernels.empty((len(x), self.n_out), self.dtype))
         y += self.params["bias"]
         return y
 
     def backward(self, grad: Array) -> Array:
         """∂L/∂x = ∂L/∂y W."""
         self.param_grads(grad)
-        return floats("grad", grad, self.dtype) @ self.params["weight"]
+        out = kernels.empty((len(grad), self.n_in), self.dtype)
+        return np.matmul(floats("grad", grad, self.dtype), self.params["weight"], out=out)
 
     def param_grads(self, grad: Array) -> None:
         """∂L/∂W = (∂L/∂y)ᵀ x + l1·sign W + l2·W, and ∂L/∂b = Σ ∂L/∂y + …, the same for b."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from thinned import _checks, masks
+from thinned import _checks, kernels, masks
 from thinned._plans import gain
 from thinned.kernels import groups as products
 from thinned.kernels.groups import Picks, Rows
@@ -166,7 +166,9 @@ class Chain(Network):
         key = is_key("key", key)
         self._saved = (self._pays(),)
         if not self._pays():
-            return self.whole.forward(x, key)
+            for name, layer in self.whole.children.items():
+                x = layer.forward(x, key.fold_in(name) if isinstance(layer, Masked) else key)
+            return x
         into, scale, rows = None, 1.0, Rows(self.groups)
         for stage in self.stages:
             x = stage.forward(x, into, scale, rows, key)
@@ -205,17 +207,27 @@ class Chain(Network):
             yield from ((f"{stage.name}.{name}", penalty) for name, penalty in stage.layer.penalties())
 
 
-class Masked(ThinDropout):
-    """The dropout of a chain of which all units are computed; its rate is that of ``layer``."""
+class Masked(Layer):
+    """`ThinDropout` for a chain of which all units are computed; its rate is that of ``drop``."""
 
-    def __init__(self, layer: Drop, groups: int) -> None:
-        super().__init__(layer.p, groups)
-        self.layer = layer
+    def __init__(self, drop: Drop, groups: int) -> None:
+        super().__init__()
+        self.drop, self.groups = drop, groups
 
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n) -> same."""
-        self.p = self.layer.p
-        return super().forward(x, key)
+        kept = masks.picks(x.shape[1], self.drop.p, is_key("key", key), self.groups).units
+        self._saved = np.resize(kept, x.shape), x.dtype.type(gain(self.drop.p))
+        return self.backward(x)
+
+    def backward(self, grad: Array) -> Array:
+        """∂L/∂x: the same units, by the same factor."""
+        kept, scale = self.recall()
+        out = np.multiply(
+            same_shape("grad", grad, kept.shape), scale, out=kernels.empty(kept.shape, grad.dtype)
+        )
+        np.putmask(out, ~kept, 0)
+        return out
 
 
 class Stage:
