@@ -98,9 +98,16 @@ def close(a, b):
 @pytest.fixture(params=["survivors", "survivors, NumPy", "whole"])
 def path(request, monkeypatch):
     """The survivors alone, however small the layers are, natively or in NumPy; or all units."""
-    monkeypatch.setattr(thin_module, "SMALL", 1 << 60 if request.param == "whole" else 0)
+    always(monkeypatch, request.param != "whole")
     if request.param == "survivors, NumPy":
         monkeypatch.setattr(kernels, "extension", lambda: None)
+
+
+def always(monkeypatch, thinned=True):
+    """Compute the survivors alone, or all units, however large the layers are."""
+    monkeypatch.setattr(thin_module, "WIDE", 0 if thinned else 1 << 60)
+    monkeypatch.setattr(thin_module, "TALL", 0)
+    monkeypatch.setattr(thin_module, "SHARE", 1.0)
 
 
 def by_groups(groups):
@@ -152,7 +159,7 @@ def test_backward_gives_the_gradient_by_the_input(groups, path):
 
 def test_what_is_dropped_is_not_looked_at(monkeypatch):
     """NaN in all weights of units that every group drops changes nothing, forward and backward."""
-    monkeypatch.setattr(thin_module, "SMALL", 0)
+    always(monkeypatch)
     clean, spoilt = (Thin(mlp(SIZES, key=Key(1), drop=Dropout, p=0.7, **F64), 2) for _ in range(2))
     key, kept = Key(2), {}
     for name, n in (("2", 16), ("5", 11)):
@@ -288,17 +295,20 @@ def test_more_groups_than_samples(path):
         assert close(thin.backward(np.ones((n, 5))), dense.backward(np.ones((n, 5))))
 
 
-def test_a_layer_of_a_chain_may_be_large(monkeypatch):
-    """The survivors alone are computed where a weight has SMALL numbers, or a BatchNorm needs them."""
-    for name, size, drop, pays in (
-        ("relu", 320, Dropout, True),
-        ("relu", 321, Dropout, False),
-        ("none dropped", 0, Dropout, False),
-    ):
-        monkeypatch.setattr(thin_module, "SMALL", size)
-        net = Thin(NETS[name](drop))
-        one_pass(net, Key(0))
-        assert net._steps[list(net._steps)[-1]].recall() == (pays,)
+@pytest.mark.parametrize(
+    ("width", "p", "rows", "pays"),
+    [
+        (512, 0.5, 32, True),
+        (511, 0.5, 32, False),
+        (512, 0.5, 31, False),
+        (512, 0.4, 32, False),  # 0.6 of the multiplications
+        (512, 0.0, 32, False),
+    ],
+)
+def test_survivors_alone_are_computed_where_that_takes_less_time(width, p, rows, pays):
+    net = Thin(mlp((20, width, 5), key=Key(1), drop=Dropout, p=p, **F64), 4)
+    net.forward(batch(n=rows)[0], Key(0))
+    assert net.passed()[0].recall() == (pays,)
 
 
 def test_a_thinned_network_inside_another(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,10 @@ from thinned.scratch.networks import Network
 from thinned.scratch.norms import BatchNorm
 
 BETWEEN = (*CLASSES.values(), BatchNorm)  # what may stand between a linear layer and its dropout
-SMALL = 1 << 16  # weights of a layer: below, products of all units take less time than those of survivors
+# Products of survivors take less time than those of all units where a chain has all three:
+WIDE = 512  # units in a layer that drops some
+TALL = 8  # rows of a group
+SHARE = 0.55  # or less of the multiplications
 
 
 class Thin(Network):
@@ -37,8 +41,10 @@ class Thin(Network):
     fewer than two do, the running ones stay.
 
     ``groups``: how many picks a batch has; row i has that of group i mod ``groups``. ``"auto"`` is
-    `thinned.masks.GROUPS`. In a chain whose largest weight has fewer than `SMALL` numbers, or whose rates
-    are all 0, all units are computed, and the dropped ones are zeroed: the result is the same, in less time.
+    `thinned.masks.GROUPS`. Where it takes less time, all units of a chain are computed and the dropped ones
+    are zeroed; to rounding, the result is the same. This is so with fewer than `WIDE` = 512 units in its
+    widest layer, fewer than `TALL` = 8 rows a group, or more than `SHARE` = 0.55 of the multiplications left,
+    as at small rates.
 
     ``thinned`` names the dropout layers that are thinned; ``dense`` those that are not, which work as in
     ``net``, with the reason. ``stages``: dropout layer -> the names from its linear layer up to it.
@@ -164,8 +170,9 @@ class Chain(Network):
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, n_in) -> (N, n_out), in training; ``key`` is that of the whole network."""
         key = is_key("key", key)
-        self._saved = (self._pays(),)
-        if not self._pays():
+        thinned = self._pays(len(x))
+        self._saved = (thinned,)
+        if not thinned:
             for name, layer in self.whole.children.items():
                 x = layer.forward(x, key.fold_in(name) if isinstance(layer, Masked) else key)
             return x
@@ -175,12 +182,17 @@ class Chain(Network):
             into, scale = stage.units, stage.gain
         return x
 
-    def _pays(self) -> bool:
+    def _pays(self, rows: int) -> bool:
         """Whether survivors alone take less time than all units, or have statistics of their own."""
         if all(stage.p == 0.0 for stage in self.stages):
             return False
-        largest = max(stage.layer.params["weight"].size for stage in self.stages)
-        return largest >= SMALL or any(stage.norms for stage in self.stages)
+        if any(stage.norms for stage in self.stages):
+            return True
+        shares = [1.0, *(1.0 - stage.p for stage in self.stages)]
+        sizes = [stage.layer.params["weight"].size for stage in self.stages]
+        left = sum(size * a * b for size, (a, b) in zip(sizes, pairwise(shares), strict=True))
+        wide = max(stage.layer.n_out for stage in self.stages if stage.drop is not None) >= WIDE
+        return wide and rows >= TALL * self.groups and left <= SHARE * sum(sizes)
 
     def backward(self, grad: Array) -> Array:
         """∂L/∂y -> ∂L/∂x."""
