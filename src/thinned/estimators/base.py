@@ -31,7 +31,7 @@ from thinned.estimators.data import (
 from thinned.key import Key, choose, permutation
 
 DTYPES = (np.float64, np.float32)  # of X that are kept; any other becomes the first
-WATCHED = 256  # rows whose loss decides whether to stop, where masks make the loss of an epoch noisy
+WATCHED = 1000  # rows whose loss decides whether to stop, where masks make the loss of an epoch noisy
 SMALLEST_RATE = 1e-6  # at which "adaptive" stops, as in scikit-learn
 LOSSES: dict[str, type[scratch.Loss]] = {
     "softmax": scratch.SoftmaxCrossEntropy,
@@ -192,7 +192,7 @@ class DropoutMLP(BaseEstimator):
     def _train(self, data: Data, partial: bool) -> None:
         """Train until nothing improves, or for ``max_iter`` epochs; early stopping then restores the best."""
         rows, judges = self._split(data.targets)
-        net, loss = scratch.Thin(_twin(self._net)), LOSSES[self.out_activation_]()
+        net, loss = scratch.Thin(_twin(self._net), groups=1), LOSSES[self.out_activation_]()
         if _row_dropouts(net):
             data = data._replace(ids=row_ids(data.X))
         best, stale, learned = -np.inf, 0, None
