@@ -10,12 +10,24 @@ import pytest
 from helpers import recipes
 
 METHOD = "A new drop method"
-LAWS = (
-    "tests/test_laws.py",
-    "tests/test_methods.py",
-    "tests/nn/test_modules.py",
-    "tests/scratch/test_drops.py",
-)
+TESTS = {  # files that go over all methods, and tests of theirs that a new method must pass
+    ("tests/test_laws.py", "tests/test_methods.py"): (
+        *(rf"test_law{law}\w*\[(\S+-)?" for law in range(1, 8)),
+        *(rf"test_law3\[{backend}-" for backend in ("cpu", "reference", "torch")),
+        r"test_law7_gradcheck\[0.3-",
+        r"test_a_row_has_its_citation\[",
+    ),
+    ("tests/nn/test_modules.py", "tests/scratch/test_drops.py"): (
+        r"test_every_method_has_its_module\[",
+        r"test_keyed_mask_is_the_functions\[",
+        r"test_compiled_is_eager_and_compiles_once\[",
+        r"test_copies_draw_alike_and_hold_no_state\[",
+        r"test_opcheck\[",
+        r"test_the_layer_is_the_function\[",
+        r"test_backward_is_torchs_gradient_of_the_function\[",
+        r"test_backward_is_the_difference_of_two_outputs\[",
+    ),
+}
 TINY = ("--hidden", "8", "--epochs", "2", "--seeds", "1")
 USES = """
 import pickle, sys
@@ -88,30 +100,14 @@ def test_a_method_is_at_most_25_lines_in_4_files(method):
     ruff(root, added)
 
 
-def test_the_laws_hold_for_a_new_method(method):
+@pytest.mark.parametrize(("files", "needed"), TESTS.items(), ids=["laws", "classes"])
+def test_the_tests_of_all_methods_hold_for_a_new_one(method, files, needed):
     """On NumPy and torch, for values and gradients, for its module and its layer."""
     pytest.importorskip("torch")
     root, _ = method
-    out = recipes.run(root, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-k", "masking-noise", *LAWS)
-    for law in range(1, 8):
-        assert re.search(rf"test_law{law}\w*\[(\S+-)?masking-noise\] PASSED", out), (
-            f"no test of law {law} in:\n{out}"
-        )
-    for test in (
-        "test_law3[cpu-masking-noise]",
-        "test_law3[reference-masking-noise]",
-        "test_law3[torch-masking-noise]",
-        "test_law7_gradcheck[0.3-masking-noise]",
-        "test_keyed_mask_is_the_functions[masking-noise]",
-        "test_compiled_is_eager_and_compiles_once[masking-noise]",
-        "test_copies_draw_alike_and_hold_no_state[masking-noise]",
-        "test_opcheck[masking-noise]",
-        "test_every_method_has_its_module[masking-noise]",
-        "test_the_layer_is_the_function[masking-noise]",
-        "test_backward_is_torchs_gradient_of_the_function[masking-noise]",
-        "test_a_row_has_its_citation[masking-noise]",
-    ):
-        assert f"{test} PASSED" in out, f"{test} must be among:\n{out}"
+    out = recipes.run(root, "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-k", "masking-noise", *files)
+    for name in needed:
+        assert re.search(rf"{name}masking-noise\] PASSED", out), f"{name} must be among:\n{out}"
 
 
 def test_a_new_method_has_its_module_layer_predictions_and_page(method):

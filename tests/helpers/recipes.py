@@ -52,7 +52,10 @@ def apply(heading: str, root: Path) -> dict[str, list[str]]:
 
 def run(root: Path, *arguments: str) -> str:
     """A Python process on the copy: what it prints. Fails with all of that unless it exits with 0."""
-    environment = os.environ | {"PYTHONPATH": str(root / "src")}
+    known = {
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(ROOT / ".hypothesis")
+    }  # what it read from modules takes long
+    environment = os.environ | known | {"PYTHONPATH": str(root / "src")}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=root, env=environment, capture_output=True, text=True
     )
