@@ -131,10 +131,13 @@ def test_one_step_in_single_precision(name, rule):
 
 @BY_NAME
 def test_compact_gradients_are_read_as_they_are(name):
+    """Also beside a parameter that takes torch's step."""
     ours, theirs, x = pair()
-    one, other = OURS[name](ours.parameters(), 0.01), theirs_of(name)(theirs.parameters(), 0.01)
+    half = nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
+    one, other = OURS[name]([*ours.parameters(), half], 0.01), theirs_of(name)(theirs.parameters(), 0.01)
     version = ours[0].weight._version
-    train(ours, one, x, range(1))
+    train(ours, one, x, range(1), change=lambda model: setattr(half, "grad", torch.ones_like(half)))
+    assert (half < 1).all()
     train(theirs, other, x, range(1))
     assert isinstance(ours[0].weight.grad, CompactGradient)
     assert ours[0].weight.grad.compact is not None

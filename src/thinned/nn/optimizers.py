@@ -77,12 +77,12 @@ class _InOnePass(torch.optim.Optimizer):
     def _step_as_torch(self, but: list[Tensor]) -> None:
         """Torch's own step for all parameters but these. Hooks of the optimizer do not run again."""
         hidden = [(p, p.grad) for p in but]
+        for p in but:
+            p.grad = None
         for group in self.param_groups:
             for p in group["params"]:
                 if isinstance(p.grad, CompactGradient):
                     p.grad = p.grad.dense()
-        for p in but:
-            p.grad = None
         try:
             inspect.unwrap(super().step)(self)
         finally:
