@@ -98,7 +98,7 @@ REGION = Unit("region", "(N, C, H, W)", range(4, 5))
 
 GROUPS = 16  # of rows, each with a pick of its own: the default
 PANEL = 16  # units in a panel, where there are enough of them
-PANELS = 32  # there are at least so many panels, or each unit is one
+PANELS = 16  # there are at least so many panels, or each unit is one
 
 
 def panel_size(n: int) -> int:

@@ -10,8 +10,8 @@ def by_rank(key, n):
 
 
 def panel_size(n):
-    """The largest of 1, 2, 4, 8 and 16 that makes 32 panels or more; else 1."""
-    return next((s for s in (16, 8, 4, 2) if s * 32 <= n), 1)
+    """The largest of 1, 2, 4, 8 and 16 that makes 16 panels or more; else 1."""
+    return next((s for s in (16, 8, 4, 2) if s * 16 <= n), 1)
 
 
 def kept_units(n, p, key, groups):
