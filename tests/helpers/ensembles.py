@@ -25,7 +25,7 @@ def assert_means(mean, expected, std, samples):
 
 
 def picks_of(n, p):
-    """Each set of survivors of n < 64 units that a row may have, and its probability, fewest first."""
+    """Each set of survivors of n single units that a row may have, and its probability, fewest first."""
     kept = round((1 - p) * n, 9)
     few, more = math.floor(kept), kept - math.floor(kept)
     for k, chance in ((few, 1 - more), (few + 1, more)):

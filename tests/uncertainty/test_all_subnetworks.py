@@ -76,7 +76,7 @@ def test_picks_are_those_of_thin():
     assert not rest
     assert chances[:35].sum() == pytest.approx(0.8)
     assert chances[35:].sum() == pytest.approx(0.2)
-    with pytest.raises(ValueError, match="must have less than 64 units, got 64"):
+    with pytest.raises(ValueError, match="must be small enough to keep single units, got 64 units in panels"):
         uncertainty.average(scratch.mlp((3, 64, 2), key=Key(1), drop=scratch.ThinDropout), x)
 
 

@@ -85,7 +85,8 @@ def subnetworks(
     change fastest.
 
     Raises ValueError if there are more than ``limit`` networks, if a `ThinDropout` keeps panels of several
-    units (n ≥ 64), or if another kind of layer drops; TypeError if ``model`` is no classifier.
+    units (`thinned.masks.panel_size`), or if another kind of layer drops; TypeError if ``model`` is no
+    classifier.
     """
     sampler, x = _small(model, x, thin)
     given = sampler.before(x)
@@ -150,7 +151,8 @@ def _masks(n: int, k: int | None) -> Array:
 def _counts(n: int, p: float) -> tuple[tuple[int, float], ...]:
     """How many of n units `thinned.masks.picks` keeps, and how probable that is."""
     if panel_size(n) > 1:
-        raise ValueError(f"a thinned layer must have less than 64 units, got {n}: it keeps panels of them")
+        panels = f"{n} units in panels of {panel_size(n)}"
+        raise ValueError(f"a thinned layer must be small enough to keep single units, got {panels}")
     kept = (1.0 - p) * n
     k = math.floor(kept + ROUNDING)
     more = max(kept - k, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,32 +16,56 @@ from thinned import Key, scratch
 from thinned.lab.bench.harness.measure import Case
 
 P, RATE, MOMENTUM, L2 = 0.5, 1e-3, 0.9, 1e-4
-GROUPS = 4  # of samples, with a pick each
+GROUPS = 4  # of samples, with a pick each, by hand
 SIZES, BATCH = (3072, 2000, 800, 40), 256
 CHANNELS, SIDE, IMAGES = (64, 128, 128), 32, 32
 
 # By hand: sizes, batch, weight decay, bound on the norm of a unit's weights; that of the goals, and MNIST's.
 BY_HAND = ((SIZES, BATCH, L2, None), ((784, 1024, 1024, 10), 128, 0.0, 3.5))
 
+Rule = Callable[..., torch.optim.Optimizer]  # of parameters
 Build = Callable[[float], nn.Module]  # of a rate; with 0 there is no dropout
 
 
 def cases(threads: int) -> Iterator[Case]:
-    """A perceptron, with goals against the dense steps with and without dropout; convolutions; by hand."""
-    goals = {"no dropout": 0.47, "torch's dropout": 0.42}
-    yield case(
-        "-".join(map(str, SIZES)),
-        lambda p: perceptron(p, SIZES),
-        (BATCH, SIZES[0]),
-        SIZES[-1],
-        goals,
-        threads,
-        GROUPS,
-    )
+    """Perceptrons with each optimizer, against the dense steps; convolutions; by hand."""
+    goals = {"no dropout": 0.42, "torch's dropout": 0.38, "thinned, one pick": 1.1}
+    yield of_perceptron(SIZES, BATCH, "SGD", goals, threads, descent(tnn.SGD))
+    yield of_perceptron(SIZES, BATCH, "SGD, torch's for both", {"no dropout": 0.55}, threads)
+    adam = partial(tnn.AdamW, lr=RATE), partial(torch.optim.AdamW, lr=RATE)
+    yield of_perceptron(SIZES, BATCH, "AdamW", {"no dropout": 0.45}, threads, *adam)
+    sizes, rows = BY_HAND[1][:2]
+    goals = {"no dropout": 0.5, "thinned, one pick": 1.1}
+    yield of_perceptron(sizes, rows, "SGD", goals, threads, descent(tnn.SGD))
     name, shape = "-".join(map(str, CHANNELS)) + " channels, 3 × 3", (IMAGES, CHANNELS[0], SIDE, SIDE)
-    yield case(name, convolutions, shape, CHANNELS[-1], {"no dropout": 0.60}, threads)
+    goals, rules = {"no dropout": 0.4}, (descent(tnn.SGD), descent(torch.optim.SGD))
+    yield case(f"{name}, SGD", convolutions, shape, CHANNELS[-1], goals, threads, *rules)
     for sizes, rows, l2, max_norm in BY_HAND:
         yield by_hand(sizes, rows, l2, max_norm, threads)
+
+
+def descent(kind: type[torch.optim.SGD]) -> Rule:
+    """Gradient descent with momentum and L2."""
+    return partial(kind, lr=RATE, momentum=MOMENTUM, weight_decay=L2)
+
+
+TORCHS = descent(torch.optim.SGD)
+
+
+def of_perceptron(
+    sizes: tuple[int, ...],
+    rows: int,
+    optimizer: str,
+    goals: dict[str, float],
+    threads: int,
+    ours: Rule = TORCHS,
+    theirs: Rule = TORCHS,
+) -> Case:
+    """A perceptron with dropout after each hidden layer."""
+    name = f"{'-'.join(map(str, sizes))}, {optimizer}"
+    return case(
+        name, lambda p: perceptron(p, sizes), (rows, sizes[0]), sizes[-1], goals, threads, ours, theirs
+    )
 
 
 def case(
@@ -50,21 +75,21 @@ def case(
     classes: int,
     goals: dict[str, float],
     threads: int,
-    groups: int = 1,
+    ours: Rule,
+    theirs: Rule,
 ) -> Case:
-    """One network on one batch of random data; thinned in so many groups, too."""
+    """One network on one batch of random data."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
     labels = torch.randint(classes, shape[:1], generator=generator)
     torch.manual_seed(0)
     works = {
-        "thinned": step(tnn.thin(build(P)), x, labels, tnn.SGD),
-        "no dropout": step(build(0.0), x, labels, torch.optim.SGD),
-        "torch's dropout": step(build(P), x, labels, torch.optim.SGD),
-        "no dropout, our SGD": step(build(0.0), x, labels, tnn.SGD),
+        "thinned": step(tnn.thin(build(P)), x, labels, ours),
+        "thinned, one pick": step(tnn.thin(build(P), groups=1), x, labels, ours),
+        "no dropout": step(build(0.0), x, labels, theirs),
+        "torch's dropout": step(build(P), x, labels, theirs),
+        "no dropout, our optimizer": step(build(0.0), x, labels, ours),
     }
-    if groups > 1:
-        works[f"thinned, {groups} groups"] = step(tnn.thin(build(P), groups), x, labels, tnn.SGD)
     row = f"{name}, batch {' × '.join(map(str, shape))}"
     return Case(f"a step of training in torch, p = {P:g}", row, "thinned", works, goals, threads)
 
@@ -92,11 +117,9 @@ def dropout(kind: type[nn.Module], p: float) -> list[nn.Module]:
     return [kind(p)] if p else []
 
 
-def step(
-    model: nn.Module, x: Tensor, labels: Tensor, optimizer: type[torch.optim.SGD]
-) -> Callable[[], object]:
-    """One step, with momentum and L2."""
-    rule = optimizer(model.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=L2)
+def step(model: nn.Module, x: Tensor, labels: Tensor, optimizer: Rule) -> Callable[[], object]:
+    """One step."""
+    rule = optimizer(model.parameters())
 
     def work() -> None:
         rule.zero_grad()
@@ -122,7 +145,7 @@ def by_hand(sizes: tuple[int, ...], rows: int, l2: float, max_norm: float | None
     goals = {}
     if max_norm is None:
         model = tnn.thin(perceptron(P, sizes))
-        works["torch, thinned"] = step(model, torch.from_numpy(x), torch.from_numpy(y), tnn.SGD)
+        works["torch, thinned"] = step(model, torch.from_numpy(x), torch.from_numpy(y), descent(tnn.SGD))
         goals = {"no dropout": 0.5, "torch, thinned": 1.0}
     name = f"{'-'.join(map(str, sizes))}, batch {rows}"
     return Case(f"a step of training in NumPy, p = {P:g}", name, "thinned", works, goals, threads)
