@@ -182,22 +182,15 @@ def gradient_of_bias(grad: Any, n: int, *, out_units: Picks | None = None, rows:
     """∂L/∂b, (n,): the sums of G over the rows whose group keeps the unit."""
     if out_units is None:
         return grad.sum(0)
-    if not _array.is_torch(grad):
-        return _sums(grad, n, out_units, rows)
+    grad = _array.flat(grad)
     out = _array.zeros((n,), grad)
+    if (cpu := _native(grad, out)) is not None:
+        side = _side(out_units, n)
+        cpu.sums(_code(grad), _groups(grad, rows), _array.address(grad), side, _array.address(out))
+        return out
     for g, some in enumerate(rows.slices()):
         survivors.add(out, grad[some, : _count(out_units, g)].sum(0), _kept(out_units, g))
     return out
-
-
-def _sums(x: NDArray[Any], n: int, units: Picks, rows: Rows) -> NDArray[Any]:
-    """`gradient_of_bias` of an array: sums for each group, then for each unit."""
-    whole, rest = divmod(len(x), rows.n)
-    sums = x[: whole * rows.n].reshape(whole, rows.n, x.shape[1]).sum(0, dtype=np.float64)
-    sums[:rest] += x[whole * rows.n :]
-    of = units.columns[(rows.first + np.arange(rows.n)) % rows.n]
-    total: NDArray[Any] = np.bincount(of.ravel(), sums.ravel(), n + 1)[:n].astype(x.dtype)
-    return total
 
 
 def _multiply(

@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint, checkpoint_sequential  # noqa: E4
 
 import thinned.nn as tnn  # noqa: E402
 from thinned.kernels import POOLED, extension, survivors  # noqa: E402
+from thinned.nn.thin import run_chains  # noqa: E402
 from thinned.nn.thin.compact_gradient import CompactGradient  # noqa: E402
 
 KEY, STEP = Key(5), 3
@@ -215,8 +216,17 @@ def test_it_is_the_dense_network_with_the_same_mask(name):
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.fixture(params=["narrow", "whole"])
+def ways(request, monkeypatch):
+    """The two ways of a pass with several groups: the kept units alone, or all of them."""
+    if request.param == "narrow":
+        monkeypatch.setattr(run_chains, "SAVED", -1e9)
+        monkeypatch.setattr(run_chains, "ROWS_OF_GROUP", 0)
+
+
 @pytest.mark.parametrize("groups", [2, 3, "auto"])
 @BY_NAME
+@pytest.mark.usefixtures("ways")
 def test_each_part_of_the_batch_has_its_own_pick(name, groups):
     thin, dense, x = pair(name, groups)
     for ours, theirs in zip(run(thin, x), run(dense, x), strict=True):
@@ -614,7 +624,7 @@ def test_a_model_that_runs_another_way_is_told():
             x = self.drop(self.one(x))
             return x if self.early else self.two(x)
 
-    model = tnn.thin(Changing())
+    model = tnn.thin(Changing(), 1)
     model(torch.ones(2, 3))
     model.early = True
     with pytest.raises(RuntimeError, match=r"read 0 times, not 1; call thinned.nn.thin\(model\) again"):

@@ -265,6 +265,30 @@ void correlate(int dtype, std::array<int64_t, 3> groups, Address grad, Address x
     split(panels(c.out), grain / std::max<int64_t>(c.in.n, 1) + 1, 1, threads, [&](int64_t begin, int64_t end) { kernels.correlate(type, c, {begin, end}); });
 }
 
+// The sum of each unit over the rows whose group keeps it.
+template <class T>
+void sums_of(const Groups &groups, const T *grad, const Side &out, T *to) {
+    std::fill(to, to + out.n, T(0));
+    std::vector<T> sum(out.width);
+    for (int64_t g = 0; g < groups.n; ++g) {
+        const int64_t units = out.index ? out.count[g] : out.n;
+        std::fill(sum.begin(), sum.end(), T(0));
+        for (int64_t r = 0; r < groups.size(g); ++r) {
+            const T *row = grad + (groups.row(g) + r * groups.n) * out.width;
+            for (int64_t i = 0; i < units; ++i) sum[i] += row[i];
+        }
+        for (int64_t i = 0; i < units; ++i) to[out.index ? out.index[g * out.width + i] : i] += sum[i];
+    }
+}
+
+void sums(int dtype, std::array<int64_t, 3> groups, Address grad, const Units &of_out, Address out) {
+    const Groups all{groups[0], groups[1], groups[2]};
+    const Side units = side(of_out, all.n);
+    nb::gil_scoped_release release;
+    if (DType(dtype) == DType::float32) sums_of(all, reinterpret_cast<const float *>(grad), units, reinterpret_cast<float *>(out));
+    if (DType(dtype) == DType::float64) sums_of(all, reinterpret_cast<const double *>(grad), units, reinterpret_cast<double *>(out));
+}
+
 void normals(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, int threads, const std::string &level) {
     const Level &kernels = level_of(level);
     double *to = reinterpret_cast<double *>(out);
@@ -320,6 +344,8 @@ NB_MODULE(_cpu, m) {
           "y"_a, "threads"_a = 1, "level"_a = "");
     m.def("correlate", &correlate, "dtype"_a, "groups"_a, "grad"_a, "x"_a, "of_in"_a, "of_out"_a, "scale"_a, "out_weight"_a, "threads"_a = 1,
           "level"_a = "");
+    m.def("sums", &sums, "dtype"_a, "groups"_a, "grad"_a,
+          "of_out"_a, "out"_a);
     m.def("normals", &normals, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "threads"_a = 1, "level"_a = "");
     nb::class_<Block>(m, "Block", nb::type_slots(block_slots), "Memory from the pool, as a writable buffer.")
         .def(nb::init<std::size_t>(), "bytes"_a);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from thinned.nn.thin.find_chains import FoundChain, find_chains
 from thinned.nn.thin.layer_kinds import DROPS
 from thinned.nn.thin.passes import ModelHooks
 from thinned.nn.thin.run_branches import Gate, RunningBranch, ThinDropPath
-from thinned.nn.thin.run_chains import KINDS, THIN, RunningChain
+from thinned.nn.thin.run_chains import KINDS, PAYS_ABOVE, THIN, RunningChain
 from thinned.nn.thin.tracing import Explorer, TracedModule, join
 from thinned.nn.unreached import reason
 
@@ -46,9 +46,14 @@ def thin(model: nn.Module, groups: Groups = "auto", *, back: bool = False) -> nn
 
     A chain is a layer (`torch.nn.Linear`, `Conv1d` … `Conv3d`), activations, BatchNorm, pooling, a dropout of
     whole units (`Dropout` of vectors, `Dropout1d` … `Dropout3d` of channels), and the layers that read them.
-    Each pass picks exactly k = max(1, n − round(p·n)) of the n units for the whole batch, and scales them by
-    n/k. Forward and backward compute only these k rows of the first weight and k columns of the next. With
-    ``groups``, each group has its own pick, and sample i belongs to group i mod ``groups``.
+    Each pass picks units for groups of rows, by `thinned.masks.picks`. A unit is kept with probability 1 − p,
+    and divided by 1 − p. Forward and backward compute only the kept units of the first layer, and the next
+    layers read only them. Row i of the whole batch belongs to group i mod ``groups``. The rows are all leading
+    axes of the input of a linear layer, and the samples of a convolution.
+
+    ``groups``: "auto" is 16, and 4 where channels are dropped; then chains whose rate is at most 0.2, which
+    would not gain, stay dense. A number overrules both. A batch shares one pick if it is 1, which is not
+    dropout any more: it costs accuracy, and training may diverge at rates of learning where dropout trains.
 
     A branch, as in x + drop_path(branch(x)), is computed only for the surviving samples, as in `Residual`,
     if every layer in it is known to treat each sample by itself.
@@ -75,7 +80,7 @@ def thin(model: nn.Module, groups: Groups = "auto", *, back: bool = False) -> nn
             _checks.probability(f"p of {name or 'model'}", module.p)
     _restore(root)
     if not back:
-        found, dense = _find(root)
+        found, dense = _find(root, groups)
         for name, parts in found.items():
             _install(root, name, parts, groups)
         vars(root)[_REPORT] = dense
@@ -107,7 +112,7 @@ Groups = int | Literal["auto"]
 SAMPLE_GROUPS = 4  # of samples in a chain of convolutions, which run once a group
 
 
-def _find(root: nn.Module) -> tuple[dict[str, list[Found]], dict[str, str]]:
+def _find(root: nn.Module, groups: Groups) -> tuple[dict[str, list[Found]], dict[str, str]]:
     """The chains and branches by the name of the traced module; the reason for each dropout without one."""
     explorer = Explorer(root)
     found: dict[str, list[Found]] = {}
@@ -117,6 +122,10 @@ def _find(root: nn.Module) -> tuple[dict[str, list[Found]], dict[str, str]]:
         for drop, what in (*find_chains(traced), *find_branches(traced)):
             if isinstance(what, str):
                 dense[drop] = what
+            elif (
+                groups == "auto" and isinstance(what, FoundChain) and (p := _rate(traced, what)) <= PAYS_ABOVE
+            ):
+                dense[drop] = f"p = {p:g} is at most {PAYS_ABOVE:g}, where thinning does not pay"
             else:
                 found.setdefault(name, []).append(what)
     seen = {join(name, each.drop) for name in found for each in found[name]} | set(dense)
@@ -126,6 +135,12 @@ def _find(root: nn.Module) -> tuple[dict[str, list[Found]], dict[str, str]]:
         elif type(module).__name__ in ("DropPath", "StochasticDepth") and name not in seen:
             dense[name] = reason(module, {})
     return found, dense
+
+
+def _rate(traced: TracedModule, found: FoundChain) -> float:
+    """The rate of a chain's dropout."""
+    drop: Any = traced.module.get_submodule(found.drop)
+    return float(drop.p)
 
 
 def _groups(found: FoundChain, wanted: Groups) -> int:

@@ -47,6 +47,12 @@ def _picks_fake(ticket: Tensor, n: int, groups: int, width: int, rows: int) -> t
     return ticket.new_empty(groups, width), ticket.new_empty(groups, width, dtype=torch.bool)
 
 
+# When the kernel pays. Else all units are computed, and the same picks are applied to them.
+PAYS_ABOVE = 0.2  # the rate from which on the multiplications that are saved are more than the kernel loses
+ROWS_OF_GROUP = 6  # at least; a tile of the kernel has 8 rows or 16
+SAVED = 6_000_000  # products (of input, weight) that cost as much as the calls of a pass
+
+
 @dataclass
 class ChainPass:
     """One forward pass of a chain: the units that each group of rows keeps."""
@@ -72,6 +78,8 @@ class RunningChain(Running):
         self.rank = found.rank  # of a unit's map
         self.names = [join(name, each) for each in (found.producer, *found.readers)]
         self.readers = len(found.readers)
+        readers: list[Any] = [owner.get_submodule(each) for each in found.readers]
+        self.neighbours = producer.weight[0].numel() + sum(len(each.weight) for each in readers)
         self.folded = found.folded  # the factor 1/(1 − p) is in the readers' products
         self.matrix_only = found.rank == 0 and bool(found.between)  # a layer between takes (N, C) alone
         self.watched = [owner.get_submodule(each) for each in (*found.names, *partly_outside(found.names))]
@@ -103,8 +111,17 @@ class RunningChain(Running):
         if drawn is None:
             return None
         units, in_order = drawn
-        self.passes[thread()] = ChainPass(units, scale, narrow=p > 0.0 and in_order and not seen)
+        narrow = p > 0.0 and in_order and not seen and self._pays(x)
+        self.passes[thread()] = ChainPass(units, scale, narrow)
         return self.units
+
+    def _pays(self, x: Tensor) -> bool:
+        """Whether it is faster to compute only the units that are kept; of one group, always."""
+        if self.groups == 1 or self.rank or torch.compiler.is_compiling() or not x.is_cpu:
+            return True
+        rows = x.numel() // max(x.shape[-1], 1)
+        saved = (self.drop.p - PAYS_ABOVE) * rows * self.n * self.neighbours
+        return rows >= ROWS_OF_GROUP * self.groups and saved >= SAVED
 
     def _draw(self, x: Tensor, scale: float) -> tuple[Units, bool] | None:
         """The units of a new pass, and whether the rows of x are in order; None outside a thinned call."""
@@ -247,6 +264,13 @@ class ThinPReLU(_ThinBetween, nn.PReLU):
 
 
 class _ThinNorm(_ThinBetween):
+    def begin(self, input: Tensor) -> tuple[Units | None, ...]:
+        """The kept units; those of the rows that keep them, where all are computed for several groups."""
+        now = self.chain.now
+        if now is not None and not now.narrow and now.units.groups > 1:
+            return (now.units.among_all(),)
+        return super().begin(input)
+
     def compute(self: Any, x: Tensor, units: Units) -> Tensor:
         """Batch normalisation: a unit's statistics are those of the rows that keep it."""
         self._check_input_dim(x)

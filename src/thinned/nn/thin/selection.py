@@ -71,6 +71,11 @@ class Units:
         kept = torch.zeros(rows, self.n, dtype=torch.int32, device=device)
         return kept.scatter_add(1, index, valid.int()).bool()
 
+    def among_all(self) -> Units:
+        """The same for tensors with a column for each of the n units."""
+        index = torch.arange(self.n).expand(self.groups, self.n)
+        return Units(self.n, index, self.mask(self.groups, torch.device("cpu")), self.scale)
+
     def repeated(self, run: int) -> Units:
         """The same for columns of a weight, of which each unit has a run."""
         if run == 1:
