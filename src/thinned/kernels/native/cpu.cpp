@@ -268,17 +268,17 @@ void correlate(int dtype, std::array<int64_t, 3> groups, Address grad, Address x
 // The sum of each unit over the rows whose group keeps it.
 template <class T>
 void sums_of(const Groups &groups, const T *grad, const Side &out, T *to) {
-    std::fill(to, to + out.n, T(0));
-    std::vector<T> sum(out.width);
+    std::vector<double> sum(out.n), part(out.width);
     for (int64_t g = 0; g < groups.n; ++g) {
         const int64_t units = out.index ? out.count[g] : out.n;
-        std::fill(sum.begin(), sum.end(), T(0));
+        std::fill(part.begin(), part.end(), 0.0);
         for (int64_t r = 0; r < groups.size(g); ++r) {
             const T *row = grad + (groups.row(g) + r * groups.n) * out.width;
-            for (int64_t i = 0; i < units; ++i) sum[i] += row[i];
+            for (int64_t i = 0; i < units; ++i) part[i] += row[i];
         }
-        for (int64_t i = 0; i < units; ++i) to[out.index ? out.index[g * out.width + i] : i] += sum[i];
+        for (int64_t i = 0; i < units; ++i) sum[out.index ? out.index[g * out.width + i] : i] += part[i];
     }
+    std::copy(sum.begin(), sum.end(), to);
 }
 
 void sums(int dtype, std::array<int64_t, 3> groups, Address grad, const Units &of_out, Address out) {

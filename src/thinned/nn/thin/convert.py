@@ -48,8 +48,8 @@ def thin(model: nn.Module, groups: Groups = "auto", *, back: bool = False) -> nn
     whole units (`Dropout` of vectors, `Dropout1d` … `Dropout3d` of channels), and the layers that read them.
     Each pass picks units for groups of rows, by `thinned.masks.picks`. A unit is kept with probability 1 − p,
     and divided by 1 − p. Forward and backward compute only the kept units of the first layer, and the next
-    layers read only them. Row i of the whole batch belongs to group i mod ``groups``. The rows are all leading
-    axes of the input of a linear layer, and the samples of a convolution.
+    layers read only them. Row i of the whole batch belongs to group i mod ``groups``. The rows are all
+    leading axes of the input of a linear layer, and the samples of a convolution.
 
     ``groups``: "auto" is 16, and 4 where channels are dropped; then chains whose rate is at most 0.2, which
     would not gain, stay dense. A number overrules both. A batch shares one pick if it is 1, which is not
