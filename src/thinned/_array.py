@@ -78,6 +78,9 @@ class NumPy(Backend):
     def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
         return np.zeros(shape, like.dtype)
 
+    def joined(self, parts: list[Any]) -> Any:
+        return np.concatenate(parts)
+
     def widen(self, x: Any) -> Any:
         return x.astype(np.promote_types(x.dtype, np.float32), copy=False)
 
@@ -199,6 +202,9 @@ class Torch(Backend):
 
     def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
         return like.new_zeros(shape)
+
+    def joined(self, parts: list[Any]) -> Any:
+        return self.torch.cat(parts)
 
     def widen(self, x: Any) -> Any:
         return x.to(self.torch.promote_types(x.dtype, self.torch.float32))
@@ -368,6 +374,11 @@ def empty(shape: tuple[int, ...], like: Any) -> Any:
 def zeros(shape: tuple[int, ...], like: Any) -> Any:
     """Zeros of that shape, in the dtype and on the device of ``like``."""
     return of(like).zeros(shape, like)
+
+
+def joined(parts: list[Any]) -> Any:
+    """Arrays one after the other, along the first axis."""
+    return of(parts[0]).joined(parts)
 
 
 def widen(x: Any) -> Any:

@@ -247,7 +247,7 @@ def drop_connect(
         return _gaussian_inference(x, weight, bias, p, key, sample_offset)
     if not per_sample and p < 1.0:
         return _array.linear(x, dropout(weight, p, key=key), bias)
-    y = _connect(_array.widen(x), _array.widen(weight), _draw(weight, p, key, per_sample, sample_offset))
+    y = _connect(_array.widen(x), _array.widen(weight), p, key, sample_offset)
     return _array.cast(y if bias is None else y + _array.widen(bias), x)
 
 
@@ -297,7 +297,7 @@ def drop_connect_gradient(
     if not per_sample:
         kept = dropout(weight, p, key=key)
         return _array.linear(grad, kept.T), dropout(_array.linear(grad.T, x.T), p, key=key)
-    draw = _draw(weight, p, key, per_sample, sample_offset)
+    draw = weight_masks(weight.shape, p, key, sample_offset)
     grads = connect.backward(_array.widen(grad), _array.widen(x), _array.widen(weight), draw)
     return _array.cast(grads[0], x), _array.cast(grads[1], weight)
 
@@ -321,18 +321,18 @@ def _normals(shape: Any, key: Key, start: int) -> np.ndarray:
     return kernels.normals(key, math.prod(shape), start).reshape(tuple(shape))
 
 
-def _draw(weight: Any, p: float, key: Key, per_sample: bool, sample_offset: int) -> Draw:
-    """The masks of DropConnect."""
-    start = masks.first((1, *weight.shape), sample_offset) if per_sample else 0
-    return Draw(key, threshold(p), _plans.gain(p), start)
+def weight_masks(shape: Any, p: float, key: Key, sample_offset: int) -> Draw:
+    """The masks of `drop_connect` for each sample, of a weight of that shape."""
+    return Draw(key, threshold(p), _plans.gain(p), masks.first((1, *shape), sample_offset))
 
 
-def _connect(x: Any, weight: Any, draw: Draw) -> Any:
+def _connect(x: Any, weight: Any, p: float, key: Key, sample_offset: int) -> Any:
     """y_n = (R_n * W) x_n/(1 − p)."""
+    draw = weight_masks(weight.shape, p, key, sample_offset)
     if _array.is_torch(x):
         from thinned.kernels import autograd
 
-        return autograd.Connect.apply(x, weight, draw)
+        return autograd.connected(x, weight, None, lambda *_: draw)
     return connect.forward(x, weight, draw)
 
 

@@ -17,6 +17,7 @@ import pytest
 
 import thinned
 from thinned import Key, functional, kernels
+from thinned.kernels import connect
 from thinned.kernels.work import Blocks, Draw
 from thinned.key import bernoulli, threshold
 
@@ -161,11 +162,11 @@ class TestKernels:
         hidden = torch.where(kept, weight, torch.nan)
         args = x.to(DEVICE), hidden.to(DEVICE)
         assert torch.equal(
-            gpu.connect(*args, draw).cpu(), torch.where(kept, weight, 0.0).matmul(x[0])[None] * 2
+            connect.forward(*args, draw).cpu(), torch.where(kept, weight, 0.0).matmul(x[0])[None] * 2
         )
         grad = whole_numbers(1, 2).to(DEVICE)
-        assert torch.isfinite(gpu.connect_gradients(grad, *args, draw, (True, False))[0]).all()
-        assert gpu.connect_gradients(grad, *args, draw, (False, False)) == (None, None)
+        assert torch.isfinite(connect.backward(grad, *args, draw, (True, False))[0]).all()
+        assert connect.backward(grad, *args, draw, (False, False)) == (None, None)
 
 
 @pytest.mark.skipif(INTERPRETED, reason="is what runs this")
@@ -225,7 +226,10 @@ class TestCompiler:
         samples, outputs, inputs = sizes
         draw = Draw(Key(3), 2**31, 2.0, 0)
         x, weight = torch.zeros(samples, inputs), torch.zeros(outputs, inputs)
-        gpu.connect_gradients(gpu.connect(x, weight, draw), x, weight, draw)
+        for which, pair in enumerate(
+            ((x, weight), (x.new_zeros(samples, outputs), weight), (x.new_zeros(samples, outputs), x))
+        ):
+            gpu.connect(which, *pair, (samples, outputs, inputs), draw)
         assert set(compiled) == {"_connect_kernel", "_connect_x_kernel", "_connect_weight_kernel"}
 
 

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 
 from thinned import _array, kernels
 from thinned.kernels import connect, maps
 from thinned.kernels.work import Draw, Map, Rule, Select, Words
+from thinned.key import Key
 
 CODES = {(dtype := getattr(torch, name)): (code, dtype.itemsize) for name, code in kernels.DTYPES.items()}
 _transforming = torch._C._are_functorch_transforms_active
 _place = _array.Torch().place
 
 
+# What is done in torch.func. They are given the key and the first sample of a ticket, where there is one.
+Plan = Callable[[tuple[int, ...], Key, int], tuple[Map, Words]]  # of a shape
+Masks = Callable[[Key, int], Draw]
+
+
+def transforming() -> bool:
+    """Whether code runs inside torch.func, or forward-mode AD."""
+    return _transforming() or forward_ad._current_level >= 0
+
+
 def apply(x: Tensor, how: Map, words: Words) -> Tensor:
     """The map of a tensor, recorded for the backward pass where the tensor needs one."""
-    if _transforming():
-        y: Tensor = Transformed.apply(x, how, words)
-        return y
+    if _transforming() or forward_ad._current_level >= 0:
+        return transformed(x, None, lambda *_: (how, words))
     if not (x.requires_grad and torch.is_grad_enabled()):
         return select(x, how, words)
     out: Tensor = _mapped(x, how, words)
@@ -31,7 +43,7 @@ def apply(x: Tensor, how: Map, words: Words) -> Tensor:
 def apply_(x: Tensor, how: Map, words: Words) -> Tensor:
     """The map written into x: directly, or by a copy where torch restricts writing in place."""
     recorded = x.requires_grad and torch.is_grad_enabled()
-    if x._is_view() or x.is_inference() or (recorded and x.is_leaf) or _transforming():
+    if x._is_view() or x.is_inference() or (recorded and x.is_leaf) or transforming():
         return x.copy_(apply(x, how, words))
     if recorded:
         out: Tensor = Written.apply(x, how, words)
@@ -46,7 +58,7 @@ def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tens
     pointer, n, flat = _place(x, size)
     cpu, kind = kernels.extension(), type(how)
     if not pointer or code is None or cpu is None or kind is Rule:
-        y = _plainly(x.detach(), how, words)
+        y = _plainly(x, how, words)
         return y if out is None else out.copy_(y)
     if out is None:
         out = torch.empty_like(x) if n * size < kernels.POOLED else _pooled_like(x)
@@ -102,40 +114,138 @@ class Written(Mapped):
         return select(x, how, words, x)
 
 
+# In torch.func the key and the first sample are a tensor, the *ticket*, so that each example of a vmap may
+# have its own.
+
+
+def ticket(key: Key, first: int) -> Tensor:
+    """The seed of a key, the index of the first sample, and the lane; lane n ≥ 0 of a key has its own key."""
+    words = (key.seed, first, (1 << 64) - 1)
+    return torch.tensor([word - (word >> 63 << 64) for word in words], device="cpu")
+
+
+def read(ticket: Tensor | None) -> tuple[Key, int]:
+    """Key and first sample of a ticket; of none, what its plan or masks do not look at."""
+    if ticket is None:
+        return Key(0), 0
+    seed, first, lane = ticket.tolist()
+    key = Key(seed % (1 << 64))
+    return (key if lane < 0 else key.fold_in(lane)), first % (1 << 64)
+
+
+def transformed(x: Tensor, ticket: Tensor | None, plan: Plan) -> Tensor:
+    """The map that ``plan`` makes for the shape of x, with all derivatives, forward, backward and by vmap."""
+    y: Tensor = Transformed.apply(x, ticket, plan)
+    return y
+
+
 class Transformed(torch.autograd.Function):
     """`Mapped` in the form that torch.func needs, with which a small dropout takes 1.5 times as long."""
 
     @staticmethod
-    def forward(x: Tensor, how: Map, words: Words) -> Tensor:
+    def forward(x: Tensor, ticket: Tensor | None, plan: Plan) -> Tensor:
         """The map of x."""
-        return select(x, how, words)
+        return select(x, *plan(x.shape, *read(ticket)))
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Map, Words], output: Any) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         """Keep the map and the key."""
-        _, ctx.how, ctx.words = inputs
+        _, ticket, plan = inputs
+        ctx.save_for_backward(ticket)
+        ctx.save_for_forward(ticket)
+        ctx.gradient = partial(_gradient, plan)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """∂L/∂x = f∘∂L/∂y, itself differentiable."""
-        return Transformed.apply(grad, ctx.how.gradient(), ctx.words), None, None
+        return Transformed.apply(grad, *ctx.saved_tensors, ctx.gradient), None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        """ẏ = f∘ẋ."""
+        y: Tensor = Transformed.apply(tangent, *ctx.saved_tensors, ctx.gradient)
+        return y
+
+    @staticmethod
+    def vmap(info: Any, axes: Sequence[Any], x: Tensor, ticket: Tensor, plan: Plan) -> tuple[Tensor, int]:
+        """Each example by itself: the mask is that of its shape."""
+        return _each(Transformed, info.batch_size, axes, x, ticket, plan), 0
+
+
+def _gradient(plan: Plan, *args: Any) -> tuple[Map, Words]:
+    how, words = plan(*args)
+    return how.gradient(), words
+
+
+def connected(x: Tensor, weight: Tensor, ticket: Tensor | None, masks: Masks) -> Tensor:
+    """y_n = scale·(R_n * W) x_n, with all derivatives."""
+    y: Tensor = Connect.apply(x, weight, ticket, connect.FORWARD, masks)
+    return y
 
 
 class Connect(torch.autograd.Function):
-    """The product with a mask for each sample. It keeps x, W and the key."""
+    """One of `connect.product`, the gradients of scale·Σ_n g_nᵀ (R_n * W) x_n. The other two are its own."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, draw: Draw) -> Tensor:
-        """y_n = scale·(R_n * W) x_n."""
-        ctx.save_for_backward(x, weight)
-        ctx.draw = draw
-        with torch.autocast(x.device.type, enabled=False):
-            return connect.forward(x, weight, draw)
+    def forward(a: Tensor, b: Tensor, ticket: Tensor | None, which: int, masks: Masks) -> Tensor:
+        """The product of a and b."""
+        with torch.autocast(a.device.type, enabled=False):
+            out: Tensor = connect.product(which, a, b, masks(*read(ticket)))
+            return out
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, Any, None]:
-        """∂L/∂x and ∂L/∂W, by the same masks."""
-        with torch.autocast(grad.device.type, enabled=False):
-            x, weight = ctx.saved_tensors
-            return *connect.backward(grad, x, weight, ctx.draw, ctx.needs_input_grad[:2]), None
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keep a, b and the key."""
+        a, b, ticket, ctx.which, ctx.masks = inputs
+        ctx.save_for_backward(a, b, ticket)
+        ctx.save_for_forward(a, b, ticket)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        """∂L/∂a and ∂L/∂b, by the same masks."""
+        a, b, ticket = ctx.saved_tensors
+        of_a = of_b = None
+        if ctx.needs_input_grad[0]:
+            which, first, second = _by_first(ctx.which, b, grad)
+            of_a = Connect.apply(first, second, ticket, which, ctx.masks)
+        if ctx.needs_input_grad[1]:
+            which, first, second = _by_second(ctx.which, a, grad)
+            of_b = Connect.apply(first, second, ticket, which, ctx.masks)
+        return of_a, of_b, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, of_a: Tensor | None, of_b: Tensor | None, *_: None) -> Any:
+        """The product is linear in a and in b."""
+        a, b, ticket = ctx.saved_tensors
+        pairs = [(of_a, b)] if of_a is not None else []
+        pairs += [(a, of_b)] if of_b is not None else []
+        return sum(Connect.apply(*pair, ticket, ctx.which, ctx.masks) for pair in pairs)
+
+    @staticmethod
+    def vmap(info: Any, axes: Sequence[Any], *inputs: Any) -> tuple[Tensor, int]:
+        """Each example by itself."""
+        return _each(Connect, info.batch_size, axes, *inputs), 0
+
+
+def _by_first(which: int, b: Tensor, grad: Tensor) -> tuple[int, Tensor, Tensor]:
+    """The product that is the gradient of another with respect to its first input, and its two inputs."""
+    if which == connect.FORWARD:  # of x and W: by x, of g and W
+        return connect.BY_X, grad, b
+    if which == connect.BY_X:  # of g and W: by g, of x and W
+        return connect.FORWARD, grad, b
+    return connect.FORWARD, b, grad  # of g and x: by g, of x and W
+
+
+def _by_second(which: int, a: Tensor, grad: Tensor) -> tuple[int, Tensor, Tensor]:
+    """The product that is the gradient of another with respect to its second input, and its two inputs."""
+    if which == connect.FORWARD:  # of x and W: by W, of g and x
+        return connect.BY_WEIGHT, grad, a
+    if which == connect.BY_X:  # of g and W: by W, of g and x
+        return connect.BY_WEIGHT, a, grad
+    return connect.BY_X, a, grad  # of g and x: by x, of g and W
+
+
+def _each(function: Any, n: int, axes: Sequence[Any], *inputs: Any) -> Tensor:
+    """A function of n examples, one by one; an input whose axis is None is the same for all."""
+    columns = [[x] * n if axis is None else x.unbind(axis) for x, axis in zip(inputs, axes, strict=True)]
+    return torch.stack([function.apply(*example) for example in zip(*columns, strict=True)])

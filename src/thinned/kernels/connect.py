@@ -18,11 +18,11 @@ BLOCK = 1 << 20  # weights in the masks of a block of samples: 1 MiB
 FORWARD, BY_X, BY_WEIGHT = 0, 1, 2  # the products, as cpu.cpp numbers them
 
 
-def masks(draw: Draw, n: int, weight: Any) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """Blocks of samples, each with the masks of its weights: (block, out, in) bool."""
-    step = max(1, BLOCK // max(1, weight.shape[0] * weight.shape[1]))
+def masks(draw: Draw, n: int, weight: tuple[int, int]) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Blocks of samples, each with the masks of its weights, (out, in): (block, out, in) bool."""
+    step = max(1, BLOCK // max(1, weight[0] * weight[1]))
     for i in range(0, n, step):
-        shape = min(step, n - i), weight.shape[0], weight.shape[1]
+        shape = min(step, n - i), *weight
         unit = i * shape[1] * shape[2]
         kept = kernels.mask(draw.key, shape[0] * shape[1] * shape[2], draw.limit, draw.start + unit)
         yield slice(i, i + step), kept.reshape(shape)
@@ -30,39 +30,47 @@ def masks(draw: Draw, n: int, weight: Any) -> Iterator[tuple[slice, NDArray[Any]
 
 def forward(x: Any, weight: Any, draw: Draw) -> Any:
     """y_n = scale·(R_n * W) x_n."""
-    if (gpu := kernels.on_gpu(x)) is not None:
-        return gpu.connect(x, weight, draw)
-    if draw.limit == 0 or 0 in (*x.shape, *weight.shape):
-        return _array.zeros((len(x), len(weight)), x)
-    if _native(x, weight):
-        return _product(FORWARD, x, weight, (len(x), *weight.shape), draw)
-    y = _array.zeros((len(x), len(weight)), x)
-    for n, kept in masks(draw, len(x), weight):
-        y[n] = (_array.where(kept, weight, 0.0) @ x[n, :, None])[..., 0]
-    return y * draw.scale
+    return product(FORWARD, x, weight, draw)
 
 
 def backward(
     grad: Any, x: Any, weight: Any, draw: Draw, needed: tuple[bool, bool] = (True, True)
 ) -> tuple[Any, Any]:
     """∂L/∂x_n = scale·(R_n * W)ᵀ g_n, and ∂L/∂W = scale·Σ_n R_n * (g_n x_nᵀ); None where not needed."""
-    if (gpu := kernels.on_gpu(x)) is not None:
-        gradients: tuple[Any, Any] = gpu.connect_gradients(grad, x, weight, draw, needed)
-        return gradients
-    if draw.limit > 0 and 0 not in grad.shape and _native(grad, x, weight):
-        shape = (len(x), *weight.shape)
-        return (
-            _product(BY_X, grad, weight, shape, draw) if needed[0] else None,
-            _product(BY_WEIGHT, grad, x, shape, draw) if needed[1] else None,
-        )
-    grad_x = _array.zeros(tuple(x.shape), x) if needed[0] else None
-    grad_weight = _array.zeros(tuple(weight.shape), weight) if needed[1] else None
-    for n, kept in masks(draw, len(x), weight) if draw.limit > 0 and any(needed) else ():
-        if grad_x is not None:
-            grad_x[n] = draw.scale * (grad[n, None, :] @ _array.where(kept, weight, 0.0))[:, 0]
-        if grad_weight is not None:
-            grad_weight += draw.scale * _array.where(kept, grad[n, :, None] * x[n, None, :], 0.0).sum(0)
-    return grad_x, grad_weight
+    return (
+        product(BY_X, grad, weight, draw) if needed[0] else None,
+        product(BY_WEIGHT, grad, x, draw) if needed[1] else None,
+    )
+
+
+def product(which: int, a: Any, b: Any, draw: Draw) -> Any:
+    """A gradient of scale·Σ_n g_nᵀ (R_n * W) x_n: by g of x and W; by x of g and W; by W of g and x."""
+    shape = len(a), a.shape[1] if which == BY_WEIGHT else len(b), b.shape[1]  # (N, out, in)
+    if draw.limit == 0 or 0 in shape:
+        return _array.zeros(_sizes(shape)[which], a)
+    if (gpu := kernels.on_gpu(a)) is not None:
+        return gpu.connect(which, a, b, shape, draw)
+    return (_product if _native(a, b) else _plainly)(which, a, b, shape, draw)
+
+
+def _sizes(shape: tuple[int, int, int]) -> tuple[tuple[int, int], ...]:
+    """The sizes of the three products."""
+    n, rows, columns = shape
+    return (n, rows), (n, columns), (rows, columns)
+
+
+def _plainly(which: int, a: Any, b: Any, shape: tuple[int, int, int], draw: Draw) -> Any:
+    """`product` by masks of a block of samples at a time."""
+    parts: list[Any] = []  # for gradients by W their sum
+    for n, kept in masks(draw, shape[0], shape[1:]):
+        if which == FORWARD:
+            parts.append((_array.where(kept, b, 0.0) @ a[n, :, None])[..., 0])
+        elif which == BY_X:
+            parts.append((a[n, None, :] @ _array.where(kept, b, 0.0))[:, 0])
+        else:
+            part = _array.where(kept, a[n, :, None] * b[n, None, :], 0.0).sum(0)
+            parts = [sum(parts, part)]
+    return _array.joined(parts) * draw.scale
 
 
 def _native(*arrays: Any) -> bool:
@@ -71,10 +79,9 @@ def _native(*arrays: Any) -> bool:
 
 
 def _product(which: int, a: Any, b: Any, shape: tuple[int, int, int], draw: Draw) -> Any:
-    """One of the extension's three products, of a and b; ``shape`` is (N, out, in)."""
-    n, rows, columns = shape
+    """`product` by the extension."""
     one, other = _array.flat(a), _array.flat(b)
-    out = kernels.room(((n, rows), (n, columns), (rows, columns))[which], one)
+    out = kernels.room(_sizes(shape)[which], one)
     arrays = (_array.address(one), _array.address(other), _array.address(out))
     cpu = kernels.extension()
     assert cpu is not None

@@ -377,28 +377,16 @@ def drop_block(x: torch.Tensor, blocks: Blocks) -> torch.Tensor:
     return out
 
 
-def connect(x: torch.Tensor, weight: torch.Tensor, draw: Draw) -> torch.Tensor:
-    """y_n = scale·(R_n * W) x_n, as `thinned.kernels.connect.forward`: masks are made inside the product."""
-    y = x.new_zeros(len(x), len(weight))
-    programs = len(x) * -(-len(weight) // ROWS.value)
-    _product(_connect_kernel, programs, x, weight, y, (len(x), *weight.shape), draw)
-    return y
-
-
-def connect_gradients(
-    grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, draw: Draw,
-    needed: tuple[bool, bool] = (True, True),
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
-    """∂L/∂x and ∂L/∂W of `connect`, by the same masks, made again; None where not needed."""
-    grad_x = x.new_zeros(x.shape) if needed[0] else None
-    grad_weight = weight.new_zeros(weight.shape) if needed[1] else None
-    sizes = len(x), *weight.shape
-    across, down = -(-sizes[2] // GROUP), -(-sizes[1] // ROWS.value)
-    if grad_x is not None:
-        _product(_connect_x_kernel, sizes[0] * across, grad, weight, grad_x, sizes, draw)
-    if grad_weight is not None:
-        _product(_connect_weight_kernel, down * across, grad, x, grad_weight, sizes, draw)
-    return grad_x, grad_weight
+def connect(
+    which: int, a: torch.Tensor, b: torch.Tensor, sizes: tuple[int, int, int], draw: Draw
+) -> torch.Tensor:
+    """`thinned.kernels.connect.product`, of a and b; ``sizes`` is (N, out, in). Masks are made inside."""
+    n, rows, columns = sizes
+    across, down = -(-columns // GROUP), -(-rows // ROWS.value)
+    kernel = (_connect_kernel, _connect_x_kernel, _connect_weight_kernel)[which]
+    out = a.new_zeros(((n, rows), (n, columns), (rows, columns))[which])
+    _product(kernel, (n * down, n * across, down * across)[which], a, b, out, sizes, draw)
+    return out
 
 
 def _product(

@@ -14,13 +14,14 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from thinned import _checks, functional, masks
+from thinned import _array, _checks, functional, masks
 from thinned._method import USUAL, Method
 from thinned.kernels import autograd
+from thinned.kernels.work import Map, Words
 from thinned.key import Key
 from thinned.methods import classes
 from thinned.nn.compiled import operators as ops
-from thinned.nn.stream import Draw, Stream, scalar
+from thinned.nn.stream import Draw, EachExampleError, Stream, scalar, transformed
 
 
 class Drop(nn.Module):
@@ -117,7 +118,10 @@ class Drop(nn.Module):
 
     def eager(self, x: Tensor) -> Tensor:
         """`drop` outside compiled graphs. `check` and `p` have checked its arguments."""
-        draw = self.stream.draw()
+        try:
+            draw = self.stream.draw()
+        except EachExampleError:
+            return self.transformed(x)
         if draw.places is not None:
             return self.by(draw, x)
         if self._p == 0.0:
@@ -127,6 +131,19 @@ class Drop(nn.Module):
         how = method.plan(x.shape, self._p, draw.sample_offset, *options)
         apply = autograd.apply_ if self.inplace else autograd.apply
         return apply(x, how, (draw.seed & 0xFFFF_FFFF, draw.seed >> 32))
+
+    def transformed(self, x: Tensor) -> Tensor:
+        """`eager` where each example of a vmap has its own mask."""
+        ticket = transformed(self.stream, len(x) if x.dim() else 1)
+        if self._p == 0.0:
+            return x
+        method, p = self.method, self._p
+        options = [getattr(self, name) for name in method.names]
+
+        def plan(shape: tuple[int, ...], key: Key, first: int) -> tuple[Map, Words]:
+            return method.plan(shape, p, first, *options), key.words
+
+        return autograd.transformed(x, ticket, plan)
 
     def by(self, draw: Draw, x: Tensor) -> Tensor:
         """The result of the method with the mask of this draw."""
@@ -337,26 +354,7 @@ class DropConnectLinear(Drop):
             return nn.functional.linear(input, self.weight, self.bias)
         x, weight, bias = _as_autocast(input.reshape(-1, self.in_features), self.weight, self.bias)
         rows = math.prod(input.shape[1:-1])  # of each sample
-        if torch.compiler.is_compiling():
-            out = self._compiled(x, weight, bias, rows)
-        else:
-            draw = self.stream.draw()
-            draw = Draw(draw.seed, draw.sample_offset * rows, draw.places if self.per_sample else None)
-            out = draw.spread(
-                lambda x, i: functional.drop_connect(
-                    x,
-                    weight,
-                    bias,
-                    self._p,
-                    key=Key(draw.seed),
-                    training=self.training,
-                    per_sample=self.per_sample,
-                    inference=self.inference,
-                    sample_offset=i,
-                ),
-                x,
-                work=rows * self.weight.numel(),
-            )
+        out = (self._compiled if torch.compiler.is_compiling() else self._eager)(x, weight, bias, rows)
         return out.reshape(*input.shape[:-1], self.out_features)
 
     def _compiled(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
@@ -366,6 +364,44 @@ class DropConnectLinear(Drop):
             else ops.connect_gaussian(x, weight, bias, self.ticket(), rows)
         )
         return out
+
+    def _eager(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+        try:
+            draw = self.stream.draw()
+        except EachExampleError:
+            return self._transformed(x, weight, bias, rows)
+        draw = Draw(draw.seed, draw.sample_offset * rows, draw.places if self.per_sample else None)
+
+        def call(x: Tensor, first: int) -> Tensor:
+            return self._by(Key(draw.seed), x, weight, bias, first)
+
+        return draw.spread(call, x, work=rows * weight.numel())
+
+    def _by(self, key: Key, x: Tensor, weight: Tensor, bias: Tensor | None, first: int) -> Tensor:
+        """The function with a key; ``first`` is the index of the first row."""
+        how: Any = {"training": self.training, "per_sample": self.per_sample, "inference": self.inference}
+        y: Tensor = functional.drop_connect(x, weight, bias, self._p, key=key, sample_offset=first, **how)
+        return y
+
+    def _transformed(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+        """`_eager` where each example of a vmap has its own masks."""
+        ticket, p = transformed(self.stream, len(x) // max(1, rows)), self._p
+        if p == 0.0 or not self.training:
+            key, first = autograd.read(ticket)
+            return self._by(key, x, weight, bias, first * rows)
+        if not self.per_sample:
+
+            def plan(shape: tuple[int, ...], key: Key, _: int) -> tuple[Map, Words]:
+                return functional.DROPOUT.plan(shape, p, 0), key.words
+
+            kept = autograd.transformed(weight, ticket, plan)
+            return nn.functional.linear(x, kept, bias)
+
+        def masks(key: Key, first: int) -> Any:
+            return functional.weight_masks(weight.shape, p, key, first * rows)
+
+        y = autograd.connected(_array.widen(x), _array.widen(weight), ticket, masks).to(x.dtype)
+        return y if bias is None else y + bias
 
 
 # The class of each drop method; if there are several, that for images. A method without a class above gets

@@ -15,7 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch._C import _functorch as functorch
 
+from thinned.kernels import autograd
 from thinned.key import Key
 
 RECENT = 256  # calls that a stream remembers, in case checkpointing runs them again
@@ -108,7 +110,7 @@ class Stream:
 
     def draw(self) -> Draw:
         """The draw that decides the mask of this call."""
-        mark = random_seed()
+        mark = random_seed(self.named is not None)
         if self.named is None and not self.recent:
             return _draw((mark, 0, None))
         again = recomputing()
@@ -131,6 +133,47 @@ class Stream:
         return drawn
 
 
+class EachExampleError(RuntimeError):
+    """A vmap asks for a mask of each example, and there is one seed for all."""
+
+
+def transformed(stream: Stream, samples: int) -> torch.Tensor:
+    """The ticket of a call inside torch.func: what `autograd.read` reads, with a lane for each example.
+
+    Where no vmap has randomness="different", it is that of `Stream.draw`. Else each example is a lane; inside
+    `keyed` the examples have the masks of one batch of all of them, each of that many samples.
+    """
+    with torch._C._DisableFuncTorch():
+        draw, keyed = stream.draw(), stream.named is not None
+        ticket = autograd.ticket(Key(draw.seed), draw.sample_offset)
+        zero = torch.zeros_like(ticket[0])
+        lane, examples = zero, [(torch.arange(n, device="cpu"), n, level) for n, level in _different()]
+    if draw.places is not None:
+        raise RuntimeError(
+            "inside torch.func a branch that drops must see its whole batch: give its Residual skip=False"
+        )
+    for each, n, level in examples:
+        lane = lane * n + functorch._add_batch_dim(each, 0, level)
+    if not examples:
+        return ticket
+    return ticket + torch.stack([zero, lane * samples, zero] if keyed else [zero, zero, lane + 1])
+
+
+def _different(keyed: bool = True) -> list[tuple[int, int]]:
+    """Number of examples and level of each vmap with randomness="different"; "error" is for random calls."""
+    found = []
+    for level in functorch.get_interpreter_stack() or ():
+        if level.key() == functorch.TransformType.Vmap:
+            vmap = functorch.CVmapInterpreterPtr(level)
+            if vmap.randomness() == functorch.RandomnessType.Different:
+                found.append((vmap.batchSize(), level.level()))
+            elif vmap.randomness() == functorch.RandomnessType.Error and not keyed:
+                raise RuntimeError(
+                    "randomness of a vmap must be 'same' or 'different' for a dropout, got 'error'"
+                )
+    return found
+
+
 def find(handle: int) -> Stream:
     """The stream with that number; a new one if its module is gone (a graph loaded in another process)."""
     return _streams.get(handle) or Stream()
@@ -141,10 +184,20 @@ def recomputing() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def random_seed() -> int:
-    """64 bits from torch's default CPU generator."""
+def random_seed(keyed: bool = False) -> int:
+    """64 bits from torch's default CPU generator. Inside torch.func they are the same for all examples."""
     cell = _cell.own
-    cell[0].random_(-(1 << 63), None)
+    try:
+        cell[0].random_(-(1 << 63), None)
+    except RuntimeError:  # torch.func forbids to write into the cell
+        if not autograd.transforming():
+            raise
+        if _different(keyed):
+            raise EachExampleError(
+                "vmap with randomness='different' cannot thin, nor skip samples: give it 'same'"
+            ) from None
+        with torch._C._DisableFuncTorch():
+            cell[0].random_(-(1 << 63), None)
     number: int = cell[1][0]
     return number
 
