@@ -124,17 +124,6 @@ def most_kept(n: int, p: float) -> int:
     return max(min(n, panels * panel), 1)
 
 
-def survivors(n: int, p: float, key: Key, groups: int = 1) -> NDArray[np.int64]:
-    """Exactly k of n units, (groups, k), rows ascending; k = `theory.survivor_count`. `picks` replaces it.
-
-    One group is picked by the key itself, more by ``key.fold_in(g)``, g = 0 … groups − 1.
-    """
-    k = theory.survivor_count(n, p)
-    if groups == 1:
-        return kernels.choose(key, n, k)[None]
-    return np.stack([kernels.choose(key.fold_in(g), n, k) for g in range(groups)])
-
-
 def features(
     shape: Sequence[int], p: float, key: Key, sample_offset: int = 0, *, groups: int = GROUPS
 ) -> Mask:

@@ -39,11 +39,6 @@ def gaussian_moments(p: float) -> tuple[float, float]:
     return bernoulli_moments(p)
 
 
-def survivor_count(n: int, p: float) -> int:
-    """How many of n units `thin` keeps: k = max(1, n − round(p·n)); 0 of 0."""
-    return min(n, max(1, n - round(p * n)))
-
-
 def thin_moments(p: float) -> tuple[float, float]:
     """Mean and variance of the factor of `thin`, which is that of dropout: 0, or 1/(1 − p)."""
     return bernoulli_moments(p)

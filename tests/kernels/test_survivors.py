@@ -5,11 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
-from thinned import Key, _array, kernels
+from thinned import Key, _array, choose, kernels
 from thinned.kernels import survivors
 from thinned.kernels.survivors import Penalty
 from thinned.key import normals
-from thinned.masks import survivors as pick
 
 BACKENDS = ["cpu", "reference", "torch"]
 DTYPES = ["float32", "float64"]
@@ -22,10 +21,15 @@ def random(seed, shape, dtype="float64"):
     return normals(Key(seed), int(np.prod(shape))).reshape(shape).astype(dtype)
 
 
+def pick(n, p, key):
+    """About (1 − p)·n of n indices, one at least."""
+    return choose(key, n, max(1, n - round(p * n)))
+
+
 def choices(shape):
     """None, some, one, all: of the rows and of the columns."""
     every = [
-        [None, *(pick(n, p, Key(n))[0] for p in (0.5, 1.0, 0.0) if n)] for n in (*shape[:2], 0)[: len(shape)]
+        [None, *(pick(n, p, Key(n)) for p in (0.5, 1.0, 0.0) if n)] for n in (*shape[:2], 0)[: len(shape)]
     ]
     every += [[None]] if len(shape) < 2 else []
     if shape == BIG:
@@ -73,7 +77,7 @@ def test_take_place_and_add(backend, dtype, shape, monkeypatch):
 
 
 def test_what_is_large_is_placed_around_the_caches():
-    shape, rows, cols = (1300, 1717), pick(1300, 0.5, Key(1))[0], pick(1717, 0.5, Key(2))[0]
+    shape, rows, cols = (1300, 1717), pick(1300, 0.5, Key(1)), pick(1717, 0.5, Key(2))
     few = random(3, (len(rows), len(cols)))
     for odd in (0, 1, 3):  # rows that start anywhere within a cache line
         room = np.full(odd + 1300 * 1717, 7.0)[odd:].reshape(shape)
@@ -85,7 +89,7 @@ def test_what_is_large_is_placed_around_the_caches():
 def test_bfloat16_is_moved_too():
     torch = pytest.importorskip("torch")
     w = torch.linspace(-1, 1, 35).reshape(7, 5).bfloat16()
-    rows, cols = pick(7, 0.5, Key(1))[0], pick(5, 0.5, Key(2))[0]
+    rows, cols = pick(7, 0.5, Key(1)), pick(5, 0.5, Key(2))
     few = survivors.take(w, rows, cols)
     assert torch.equal(few, w[torch.from_numpy(rows)][:, torch.from_numpy(cols)])
     assert torch.equal(survivors.take(survivors.place(few, rows, cols, (7, 5)), rows, cols), few)
@@ -95,7 +99,7 @@ def test_bfloat16_is_moved_too():
 def test_arrays_with_gaps(backend, monkeypatch):
     own = to(backend, monkeypatch)
     whole = random(1, (14, 10))
-    w, rows, cols = whole[::2, ::2], pick(7, 0.5, Key(1))[0], pick(5, 0.5, Key(2))[0]
+    w, rows, cols = whole[::2, ::2], pick(7, 0.5, Key(1)), pick(5, 0.5, Key(2))
     few = w[np.ix_(rows, cols)]
     assert np.array_equal(np.asarray(survivors.take(own(w), rows, cols)), few)
     step = w.copy()
@@ -198,7 +202,7 @@ def test_clip(backend, dtype, shape, monkeypatch):
 
 @pytest.mark.skipif(kernels.extension() is None, reason="the C++ extension was not built")
 def test_threads_change_nothing(monkeypatch):
-    rows, cols = pick(BIG[0], 0.5, Key(1))[0], pick(BIG[1], 0.5, Key(2))[0]
+    rows, cols = pick(BIG[0], 0.5, Key(1)), pick(BIG[1], 0.5, Key(2))
 
     def everything():
         w, m, v = random(1, BIG), random(2, BIG), abs(random(3, BIG))
