@@ -14,13 +14,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from thinned import _checks, scratch
+from thinned import _checks, kernels, scratch
 from thinned.activations import BY_SKLEARN_NAME
 from thinned.estimators.data import (
     Array,
     Column,
     Data,
-    RowDropout,
     dense,
     dense_blocks,
     hold_out,
@@ -28,10 +27,12 @@ from thinned.estimators.data import (
     sample_weights,
     with_zero,
 )
-from thinned.key import Key, choose, permutation
+from thinned.key import Key, choose
 
 DTYPES = (np.float64, np.float32)  # of X that are kept; any other becomes the first
-WATCHED = 1000  # rows whose loss decides whether to stop, where masks make the loss of an epoch noisy
+WATCHED = 256  # rows whose loss decides whether to stop, where masks make the loss of an epoch noisy
+GROUPS = 8  # of rows in a batch, each with a pick of its own: 25 rows a group at the usual batch of 200
+LARGEST_RATE = 0.01  # that "auto" chooses
 SMALLEST_RATE = 1e-6  # at which "adaptive" stops, as in scikit-learn
 LOSSES: dict[str, type[scratch.Loss]] = {
     "softmax": scratch.SoftmaxCrossEntropy,
@@ -56,7 +57,7 @@ class DropoutMLP(BaseEstimator):
         alpha: float = 0.0001,
         batch_size: int | str = "auto",
         learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
+        learning_rate_init: float | str = "auto",
         power_t: float = 0.5,
         max_iter: int = 200,
         shuffle: bool = True,
@@ -170,7 +171,7 @@ class DropoutMLP(BaseEstimator):
         self._net = scratch.mlp(
             sizes,
             key=self._key.fold_in("weights"),
-            drop=lambda p: scratch.ThinDropout(p, groups=1) if self.thin and p else RowDropout(p),
+            drop=scratch.Dropout,
             p=self.dropout,
             input_p=self.input_dropout,
             activation=BY_SKLEARN_NAME[self.activation],
@@ -185,16 +186,25 @@ class DropoutMLP(BaseEstimator):
 
     def _new_optimizer(self) -> scratch.Optimizer:
         if self.solver == "adam":
-            return scratch.Adam(self.learning_rate_init, self.beta_1, self.beta_2, self.epsilon)
+            return scratch.Adam(self._rate(), self.beta_1, self.beta_2, self.epsilon)
         nesterov = self.nesterovs_momentum and self.momentum > 0
-        return scratch.SGD(self.learning_rate_init, self.momentum, nesterov)
+        return scratch.SGD(self._rate(), self.momentum, nesterov)
+
+    def _rate(self) -> float:
+        """The first learning rate; ``"auto"`` is 1/(units of the widest hidden layer), at most 0.01."""
+        if self.learning_rate_init != "auto":
+            return float(self.learning_rate_init)
+        widest = max((layer.n_out for layer in [*self._linears()][:-1]), default=1)
+        return min(LARGEST_RATE, 1.0 / widest)
 
     def _train(self, data: Data, partial: bool) -> None:
         """Train until nothing improves, or for ``max_iter`` epochs; early stopping then restores the best."""
         rows, judges = self._split(data.targets)
-        net, loss = scratch.Thin(_twin(self._net), groups=1), LOSSES[self.out_activation_]()
-        if _row_dropouts(net):
-            data = data._replace(ids=row_ids(data.X))
+        net, loss = _twin(self._net), LOSSES[self.out_activation_]()
+        if self.thin:
+            net = scratch.Thin(net, GROUPS)
+        if self.dropout or self.input_dropout:
+            data = data._replace(ids=row_ids(data.X, data.targets))
         best, stale, learned = -np.inf, 0, None
         for epoch in range(1, self.max_iter + 1):
             self.n_iter_, self.loss_ = epoch, self._epoch(net, loss, data, rows)
@@ -229,12 +239,10 @@ class DropoutMLP(BaseEstimator):
         n = len(rows)
         size = min(200 if self.batch_size == "auto" else int(self.batch_size), n)
         if self.shuffle:
-            rows = rows[permutation(key.fold_in("order"), n)]
+            rows = rows[kernels.permutation(key.fold_in("order"), n)]
         total = mass = 0.0
         for start in range(0, n, size):
-            x, targets, weights, ids = data.take(rows[start : start + size])
-            if ids is not None:
-                RowDropout.set_rows(_row_dropouts(net), ids)
+            x, targets, weights, _ = data.batch(rows[start : start + size])
             here = len(targets) if weights is None else float(weights.sum())
             for layer in self._linears(net):
                 layer.l2 = self.alpha / here  # scikit-learn's: alpha/2·‖W‖² once for a batch
@@ -246,7 +254,7 @@ class DropoutMLP(BaseEstimator):
         self._epochs += 1
         self.t_ += n
         if self.solver == "sgd" and self.learning_rate == "invscaling":
-            self._optimizer.lr = self.learning_rate_init / (self.t_ + 1) ** self.power_t
+            self._optimizer.lr = self._rate() / (self.t_ + 1) ** self.power_t
         return total / mass
 
     def _judge(self, loss: scratch.Loss, judges: Data) -> float:
@@ -300,10 +308,7 @@ class DropoutMLP(BaseEstimator):
         """
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
-        layers: list[scratch.Layer] = [
-            scratch.Dropout(layer.p) if isinstance(layer, RowDropout) else layer
-            for layer in _twin(self._net).children.values()
-        ]
+        layers = list(_twin(self._net).children.values())
         outputs = {"softmax": "logits", "logistic": "labels", "identity": "numbers"}[self.out_activation_]
         if self.n_outputs_ == 1 and outputs == "numbers":
             layers.append(Column())
@@ -342,7 +347,9 @@ class DropoutMLP(BaseEstimator):
                 raise ValueError(f"{name} must be less than 1, got 1: nothing would be left to learn from")
         for name in ("alpha", "power_t", "tol"):
             _checks.non_negative(name, getattr(self, name))
-        for name in ("learning_rate_init", "epsilon") + (() if self.max_norm is None else ("max_norm",)):
+        if self.learning_rate_init != "auto":
+            _checks.positive("learning_rate_init", self.learning_rate_init)
+        for name in ("epsilon",) if self.max_norm is None else ("epsilon", "max_norm"):
             _checks.positive(name, getattr(self, name))
         for name in ("momentum", "beta_1", "beta_2", "validation_fraction"):
             if not 0 <= _checks.number(name, getattr(self, name)) < 1:
@@ -364,11 +371,6 @@ class DropoutMLP(BaseEstimator):
 def _twin(net: scratch.Network) -> scratch.Network:
     """The same parameters in other layers, which hold what a pass saves: a fitted model holds no data."""
     return scratch.Sequential(*(copy.copy(layer) for layer in net.children.values()))
-
-
-def _row_dropouts(net: scratch.Network) -> list[RowDropout]:
-    """The layers whose masks belong to rows."""
-    return [layer for layer in net.children.values() if isinstance(layer, RowDropout) and layer.p]
 
 
 def _diverged(epoch: int) -> str:

@@ -1,18 +1,16 @@
-"""The data of training: rows of a table, their weights, and masks that belong to rows."""
+"""The data of training: rows of a table, their weights, and the batches of a training step."""
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils import check_array
 
-from thinned import functional, keep_mask
 from thinned.key import Key, permutation
-from thinned.scratch.drops import Drop
 from thinned.scratch.layer import Layer
 from thinned.scratch.linear import Linear
 
@@ -26,40 +24,35 @@ class Data(NamedTuple):
     X: Any  # (N, features), dense or sparse
     targets: Array  # as the loss takes them
     weights: Array | None
-    ids: Array | None = None  # of `row_ids`, where masks belong to rows
+    ids: Array | None = None  # of `row_ids`, where units are dropped
 
     def take(self, rows: Array) -> Data:
         """These rows of each."""
         return Data(self.X[rows], self.targets[rows], *(a if a is None else a[rows] for a in self[2:]))
 
+    def batch(self, rows: Array) -> Data:
+        """These rows, as a training step takes them.
 
-class RowDropout(Drop):
-    """Dropout whose mask belongs to the content of a row: copies of a row have the same mask.
+        Where units are dropped, the order depends on the content of the rows alone, and copies become one row
+        of larger weight: so a weight of 2 is as two copies, whose masks would differ.
+        """
+        if self.ids is None:
+            return self.take(rows)
+        rows = rows[np.argsort(self.ids[rows], kind="stable")]
+        ids = self.ids[rows]
+        new = np.append(True, ids[1:] != ids[:-1])
+        for i in np.flatnonzero(~new):
+            new[i] = not self._same(rows[i], rows[i - 1])
+        some = self.take(rows[new])
+        if new.all():
+            return some
+        weights = np.ones(len(rows)) if self.weights is None else self.weights[rows]
+        return some._replace(weights=np.bincount(np.cumsum(new) - 1, weights).astype(self.X.dtype))
 
-    y[i] = r[place[i]]·x[i]/(1 − p), r ~ Bernoulli(1 − p), (N, n) -> same; y = x in evaluation. Call
-    `set_rows` before a training pass.
-    """
-
-    method = functional.DROPOUT  # by another mask
-    place: Array
-
-    def drop(self, x: Array, key: Key | None, sample_offset: int = 0) -> Array:
-        """Each row's mask."""
-        if key is None or self.p == 0:
-            return x
-        keep = keep_mask((self.place.max() + 1, x.shape[1]), self.p, key=key)[self.place]
-        return np.where(keep, x * x.dtype.type(1 / (1 - self.p)), x.dtype.type(0))
-
-    def backward(self, grad: Array) -> Array:
-        """∂L/∂x = ∂L/∂y times the same factors."""
-        return self.drop(grad, *self.recall())
-
-    @staticmethod
-    def set_rows(layers: list[RowDropout], ids: Array) -> None:
-        """Set which rows of a batch are copies, by their ``ids`` (N,)."""
-        _, place = np.unique(ids, return_inverse=True)
-        for layer in layers:
-            layer.place = place
+    def _same(self, i: int, j: int) -> bool:
+        """Whether two rows and their targets are equal to the last bit."""
+        a, b = self.take(np.array([i])), self.take(np.array([j]))
+        return np.array_equal(dense(a.X), dense(b.X)) and np.array_equal(a.targets, b.targets)
 
 
 class Column(Layer):
@@ -80,13 +73,14 @@ def with_zero(layer: Layer) -> Linear:
     return both
 
 
-def row_ids(X: Any) -> Array:
-    """A number for each row, (N,), that depends only on its values in float32: their CRC-32.
-
-    Among a million pairs of different rows, fewer than one pair shares a number, and so its masks.
-    """
-    rows = (row for block in dense_blocks(X) for row in block.astype(np.float32) + 0)  # -0 becomes 0
-    return np.fromiter(map(zlib.crc32, rows), np.uint32, X.shape[0])
+def row_ids(X: Any, targets: Array) -> Array:
+    """A number for each row and its target, (N,), that depends only on their values in float32: BLAKE2b."""
+    y = targets.reshape(len(targets), -1)
+    rows = np.cumsum([0, *(len(block) for block in dense_blocks(X))])
+    blocks = zip(dense_blocks(X), rows, strict=False)
+    values = (np.hstack([block, y[i : i + len(block)]]).astype(np.float32) + 0 for block, i in blocks)
+    digests = (blake2b(row, digest_size=8).digest() for some in values for row in some)  # -0 is 0 by now
+    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 def dense(rows: Any) -> Array:

@@ -22,13 +22,15 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
 
     ``dropout``: the share of hidden units that is dropped in a training step; ``input_dropout``: that of the
     features. ``max_norm``: c such that every hidden unit's incoming weights keep ‖w‖₂ ≤ c; 2 to 4 is usual.
-    ``thin``: drop the same units for a whole batch, exactly a share ``dropout`` of them, and do not compute
-    them: training takes less time than without dropout. False: other units for each row (copies of a row
-    share them), at the full price.
+    ``thin``: the rows of a batch form 8 groups, each of which keeps its own hidden units. In large
+    networks no others are computed (`thinned.scratch.Thin`), and training takes less time than without
+    dropout. False: other units for each row, at the full price. Copies of a row in a batch count as one row
+    of their weight.
 
-    All other parameters are scikit-learn's, except: ``solver`` is "adam" or "sgd". Where units are dropped,
-    ``tol`` applies to the loss of the whole network, on a thousand of the training samples at most, because
-    masks make the loss of an epoch, in ``loss_curve_``, noisy. ``early_stopping`` holds out samples of
+    All other parameters are scikit-learn's, except: ``solver`` is "adam" or "sgd". ``learning_rate_init``
+    "auto" is 1/(units of the widest hidden layer), at most 0.01. Where units are dropped, ``tol`` applies to
+    the loss of the whole network, on 256 of the training samples at most, because masks make the loss of an
+    epoch, in ``loss_curve_``, noisy. ``early_stopping`` holds out samples of
     every class in proportion. ``alpha`` counts once for a batch, alpha/2·‖W‖²/(its samples), as there.
     Sizes, activation, dropout and ``max_norm`` are those of the first call where ``partial_fit`` or
     ``warm_start`` continue.

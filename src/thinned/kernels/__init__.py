@@ -123,6 +123,11 @@ def pick(
     return order, kept
 
 
+def permutation(key: Key, n: int) -> NDArray[np.int64]:
+    """The indices 0 … n − 1 in random order: `thinned.key.permutation`, fast."""
+    return pick(key, n, max(n, 1), 0, 1)[0]
+
+
 def normals(key: Key, n: int, start: int = 0) -> NDArray[np.float64]:
     """Normal numbers ``start … start + n − 1``: `thinned.key.normals` to a few units in the last place."""
     cpu = extension()
