@@ -16,7 +16,8 @@ from thinned.nn.thin.compact_gradient import CompactGradient  # noqa: E402
 def made():
     """A thinned model with a compact gradient, and that gradient."""
     torch.manual_seed(0)
-    model = tnn.thin(torch.nn.Sequential(torch.nn.Linear(6, 8), tnn.Dropout(0.5), torch.nn.Linear(8, 3)))
+    layers = torch.nn.Linear(6, 8), tnn.Dropout(0.5), torch.nn.Linear(8, 3)
+    model = tnn.thin(torch.nn.Sequential(*layers), groups=1)
     tnn.SGD(model.parameters(), lr=0.1)
     model(torch.randn(4, 6)).sum().backward()
     gradient = model[0].weight.grad
