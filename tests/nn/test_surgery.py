@@ -96,6 +96,28 @@ def test_swap_replaces_all_and_reports_the_rest():
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
+class Decorated(nn.Module):
+    """Drops in a decorated method, in a static one, and in one of the class."""
+
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, x):
+        return self.helped(nn.functional.dropout(x, 0.5, self.training))
+
+    @staticmethod
+    def helped(x):
+        return nn.functional.alpha_dropout(x, 0.5)
+
+    @classmethod
+    def made(cls, x):
+        return nn.functional.dropout2d(x, 0.5)
+
+
+def test_decorated_and_static_methods_are_read():
+    (said,) = tnn.swap_dropout(Decorated()).unreached.values()
+    for name in ("dropout", "alpha_dropout", "dropout2d"):
+        assert f"calls torch.nn.functional.{name}" in said.split("; ")
+
+
 def test_and_back_again():
     model, plain = zoo(), zoo()
     held = model.again

@@ -19,3 +19,26 @@ def test_moments_through_torch_layers(torch):
     drawn = uncertainty.predict(model, x, samples, key=Key(0), outputs="numbers")
     assert_means(drawn.mean, result.mean.numpy(), result.std, samples)
     assert (result.std > 0).all()
+
+
+def test_layers_called_by_keyword(torch):
+    """As other libraries call them; with the chain found, too."""
+    nn = torch.nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.d, self.b = nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.b(input=self.d(input=torch.relu(self.a(input=x))))
+
+    torch.manual_seed(0)
+    net, x = Net(), torch.randn(5, 6)
+    plain = nn.Sequential(net.a, nn.ReLU(), net.d, net.b)
+    given, expected = (uncertainty.moments(model, x) for model in (net, plain))
+    assert torch.allclose(given.mean, expected.mean)
+    assert torch.allclose(given.std, expected.std)
+    drawn = uncertainty.predict(net, x, 4, key=Key(0))
+    assert drawn.random == {"d": "0.5 of the 8 units of a → b, drawn once a sample"}
+    assert torch.allclose(uncertainty.weight_scaling(net, x), plain.eval()(x).softmax(1))

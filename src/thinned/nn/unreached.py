@@ -75,9 +75,8 @@ def _torch_base(kind: type) -> str:
 def calls(kind: type) -> Iterator[str]:
     """The dropout functions that the methods of a class name, themselves or through functions they call."""
     own = [base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins"))]
-    methods = [
-        value for base in own for value in vars(base).values() if isinstance(value, types.FunctionType)
-    ]
+    values = [getattr(value, "__func__", value) for base in own for value in vars(base).values()]
+    methods = [value for value in values if isinstance(value, types.FunctionType)]
     for method in methods:
         yield from _named_in(method, DEPTH, frozenset())
 
@@ -97,9 +96,10 @@ def _same_library(value: Any, function: types.FunctionType) -> bool:
 
 
 def _references(function: types.FunctionType) -> Iterator[Any]:
-    """The callables that the source of a function names, as ``a`` or ``a.b.c``."""
+    """The callables that the source of a function names, as ``a`` or ``a.b.c``; without its decorators."""
+    function = inspect.unwrap(function)
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):  # there is no source: typed at a prompt, or compiled
         return
     scope = {**function.__globals__, **inspect.getclosurevars(function).nonlocals}

@@ -133,11 +133,22 @@ def trace(module: nn.Module, whole: set[nn.Module], training: bool = True) -> fx
         for each in module.modules():
             each.training = training or each.training
         with torch.random.fork_rng(devices=[]):
-            return _Tracer(whole).trace(module, defaults(module))
+            return _positional(module, _Tracer(whole).trace(module, defaults(module)))
     finally:
         for each, attributes in before:
             vars(each).clear()
             vars(each).update(attributes)
+
+
+def _positional(module: nn.Module, graph: fx.Graph) -> fx.Graph:
+    """The same graph, where a layer that is called as layer(input=x) is called as layer(x)."""
+    for node in graph.nodes:
+        if node.op == "call_module" and not node.args and node.kwargs:
+            layer = module.get_submodule(str(node.target))
+            first, rest = next(iter(inspect.signature(layer.forward).parameters), ""), dict(node.kwargs)
+            if first in rest:
+                node.args, node.kwargs = (rest.pop(first),), rest
+    return graph
 
 
 class TracedModule:
