@@ -125,3 +125,36 @@ def test_batches_of_gradients(middle, keyed):
     for i, slope in enumerate(some):
         one = torch.autograd.grad(y, leaves, slope, retain_graph=True)
         torch.testing.assert_close([each[i] for each in together], list(one))
+
+
+THINNED = {
+    "chain": lambda: tnn.thin(
+        torch.nn.Sequential(torch.nn.Linear(6, 64), tnn.Dropout(0.5), torch.nn.Linear(64, 6)).double(),
+        groups=2,
+    ),
+    "Residual": lambda: tnn.Residual(torch.nn.Linear(6, 6), 0.5).double(),
+}
+
+
+@both
+@pytest.mark.parametrize("make", THINNED.values(), ids=THINNED)
+def test_thinned_models_in_torch_func(make, keyed):
+    """Dense there, with the mask of the thinned pass."""
+    torch.manual_seed(0)
+    net, x = make(), torch.randn(ROWS, 6, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in net.named_parameters()}
+    torch.manual_seed(7)
+    with scope(net, keyed):
+        y = net(x)
+    some = torch.randn(3, *y.shape, dtype=y.dtype)
+    together = torch.autograd.grad(y, list(net.parameters()), some, is_grads_batched=True, retain_graph=True)
+    for i, slope in enumerate(some):
+        one = torch.autograd.grad(y, list(net.parameters()), slope, retain_graph=True)
+        torch.testing.assert_close([each[i] for each in together], list(one))
+    torch.manual_seed(7)
+    with scope(net, keyed):
+        came = grad(squares(net))(parameters, x)
+    slopes = torch.autograd.grad(y.square().sum(), list(net.parameters()))
+    torch.testing.assert_close(list(came.values()), list(slopes))
+    each = vmap(lambda row: net(row[None])[0], randomness="different")(x[:1].expand(64, -1))
+    assert len(each.unique(dim=0)) > 1

@@ -27,6 +27,8 @@ Masks = Callable[[Key, int], Draw]
 
 def transforming() -> bool:
     """Whether code runs inside torch.func, or forward-mode AD."""
+    if torch.compiler.is_compiling():
+        return False
     return _transforming() or forward_ad._current_level >= 0
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinned import _array
+from thinned.kernels import autograd
 from thinned.nn.compiled import operators
 from thinned.nn.modules import DropPath
-from thinned.nn.samples import fits, scaled, survivors
-from thinned.nn.stream import among
+from thinned.nn.samples import fits, gathered, scaled, survivors
+from thinned.nn.stream import among, each_example
 
 Branch = Callable[[Tensor], Tensor]
 
@@ -74,7 +76,11 @@ def on_survivors(branch: Branch, x: Tensor, drop: DropPath, *, skip: bool = True
         ticket = drop.ticket()
         dense: Tensor = x + operators.drop(_run(branch, x), ticket, drop.method.name, drop.options())
         return dense
+    if each_example():
+        return x + drop.transformed(_run(branch, x))
     draw = drop.stream.draw()
+    if autograd.transforming():
+        return x + drop.by(draw, _run(branch, x))
     alive = survivors(len(x), draw, drop)
     if not skip or not fits(_modules(branch), len(alive)):
         return x + drop.by(draw, _run(branch, x))
@@ -127,6 +133,8 @@ class _Take(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(index)
+        if x.is_cpu and not _array.address(x):  # such as a batch of gradients, which is written to no tensor
+            return x.view_as(x), gathered(x, index)
         part = torch.empty_like(x[: len(index)])
         return x.view_as(x), torch.index_select(x, 0, index, out=part)
 

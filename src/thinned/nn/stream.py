@@ -159,6 +159,11 @@ def transformed(stream: Stream, samples: int) -> torch.Tensor:
     return ticket + torch.stack([zero, lane * samples, zero] if keyed else [zero, zero, lane + 1])
 
 
+def each_example() -> bool:
+    """Whether a vmap asks for a mask of each example."""
+    return autograd.transforming() and bool(_different())
+
+
 def _different(keyed: bool = True) -> list[tuple[int, int]]:
     """Number of examples and level of each vmap with randomness="different"; "error" is for random calls."""
     found = []

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinned.nn.stream import RECENT, random_seed, recomputing
+from thinned.nn.stream import RECENT, each_example, random_seed, recomputing
 from thinned.nn.thin.tracing import defaults
 
 COMPILED = 0  # in a compiled graph, in place of the thread's number
@@ -42,7 +42,12 @@ class Running:
         return self.passes.get(thread())
 
     def due(self) -> bool:
-        """Whether a pass begins here: in a call of the model, or when checkpointing runs a part again."""
+        """Whether a pass begins here: in a call of the model, or when checkpointing runs a part again.
+
+        None does where each example of a vmap has its own mask: they have no survivors in common.
+        """
+        if each_example():
+            return False
         if thread() not in self.hooks.open:
             return recomputing() and next_mark() in self.recent
         self.recent[next_mark()] = None
@@ -52,7 +57,7 @@ class Running:
 
     def unmark(self) -> None:
         """Forget the mark of the next call, which is no pass."""
-        if self.recent and not torch.compiler.is_compiling() and not recomputing():
+        if self.recent and not torch.compiler.is_compiling() and not each_example() and not recomputing():
             self.recent.pop(next_mark(), None)
 
     def check(self) -> None:
@@ -105,7 +110,7 @@ class ModelHooks:
 def next_mark() -> int:
     """The next number of torch's generator, whose state does not change."""
     state = torch.get_rng_state()
-    mark = random_seed()
+    mark = random_seed(keyed=True)
     torch.set_rng_state(state)
     return mark
 

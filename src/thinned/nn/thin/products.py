@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinned import _array
 from thinned.kernels import groups as kernel
 from thinned.kernels import survivors
 from thinned.kernels.groups import Picks, Rows
@@ -119,7 +120,8 @@ class GroupLinear(torch.autograd.Function):
         x, weight, bias = ctx.saved_tensors
         out_units, in_units = ctx.units
         wanted = ctx.needs_input_grad[:3]
-        if torch.is_grad_enabled():
+        batched = grad.is_cpu and grad.numel() > 0 and not _array.address(grad)  # by ``is_grads_batched``
+        if torch.is_grad_enabled() or batched:
             return *_differentiable(grad, (x, weight, bias), wanted, out_units, in_units), None, None
         how = _how(out_units, in_units)
         of_x = of_weight = of_bias = None

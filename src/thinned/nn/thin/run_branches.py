@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from thinned.kernels import autograd
 from thinned.nn.modules import DropPath
 from thinned.nn.samples import fits, gathered, scaled, scattered, survivors
 from thinned.nn.stream import Draw, among, recomputing
@@ -60,6 +61,9 @@ class RunningBranch(Running):
         if not self.drop.training or x.dim() not in self.ranks or not self.due():
             return
         draw = self.drop.stream.draw()
+        if autograd.transforming():
+            self.passes[thread()] = BranchPass(draw, len(x), None)
+            return
         alive = survivors(len(x), draw, self.drop)
         seen = any(map(hooked, self.watched)) or not fits(self.layers, len(alive))
         whole = seen or len(alive) == len(x) or (self.guesses and not len(alive))

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from thinned import masks
+from thinned.kernels import autograd
 from thinned.key import Key
 from thinned.nn import modules
 from thinned.nn.compiled import unpack
@@ -106,7 +107,9 @@ class RunningChain(Running):
         if not self.drop.training:
             return None
         scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)
-        seen = any(map(hooked, self.watched)) or (self.matrix_only and x.dim() != 2)
+        seen = (
+            autograd.transforming() or any(map(hooked, self.watched)) or (self.matrix_only and x.dim() != 2)
+        )
         drawn = self._draw(x, scale if self.folded else 1.0)
         if drawn is None:
             return None
