@@ -706,7 +706,8 @@ LEFT = {
     "twice": (Twice, "drop", "layer is called 2 times"),
     "skips": (Skips, "drop", r"what layer \(Linear\) gives is used in 2 places"),
     "in a function": (Branching, "drop", "the model could not be traced"),
-    "attention": (lambda: nn.TransformerEncoderLayer(4, 2, 8), "dropout", "the model could not be traced"),
+    "small rate": (lambda: nn.TransformerEncoderLayer(4, 2, 8), "dropout", r"p = 0\.1 is at most 0\.2"),
+    "sum": (lambda: nn.TransformerEncoderLayer(4, 2, 8), "dropout1", "a sum reads its units"),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from thinned.nn.modules import DropPath
 from thinned.nn.surgery import TWINS, swap_dropout
 from thinned.nn.thin.find_branches import FoundBranch, find_branches
 from thinned.nn.thin.find_chains import FoundChain, find_chains
+from thinned.nn.thin.known_layers import TRANSFORMERS, known_chains
 from thinned.nn.thin.layer_kinds import DROPS
 from thinned.nn.thin.passes import ModelHooks
 from thinned.nn.thin.run_branches import Gate, RunningBranch, ThinDropPath
@@ -117,17 +118,19 @@ def _find(root: nn.Module, groups: Groups) -> tuple[dict[str, list[Found]], dict
     explorer = Explorer(root)
     found: dict[str, list[Found]] = {}
     dense: dict[str, str] = {}
+    parts: list[tuple[str, Iterable[tuple[str, Found | str]]]] = []
     for name, graph in explorer.graphs.items():
         traced = TracedModule(root.get_submodule(name), graph, name)
-        for drop, what in (*find_chains(traced), *find_branches(traced)):
-            if isinstance(what, str):
-                dense[drop] = what
-            elif (
-                groups == "auto" and isinstance(what, FoundChain) and (p := _rate(traced, what)) <= PAYS_ABOVE
-            ):
-                dense[drop] = f"p = {p:g} is at most {PAYS_ABOVE:g}, where thinning does not pay"
-            else:
-                found.setdefault(name, []).append(what)
+        parts.append((name, (*find_chains(traced), *find_branches(traced))))
+    parts += [(name, known_chains(module, name)) for name, module in root.named_modules()]
+    for name, what in ((name, each) for name, some in parts for each in some):
+        drop, chain = what
+        if isinstance(chain, str):
+            dense[drop] = chain
+        elif groups == "auto" and isinstance(chain, FoundChain) and (p := _rate(root, drop)) <= PAYS_ABOVE:
+            dense[drop] = f"p = {p:g} is at most {PAYS_ABOVE:g}, where thinning does not pay"
+        else:
+            found.setdefault(name, []).append(chain)
     seen = {join(name, each.drop) for name in found for each in found[name]} | set(dense)
     for name, module in root.named_modules():
         if type(module) in (*DROPS, DropPath) and name not in seen:
@@ -137,9 +140,9 @@ def _find(root: nn.Module, groups: Groups) -> tuple[dict[str, list[Found]], dict
     return found, dense
 
 
-def _rate(traced: TracedModule, found: FoundChain) -> float:
-    """The rate of a chain's dropout."""
-    drop: Any = traced.module.get_submodule(found.drop)
+def _rate(root: nn.Module, name: str) -> float:
+    """The rate of a dropout module."""
+    drop: Any = root.get_submodule(name)
     return float(drop.p)
 
 
@@ -163,7 +166,7 @@ def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
 def _install(root: nn.Module, name: str, found: list[Found], groups: Groups) -> None:
     """Thin the chains and branches that were found in a traced module, and add the hooks they need."""
     owner = root.get_submodule(name)
-    hooks = ModelHooks(owner)
+    hooks = ModelHooks(owner, any_call=type(owner) in TRANSFORMERS)
     for each in found:
         if isinstance(each, FoundBranch):
             hooks.running.append(RunningBranch(owner, name, each, hooks))

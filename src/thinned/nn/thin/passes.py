@@ -71,9 +71,13 @@ class Running:
 
 
 class ModelHooks:
-    """The hooks of a thinned model. They allow passes only while the model runs."""
+    """The hooks of a thinned model. They allow passes only while the model runs.
 
-    def __init__(self, owner: nn.Module) -> None:
+    ``any_call``: whatever its arguments are, it runs the layers that were found.
+    """
+
+    def __init__(self, owner: nn.Module, any_call: bool = False) -> None:
+        self.any_call = any_call
         arguments = inspect.signature(owner.forward).parameters.values()
         positional = [each for each in arguments if each.kind <= each.POSITIONAL_OR_KEYWORD]
         self.required = sum(each.default is each.empty for each in positional)
@@ -90,7 +94,7 @@ class ModelHooks:
     def enter(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Called before the model. No pass begins if an argument differs from those that were traced."""
         known = all(self.defaults.get(name, value) is value for name, value in kwargs.items())
-        if known and len(args) <= self.required:
+        if self.any_call or (known and len(args) <= self.required):
             self.open[thread()] = None
         for each in self.running:
             each.close()
