@@ -32,6 +32,7 @@ MAY_IMPORT_TORCH = (
     "kernels/autograd.py",
     "uncertainty/torch_graph.py",
     "uncertainty/torch_chains.py",
+    "uncertainty/torch_inputs.py",
     "uncertainty/sample_torch.py",
     "uncertainty/moments_torch.py",
     "lab/",

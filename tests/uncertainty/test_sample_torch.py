@@ -171,8 +171,12 @@ def test_models_of_all_kinds(torch):
     assert uncertainty.predict(plain, x.requires_grad_(), 9, key=Key(0)).mean.grad_fn is None
     with torch.inference_mode():
         assert torch.equal(uncertainty.predict(plain, x, 9, key=Key(0)).mean, expected.mean)
+    sequences = nn.Sequential(nn.Dropout(), nn.LSTM(4, 3, batch_first=True))  # it returns a tuple
+    assert uncertainty.predict(sequences, torch.randn(5, 2, 4), 9, key=Key(0)).mean.shape == (5, 2, 3)
+    nested = nn.Sequential(nn.Dropout(), nn.LSTM(4, 3, batch_first=True), nn.Identity())
+    nested.forward = lambda x: ((x, x), x)
     with pytest.raises(TypeError, match="model must return a tensor of floating-point numbers, got tuple"):
-        uncertainty.predict(nn.Sequential(nn.Dropout(), nn.LSTM(4, 3)), x, 9, key=Key(0))
+        uncertainty.predict(nested, x, 9, key=Key(0))
 
 
 def test_an_exception_leaves_the_model_as_it_was(torch):

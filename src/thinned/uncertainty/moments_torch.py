@@ -13,13 +13,14 @@ from thinned.nn.thin.layer_kinds import NORMS
 from thinned.uncertainty.moment_rules import Moments, activation, connected, factor, linear, no_rule
 from thinned.uncertainty.sample_torch import TorchSampler
 from thinned.uncertainty.torch_graph import Whole
+from thinned.uncertainty.torch_inputs import Inputs
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MOVES = {torch.flatten, "flatten", "view", "reshape", "contiguous", "unsqueeze", "squeeze", "permute"}
 
 
 @torch.no_grad()
-def through(net: TorchSampler, x: Tensor) -> Moments:
+def through(net: TorchSampler, x: Inputs) -> Moments:
     """The moments of a model's outputs for inputs x. Raises ValueError if a node of the graph has no rule."""
     cut = net.cut
     if isinstance(cut, Whole):

@@ -62,13 +62,16 @@ def predict(
     """Mean, spread and entropy of a model's predictions over its dropout masks (Monte-Carlo dropout).
 
     ``model`` is a torch module, a `thinned.scratch.Network`, a `DropoutMLPClassifier` or a
-    `DropoutMLPRegressor`; ``x`` is its input (N, …). Everything that can drop does. All else, BatchNorm too,
+    `DropoutMLPRegressor`; ``x`` is its input (N, …). A torch module may have several inputs of N rows each: a
+    tuple, or a dict by the names of its arguments. Everything that can drop does. All else, BatchNorm too,
     is as in evaluation. The model does not change: a copy of its modules runs, which shares its parameters.
     The layers before the first random layer run once.
 
     ``outputs`` says what the model returns: ``"logits"`` (N, classes, …) for a softmax over axis 1;
     ``"probabilities"`` of that shape; ``"labels"``, one logit for each yes-or-no label; ``"numbers"`` for
-    regression. None is right for an estimator, which knows it, and means ``"logits"`` for other models.
+    regression. None is right for an estimator, which knows it, and means ``"logits"`` for other models. If a
+    torch module returns a dict or named tuple, this is also the name of its entry; without one of that name
+    ``"logits"`` or the only entry is taken. Of another tuple it is the first.
 
     With ``thin``, dropout of whole units in a chain of layers, as `thinned.nn.thin` and
     `thinned.scratch.Thin` find it, is sampled by thinned networks if a sample is one row of the chain. Each
@@ -133,7 +136,7 @@ def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size
 
 
 def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sampler, Any, str]:
-    """The sampler of a model, x in the form that it takes, and the kind of outputs, one of OUTPUTS."""
+    """The sampler of a model, the first array of x, and the kind of outputs, one of OUTPUTS."""
     from thinned.scratch import Network
     from thinned.uncertainty.sample_scratch import ScratchSampler
 
@@ -146,8 +149,11 @@ def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sam
         sampler = ScratchSampler(net, bool(thin), own)
     elif torch is not None and isinstance(model, torch.nn.Module):
         from thinned.uncertainty.sample_torch import torch_sampler
+        from thinned.uncertainty.torch_inputs import arrays_of
 
-        sampler, x = torch_sampler(model, _array.array("x", x), bool(thin)), x
+        arrays = arrays_of(x)
+        x = next(iter(arrays.values()))
+        sampler = torch_sampler(model, arrays, bool(thin), outputs or "logits")
     else:
         raise TypeError(
             "model must be a torch module, a thinned.scratch.Network or a fitted estimator of "
@@ -175,7 +181,7 @@ def _drawn(
     with _bar(progress) as report:
         for first in range(0, n, rows):
             part = sampler.take(x, first, first + rows)
-            start, share = first / n, len(part) / n
+            start, share = first / n, min(rows, n - first) / n
             yield sampler.draw(part, first, samples, key, lambda done, a=start, b=share: report(a + b * done))  # type: ignore[misc]
 
 

@@ -35,6 +35,7 @@ from thinned.uncertainty.sample_perceptron import (
 )
 from thinned.uncertainty.torch_chains import SampledChain, thinned
 from thinned.uncertainty.torch_graph import Cut, Values, Whole, cut, shadow
+from thinned.uncertainty.torch_inputs import Arrays, Inputs, one_output, rows_of
 
 TOGETHER = 1 << 26  # bytes of activations in a batch of samples, at most
 LAYERS = 4  # about the number of layers whose outputs are in memory at once
@@ -44,14 +45,18 @@ Progress = Callable[[float], object]  # is called with the share that is done
 _FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
-def torch_sampler(model: nn.Module, x: Any, thin: bool) -> TorchSampler:
-    """The sampler of ``model`` for rows like those of x. With ``thin``, chains compute only survivors."""
+def torch_sampler(model: nn.Module, arrays: Arrays, thin: bool, kind: str) -> TorchSampler:
+    """The sampler of ``model`` for its arguments. With ``thin``, chains compute only survivors.
+
+    ``kind`` of outputs names the one that is wanted, if there are several.
+    """
     model = shadow(model)
     fixed = dict(swap_dropout(model).unreached)
-    rows = _rows(model, x, 0, PROBE)
+    rows = rows_of(model, arrays, 0, PROBE)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a call of a drop module draws a seed
         live, idle = _live_drops(model, rows)
-        probed = _probe(model, cut(model, list(live.values())), list(live.values()), rows)
+        drops = list(live.values())
+        probed = _probe(model, cut(model, drops, rows, kind), drops, rows, kind)
         random = {name: _one_line(drop) for name, drop in live.items()}
         chains: list[SampledChain] = []
         network = None
@@ -62,8 +67,10 @@ def torch_sampler(model: nn.Module, x: Any, thin: bool) -> TorchSampler:
             network = recognise(_operations(probed.cut, chains, live)) if chains else None
     return TorchSampler(
         model,
+        arrays,
+        kind,
         probed,
-        drops=list(live.values()),
+        drops=drops,
         chains=chains,
         perceptron=network,
         random=random,
@@ -90,6 +97,8 @@ class TorchSampler:
     """
 
     model: nn.Module
+    arrays: Arrays  # its arguments
+    kind: str  # of the outputs that are wanted
     probed: Probed
     drops: list[Drop]
     chains: list[SampledChain]
@@ -103,18 +112,18 @@ class TorchSampler:
         """The model's graph in two parts; the whole model if it cannot be cut."""
         return self.probed.cut
 
-    def take(self, x: Any, start: int, stop: int) -> Tensor:
-        """Rows of x, as a tensor on the model's device."""
-        return _rows(self.model, x, start, stop)
+    def take(self, x: Any, start: int, stop: int) -> Inputs:
+        """Rows of x and of the other arguments, as tensors on the model's device."""
+        return rows_of(self.model, self.arrays, start, stop)
 
     @torch.no_grad()
-    def evaluate(self, x: Tensor) -> Tensor:
+    def evaluate(self, x: Inputs) -> Tensor:
         """The outputs in evaluation."""
         _switch(self.drops, False)
-        return _output(self.model(x))
+        return _output(x.into(self.model), self.kind)
 
     @torch.no_grad()
-    def draw(self, x: Tensor, first: int, samples: int, key: Key, progress: Progress) -> Array:
+    def draw(self, x: Inputs, first: int, samples: int, key: Key, progress: Progress) -> Array:
         """The outputs of the samples, (S, rows, *out); ``first`` is the index of the first row in x."""
         _switch(self.drops, True)
         given = self.cut.before(x)
@@ -128,7 +137,7 @@ class TorchSampler:
         with torch.random.fork_rng(devices=[]):
             if one_by_one:
                 return self._one_by_one(given, first, samples, key, progress)
-            return self._together(given, len(x), first, samples, key, progress)
+            return self._together(given, x.rows, first, samples, key, progress)
 
     def _one_by_one(self, given: Values, first: int, samples: int, key: Key, progress: Progress) -> Array:
         """One sample after the other: pick the survivors of each chain, then run the tail on them."""
@@ -138,10 +147,10 @@ class TorchSampler:
             for chain in self.chains:
                 chain.pick(of_sample)
             if len(self.chains) == len(self.drops):
-                out.append(_output(self.cut.after(given)))
+                out.append(_output(self.cut.after(given), self.kind))
             else:
                 with keyed(self.model, key, s, first):
-                    out.append(_output(self.cut.after(given)))
+                    out.append(_output(self.cut.after(given), self.kind))
             progress((s + 1) / samples)
         for chain in self.chains:
             chain.close()
@@ -156,24 +165,15 @@ class TorchSampler:
         for start in range(0, max(1, n), step):
             index = torch.arange(start, min(n, start + step)) // samples
             with keyed(self.model, key, 0, first * samples + start):
-                out.append(_output(self.cut.after(self.cut.repeated(given, index))))
+                out.append(_output(self.cut.after(self.cut.repeated(given, index)), self.kind))
             progress(min(1.0, (start + step) / max(1, n)))
         y = torch.cat(out)
         return _array.to_numpy(y.view(rows, samples, *y.shape[1:]).transpose(0, 1))
 
-    def row_bytes(self, x: Tensor, samples: int) -> int:
+    def row_bytes(self, x: Inputs, samples: int) -> int:
         """About the bytes of a row: some layers, and its samples while they are sorted."""
         outputs = self.evaluate(x)
         return LAYERS * self.probed.model_bytes + 32 * samples * max(1, outputs[:1].numel())
-
-
-def _rows(model: nn.Module, x: Any, start: int, stop: int) -> Tensor:
-    """Rows of x as a new tensor: on its own device for a tensor, on the model's for an array."""
-    rows = x[start:stop]
-    if isinstance(rows, Tensor):
-        return rows.detach().clone()
-    home = next(model.parameters(), torch.empty(0)).device
-    return torch.tensor(rows, device=home)
 
 
 def _switch(drops: list[Drop], on: bool) -> None:
@@ -182,7 +182,7 @@ def _switch(drops: list[Drop], on: bool) -> None:
         drop.training = on
 
 
-def _live_drops(model: nn.Module, rows: Tensor) -> tuple[dict[str, Drop], dict[str, str]]:
+def _live_drops(model: nn.Module, rows: Inputs) -> tuple[dict[str, Drop], dict[str, str]]:
     """The modules that drop in a pass, by name, and the reason for each other drop module with p > 0.
 
     Afterwards all drop modules with p > 0 are in training mode, and so are modules whose evaluation bypasses
@@ -192,31 +192,38 @@ def _live_drops(model: nn.Module, rows: Tensor) -> tuple[dict[str, Drop], dict[s
     for module in model.modules():
         module.training = module in drops.values() or isinstance(module, _FAST)
     with keyed(model, Key(0), 0):
-        model(rows.clone())
+        rows.into(model)
         called = {name for name, drop in drops.items() if drop.stream.named and drop.stream.named.calls}
     live = {name: drop for name, drop in drops.items() if name in called}
     return live, {name: "not called in evaluation" for name in drops if name not in called}
 
 
-def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Tensor) -> Probed:
+def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Inputs, kind: str) -> Probed:
     """Compare a cut with its model on a few rows. If they differ, the model is not cut."""
-    if not len(rows):
+    if not rows.rows:
         return Probed(part)
+
+    def after(given: Values) -> Tensor:
+        return _output(part.after(given), kind)
+
+    def before() -> Values:
+        return part.before(Inputs({name: x.clone() for name, x in rows.items()}))
+
     _switch(drops, False)
-    expected, model_bytes = _widest(model, lambda: _output(model(rows.clone())))
-    if not _agrees(lambda: part.after(part.before(rows.clone())), expected):
+    expected, model_bytes = _widest(model, lambda: _output(rows.into(model), kind))
+    if not _agrees(lambda: after(before()), expected):
         part = Whole(model)
-    given = part.before(rows.clone())
+    given = before()
     versions = _versions(given)
     _switch(drops, True)
-    _, tail_bytes = _widest(model, lambda: part.after(given))
+    _, tail_bytes = _widest(model, lambda: after(given))
     _switch(drops, False)
     part = replace(part, copies=versions is None or versions != _versions(given))
-    given = part.before(rows.clone())
-    index = torch.arange(2 * len(rows)) // 2
+    given = before()
+    index = torch.arange(2 * rows.rows) // 2
     twice = expected.index_select(0, index.to(expected.device))
-    repeats = part.repeatable(given) and _agrees(lambda: part.after(part.repeated(given, index)), twice)
-    return Probed(part, repeats, model_bytes // len(rows), tail_bytes // len(rows))
+    repeats = part.repeatable(given) and _agrees(lambda: after(part.repeated(given, index)), twice)
+    return Probed(part, repeats, model_bytes // rows.rows, tail_bytes // rows.rows)
 
 
 def _operations(
@@ -304,8 +311,9 @@ def _versions(given: Values) -> list[int] | None:
     return None if any(each.is_inference() for each in tensors) else [each._version for each in tensors]
 
 
-def _output(y: Any) -> Tensor:
+def _output(y: Any, kind: str) -> Tensor:
     """A model's output. Raises TypeError if it is no tensor of floating-point numbers."""
+    y = one_output(y, kind)
     if not isinstance(y, Tensor) or not y.is_floating_point():
         raise TypeError(f"model must return a tensor of floating-point numbers, got {type(y).__name__}")
     return y

@@ -23,9 +23,10 @@ from thinned.nn.thin.run_chains import ChainPass, RunningChain
 from thinned.nn.thin.selection import Units
 from thinned.nn.thin.tracing import TracedModule
 from thinned.uncertainty.torch_graph import Cut
+from thinned.uncertainty.torch_inputs import Inputs
 
 
-def thinned(part: Cut, live: Mapping[str, Drop], rows: Tensor) -> tuple[list[SampledChain], list[str]]:
+def thinned(part: Cut, live: Mapping[str, Drop], rows: Inputs) -> tuple[list[SampledChain], list[str]]:
     """The chains of the graph that a sample thins, and the dropouts of those that it does not.
 
     A dropout that sees several rows of a sample, as the positions of a sequence, draws a mask for each row:
@@ -40,7 +41,7 @@ def thinned(part: Cut, live: Mapping[str, Drop], rows: Tensor) -> tuple[list[Sam
 
 
 def _one_row_a_sample(
-    part: Cut, found: Mapping[str, FoundChain], live: Mapping[str, Drop], rows: Tensor
+    part: Cut, found: Mapping[str, FoundChain], live: Mapping[str, Drop], rows: Inputs
 ) -> list[str]:
     """The dropouts that see one row for each sample, in batches of two sizes."""
     seen: dict[str, list[bool]] = {name: [] for name in found}
@@ -49,10 +50,10 @@ def _one_row_a_sample(
         (x,) = args
         seen[name].append(x.dim() == 2 + found[name].rank and len(x) == samples)
 
-    for given in (rows, torch.cat([rows, rows])):
-        hooks = [live[name].register_forward_pre_hook(partial(see, name, len(given))) for name in found]
+    for given in (rows, rows.repeated(torch.arange(2 * rows.rows) // 2)):
+        hooks = [live[name].register_forward_pre_hook(partial(see, name, given.rows)) for name in found]
         try:
-            part.after(part.before(given.clone()))
+            part.after(part.before(given))
         except Exception:  # a model may take batches of one size alone
             return []
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import operator
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from thinned.nn.modules import Drop
 from thinned.nn.thin import thin
 from thinned.nn.thin.layer_kinds import WEIGHTED
 from thinned.nn.thin.tracing import Explorer, trace
+from thinned.uncertainty.torch_inputs import Inputs, call, one_output
 
 Values = dict[Any, Any]  # node -> its value
 LastUses = dict[fx.Node, list[fx.Node]]  # node -> the nodes whose values no later node needs
@@ -30,17 +32,16 @@ class Whole:
     model: nn.Module
     copies: bool = False  # it changes its input in place, so it gets a copy
 
-    def before(self, x: Tensor) -> Values:
-        """The input, as the value that the model reads."""
-        return {"x": x}
+    def before(self, x: Inputs) -> Values:
+        """The inputs, as the values that the model reads."""
+        return dict(x)
 
     def after(self, given: Values) -> Any:
         """The model's output."""
-        (x,) = _copied(given).values() if self.copies else given.values()
-        return self.model(x)
+        return call(self.model, _copied(given) if self.copies else given)
 
     def repeatable(self, given: Values) -> bool:
-        """Whether the rows of the values can be repeated; true for the input."""
+        """Whether the rows of the values can be repeated; true for inputs."""
         return True
 
     def repeated(self, given: Values, index: Tensor) -> Values:
@@ -58,7 +59,7 @@ class Cut:
     model: nn.Module
     graph: fx.Graph
     modules: dict[fx.Node, nn.Module]  # node -> the module that it calls
-    x: fx.Node  # the input
+    inputs: dict[int | str, fx.Node]  # position or name of an argument -> its node
     output: Any  # a node, or a constant
     of_x: set[fx.Node]  # the nodes that depend on x
     head: list[fx.Node]
@@ -73,9 +74,9 @@ class Cut:
         """The names of the modules in the head."""
         return {str(node.target) for node in self.head if node.op == "call_module"}
 
-    def before(self, x: Tensor) -> Values:
-        """The values that the tail reads, for the input x."""
-        values = {self.x: x}
+    def before(self, x: Inputs) -> Values:
+        """The values that the tail reads, for the inputs x."""
+        values: Values = {self.inputs[name]: value for name, value in x.items()}
         self._run(self.head, values, self.head_uses)
         return {node: values[node] for node in self.frontier}
 
@@ -117,19 +118,19 @@ class Cut:
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def cut(model: nn.Module, drops: Sequence[Drop]) -> Cut | Whole:
-    """The graph of ``model``, cut before ``drops``; the whole model if torch.fx cannot trace it.
+def cut(model: nn.Module, drops: Sequence[Drop], x: Inputs, outputs: str) -> Cut | Whole:
+    """The graph of ``model``, cut before ``drops``; the whole model if torch.fx cannot trace it for such x.
 
     An activation in the tail is set to overwrite its input if that is the output of a weighted layer and
     nothing else reads it.
     """
     graph = _graph(model)
-    if graph is None:
+    inputs = None if graph is None else _inputs(model, graph, x)
+    if graph is None or inputs is None:
         return Whole(model)
     nodes = list(graph.nodes)
     modules = {node: model.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"}
-    x = next(node for node in nodes if node.op == "placeholder")
-    output = next(node for node in nodes if node.op == "output").args[0]
+    output = one_output(next(node for node in nodes if node.op == "output").args[0], outputs)
     random = _descendants(
         nodes, {node for node, module in modules.items() if any(part in drops for part in module.modules())}
     )
@@ -142,15 +143,23 @@ def cut(model: nn.Module, drops: Sequence[Drop]) -> Cut | Whole:
         model,
         graph,
         modules,
-        x,
+        inputs,
         output,
-        of_x=_descendants(nodes, {x}),
+        of_x=_descendants(nodes, set(inputs.values())),
         head=head,
         tail=tail,
         frontier=frontier,
         head_uses=_last_uses(head, frontier),
         tail_uses=_last_uses(tail, [output]),
     )
+
+
+def _inputs(model: nn.Module, graph: fx.Graph, x: Inputs) -> dict[int | str, fx.Node] | None:
+    """The node of each argument; None if one was traced with its default, or has no node of its own."""
+    nodes = {str(node.target): node for node in graph.nodes if node.op == "placeholder"}
+    names = list(inspect.signature(model.forward).parameters)
+    found = {name: names[name] if isinstance(name, int) and name < len(names) else name for name in x}
+    return {name: nodes[each] for name, each in found.items()} if set(found.values()) <= set(nodes) else None  # type: ignore[index]
 
 
 def shadow(model: nn.Module) -> nn.Module:
