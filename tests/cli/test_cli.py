@@ -48,6 +48,15 @@ def test_version_and_help():
         assert "Usage" in result.stdout
 
 
+def test_thin_is_compared_on_either_engine(in_tmp):
+    pytest.importorskip("torch")
+    for engine in ("numpy", "torch"):
+        result = call("compare", "--methods", "none,thin", "--engine", engine, *TINY)
+        assert result.exit_code == 0, result.output
+    assert "thin " in result.stdout
+    assert "thin" in call("methods").stdout
+
+
 def test_compare_prints_a_table_and_writes_a_report(mine):
     result = call("compare", "--data", "mine.npz", *TINY)
     assert result.exit_code == 0, result.output

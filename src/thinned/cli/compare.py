@@ -63,7 +63,7 @@ def compare(
     from thinned.lab.training import fabric
 
     one_of("engine", settings["engine"], ENGINES)
-    names = lab.known_methods(split(methods), settings["engine"])
+    names = lab.known_methods(split(methods))
     dataset = load(data, data_dir=data_dir, label=label)
     settings["input_p"] = input_rate(dataset.shape, settings["input_p"])
     settings |= defaults(len(dataset.x_train), **{name: settings[name] for name in GIVEN})

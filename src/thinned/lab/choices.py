@@ -24,10 +24,9 @@ def listed(names: Iterable[str]) -> str:
     return f"{', '.join(others)} or {last}"
 
 
-def applicable(engine: str) -> list[str]:
-    """Names of the methods that fit a dense network on that engine; ``"none"`` comes first."""
-    fitting = [row.name for row in METHODS.values() if fits_dense(row)]
-    return ["none", *(name for name in fitting if engine == "numpy" or not is_thin(name))]
+def applicable() -> list[str]:
+    """Names of the methods that fit a dense network; ``"none"`` comes first."""
+    return ["none", *(row.name for row in METHODS.values() if fits_dense(row))]
 
 
 def fits_dense(row: Row) -> bool:
@@ -46,9 +45,9 @@ def drops_weights(method: str) -> bool:
     return DROPS.get(method) is functional.DROP_CONNECT
 
 
-def can(engine: str, method: str, activation: str) -> bool:
-    """Whether the engine has the layers of a dense network with this method and activation."""
-    return method in applicable(engine) and (engine == "numpy" or ACTIVATIONS[activation].torch is not None)
+def can(engine: str, activation: str) -> bool:
+    """Whether the engine has the layers of a dense network with this activation."""
+    return engine == "numpy" or ACTIVATIONS[activation].torch is not None
 
 
 def text(config: Mapping[str, Any]) -> str:

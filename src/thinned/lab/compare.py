@@ -22,14 +22,14 @@ from thinned.lab.training.config import Config, shown
 from thinned.lab.training.trainer import Trainer
 
 
-def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
+def known_methods(names: Iterable[str]) -> list[str]:
     """The names without repeats; ``"all"`` gives every method that a dense network can use.
 
     Raises:
         LabError: a method is unknown, and the message names the nearest one; or it does not fit; or the
             list is empty.
     """
-    known = choices.applicable(engine)
+    known = choices.applicable()
     names = list(dict.fromkeys(names))
     if "all" in names:
         return known
@@ -41,8 +41,6 @@ def known_methods(names: Iterable[str], engine: str = "numpy") -> list[str]:
             reason = f"it works on {row.dims}, and a dense network has none"
             if row.needs:
                 reason = f"it needs {row.needs}"
-            elif choices.fits_dense(row):
-                reason = f"the {engine} engine computes all units"
             raise LabError(f"methods must be among {', '.join(known)}, or all, got {name}: {reason}")
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
@@ -60,7 +58,7 @@ class Keeping(Trainer):
 
 def jobs(base: Config, dataset: Dataset, names: Sequence[str], seeds: Iterable[int]) -> list[Job]:
     """A job for every method and seed, seed after seed: one that is cut off early has all methods."""
-    names = known_methods(names, base.engine)
+    names = known_methods(names)
     return [
         Job(dataclasses.replace(base, method=name, seed=seed), dataset, Keeping)
         for seed in seeds

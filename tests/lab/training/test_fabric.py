@@ -113,10 +113,11 @@ def test_keyed_sees_through_fabrics_wrapper():
         assert torch.equal(model(x), plain(x))
 
 
-@pytest.mark.parametrize("kind", ["dense", "images"])
+@pytest.mark.parametrize("kind", ["dense", "thin", "images"])
 def test_a_twin_elsewhere_trains_as_the_network_itself(images, monkeypatch, kind):
     config, trainer = {
         "dense": (dense_config(images), Trainer),
+        "thin": (dense_config(images, method="thin"), Trainer),
         "images": (image_config(images), residual_net.ImageTrainer),
     }[kind]
     whole = trained(trainer(config, images))
@@ -136,6 +137,14 @@ def test_bf16_multiplies_bf16_and_keeps_parameters(images, device):
     assert set(seen) == {torch.bfloat16}
     assert {array.dtype for array in trainer.net.get_params().values()} == {np.dtype("float32")}
     assert trainer.net.predict(trainer.x).dtype == np.float32
+
+
+def test_thin_trains_in_bf16(images):
+    trainer = Trainer(
+        dense_config(images, method="thin", precision="bf16", hidden=(512, 512), batch=100), images
+    )
+    losses = [trainer.next_epoch(lambda done, loss: None)["loss"] for _ in range(2)]
+    assert losses[1] < losses[0]
 
 
 @pytest.mark.parametrize("name", ["spatial-dropout", "mnist-gaussian"])
@@ -171,7 +180,7 @@ def test_the_engine_of_dense_networks_is_the_commands():
     assert {job.config.engine for job in todo if not job.trainer.network} == {"numpy"}  # the SVM
     numpys = dataclasses.replace(asked, engine=None).jobs()
     assert lost == [label(dataclasses.asdict(job.config)) for job in numpys
-                    if job.config.method == "thin" or job.config.activation == "maxout"]  # fmt: skip
+                    if job.config.activation == "maxout"]  # fmt: skip
     names = {run_name(job.config) for job in todo if job.trainer.network}
     assert not names & {run_name(job.config) for job in numpys}
     record = order.record(asked, todo)

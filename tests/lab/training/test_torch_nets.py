@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thinned import Key
+from thinned import Key, masks, scratch
 from thinned.key import normals, words
 from thinned.lab import choices
 from thinned.lab.data.dataset import Dataset
@@ -11,8 +11,7 @@ from thinned.lab.training import networks, train
 from thinned.lab.training.config import Config
 
 pytest.importorskip("torch")
-
-BOTH = [name for name in choices.applicable("numpy") if name in choices.applicable("torch")]
+from thinned import nn
 
 
 def clouds() -> Dataset:
@@ -39,13 +38,13 @@ def config(method, engine, **more):
 
 
 def test_what_fits_a_dense_network():
-    both = ["none", "dropout", "dropout-original", "gaussian", "drop-connect"]
-    assert choices.applicable("numpy") == [*both[:3], "thin", *both[3:]]
-    assert choices.applicable("torch") == both
+    assert choices.applicable() == [
+        "none", "dropout", "dropout-original", "thin", "gaussian", "drop-connect",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid"])
-@pytest.mark.parametrize("method", BOTH)
+@pytest.mark.parametrize("method", choices.applicable())
 def test_the_engines_agree(method, activation, tmp_path):
     ours, theirs = (
         train.train(config(method, engine, activation=activation), clouds(), tmp_path)
@@ -57,6 +56,55 @@ def test_the_engines_agree(method, activation, tmp_path):
     assert ours.result["test_error"] == theirs.result["test_error"]
     assert ours.result["parameters"] == theirs.result["parameters"]
     assert ours.folder != theirs.folder
+
+
+# (sizes, rows, rates): all units are computed and some are zeroed; the survivors alone; a small rate too
+THINNED = [((10, 16, 8, 3), 30, 0.5), ((10, 512, 512, 3), 128, 0.5), ((10, 512, 512, 3), 131, 0.1)]
+
+
+@pytest.mark.parametrize(("sizes", "rows", "p"), THINNED)
+def test_thin_by_torch_is_the_dense_network_with_the_same_masks(sizes, rows, p):
+    c = config("thin", "torch", hidden=sizes[1:-1], input_p=0.0, p=p)
+    thin = networks.build(c, clouds())
+    dense = scratch.mlp(
+        sizes, key=Key(c.seed).fold_in("init"), drop=lambda p: scratch.ThinDropout(p, masks.GROUPS),
+        p=p, l2=c.l2, max_norm=c.max_norm, dtype=np.float64,
+    )  # fmt: skip
+    x = normals(Key(5), rows * 10).reshape(rows, 10)
+    grad = normals(Key(6), rows * 3).reshape(rows, 3) / rows
+    outputs = [networks.training_pass(net, x, Key(7), 2) for net in (thin, dense)]
+    # float64: products of at most 512 numbers, three of them deep; 1e-11 is 1e5 roundings
+    assert np.allclose(*outputs, rtol=1e-11, atol=1e-11)
+    for net in (thin, dense):
+        net.param_grads(grad)
+        scratch.SGD(0.1, momentum=0.9, nesterov=True).step(net)
+    for (name, ours, _), (_, theirs, _) in zip(thin.named_params(), dense.named_params(), strict=True):
+        assert np.allclose(ours, theirs, rtol=1e-11, atol=1e-11), name
+
+
+@pytest.mark.parametrize("optimizer", choices.OPTIMIZERS)
+def test_the_optimizer_steps_as_the_one_for_torch_does(optimizer):
+    """The optimizers of `scratch` and of `thinned.nn` are one kernel; runs keep the state of the former."""
+    c = config("thin", "torch", input_p=0.0, max_norm=None)
+    ours, theirs = networks.build(c, clouds()), networks.build(c, clouds())
+    by_hand = scratch.Adam(0.01) if optimizer == "adam" else scratch.SGD(0.01, momentum=0.9, nesterov=True)
+    weights = [[p for p in theirs.module.parameters() if (p.dim() > 1) == many] for many in (True, False)]
+    groups = [{"params": weights[0], "weight_decay": c.l2}, {"params": weights[1]}]
+    rule = (
+        nn.Adam(groups, lr=0.01, eps=1e-7)
+        if optimizer == "adam"
+        else nn.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
+    )
+    x = normals(Key(5), 300).reshape(30, 10)
+    grad = normals(Key(6), 90).reshape(30, 3) / 30
+    for step in range(3):
+        for net in (ours, theirs):
+            networks.training_pass(net, x, Key(7), step)
+            net.param_grads(grad)
+        by_hand.step(ours)
+        rule.step()
+    for (name, mine, _), (_, other, _) in zip(ours.named_params(), theirs.named_params(), strict=True):
+        assert np.array_equal(mine, other), name
 
 
 def test_the_torch_net_shares_its_memory():

@@ -124,7 +124,7 @@ def test_max_norm_holds_after_training(tmp_path):
     assert np.linalg.norm(weight, axis=1).max() <= 0.5 * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("method", applicable("numpy"))
+@pytest.mark.parametrize("method", applicable())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_every_method_trains(tmp_path, method, dtype):
     run = train.train(config(method=method, dtype=dtype, input_p=0.2, epochs=2), DATA, tmp_path)

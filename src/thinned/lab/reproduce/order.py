@@ -91,7 +91,7 @@ class Order:
             c, engine = job.config, self.engine or job.config.engine
             if not job.trainer.network:
                 todo.append(job)
-            elif engine in job.trainer.computed_by and choices.can(engine, c.method, c.activation):
+            elif engine in job.trainer.computed_by and choices.can(engine, c.activation):
                 todo.append(_set(job, engine=engine, device=self.device, precision=self.precision))
             else:
                 lost[name] = None

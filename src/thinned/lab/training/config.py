@@ -180,7 +180,7 @@ class Config:
         for field in dataclasses.fields(self):
             if rule := field.metadata.get("rule"):
                 object.__setattr__(self, field.name, rule(field.name, getattr(self, field.name)))
-        _checks.one_of("method", self.method, choices.applicable(self.engine))
+        _checks.one_of("method", self.method, choices.applicable())
         self._check_what_goes_together()
         self._forget_what_has_no_effect()
 
@@ -189,7 +189,7 @@ class Config:
         return rate(step, steps, lr=self.lr, schedule=self.schedule, decay=self.decay)
 
     def _check_what_goes_together(self) -> None:
-        if not choices.can(self.engine, self.method, self.activation):
+        if not choices.can(self.engine, self.activation):
             raise ValueError(
                 f"engine must be 'numpy' for the activation {self.activation}, got {self.engine!r}"
             )

@@ -1,23 +1,26 @@
 """Networks that torch computes: the layers of `thinned.scratch` as torch modules, on the same memory.
 
-The modules have the names and the masks of the layers, so both engines train the same network. Torch does the
-passes, on the device and in the precision of the configuration; penalties, constraints and the optimizer stay
-those of `thinned.scratch`.
+The modules have the names and the masks of the layers, so both engines train the same network; thin has the
+groups of rows of `thinned.scratch.Thin`. Torch does the passes, on the device and in the precision of the
+configuration; penalties, constraints and the optimizer stay those of `thinned.scratch`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from thinned import scratch
+from thinned import functional, masks, scratch
+from thinned.kernels.survivors import NONE
 from thinned.key import Key
+from thinned.lab.choices import is_thin
 from thinned.lab.training import fabric
 from thinned.methods import DROPS
 from thinned.scratch.activations import ROWS
 from thinned.scratch.drops import Drop
+from thinned.scratch.layer import Gradient
 
 if TYPE_CHECKING:
     from thinned.lab.training.config import Config
@@ -68,7 +71,7 @@ class ByTorch(scratch.Network):
 class TorchNet(ByTorch):
     """A dense network of `scratch.mlp` that torch computes, on the memory of the same parameters.
 
-    The method is the row whose torch module replaces each dropping layer.
+    The method is the row whose torch module replaces each dropping layer; thin computes the survivors alone.
     """
 
     def __init__(self, net: scratch.Sequential, config: Config) -> None:
@@ -79,15 +82,19 @@ class TorchNet(ByTorch):
         """The batch in the network's dtype, which `scratch.Linear` uses too."""
         return x.astype(self.dtype, copy=False)
 
-    def param_grads(self, grad: np.ndarray) -> None:
-        """The gradients, by torch's autograd, then those of the penalties."""
-        super().param_grads(grad)
-        for name, param in self.module.named_parameters():
-            child, own = name.split(".")
-            self.children[child].grads[own][...] = param.grad.numpy()
-        for layer in self.children.values():
-            if isinstance(layer, scratch.Linear):
-                layer.add_penalty_grads()
+    def named_params(self) -> Iterator[tuple[str, np.ndarray, np.ndarray | Gradient]]:
+        """Name, parameter and gradient: torch's after a pass back; the optimizer adds that of the penalty."""
+        own = dict(self.module.named_parameters())
+        penalties = {
+            f"{child}.{name}": penalty
+            for child, layer in self.children.items()
+            if isinstance(layer, scratch.Linear)
+            for name, penalty in layer.penalties()
+        }
+        for name, param, before in super().named_params():
+            torchs = own[name].grad
+            grad = before if torchs is None else Gradient(torchs.numpy(), penalties.get(name, NONE))
+            yield name, param, grad
 
 
 def _module(net: scratch.Sequential, method: str) -> Any:
@@ -112,7 +119,9 @@ def _module(net: scratch.Sequential, method: str) -> Any:
             activation: torch.nn.Module = getattr(torch.nn, str(ROWS[type(layer)].torch))()
             return activation
         assert isinstance(layer, Drop)
-        drops = DROPS[method]
+        drops = functional.DROPOUT if thins else DROPS[method]
         return MODULES[drops](layer.p, **drops.given)
 
-    return torch.nn.Sequential(*map(twin, net.children.values()))
+    thins = is_thin(method)
+    module = torch.nn.Sequential(*map(twin, net.children.values()))
+    return nn.thin(module, masks.GROUPS) if thins else module
