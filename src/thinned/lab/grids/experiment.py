@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Experiment:
         work: budget -> approximate number of multiplications for one seed.
         label: configuration of a run -> the label of its row.
         targets: the rows that a complete report has.
+        former: labels of rows that are published and no longer trained, with what they are.
         line: formats a line of history as the source prints it, or None.
         place: its place in lists of experiments, lowest first; equal places go by name.
     """
@@ -55,5 +56,6 @@ class Experiment:
     work: Callable[[str], float]
     label: Callable[[Mapping[str, Any]], str]
     targets: Sequence[Target]
+    former: Mapping[str, str] = field(default_factory=dict)
     line: Line | None = None
     place: int = 1000

@@ -64,7 +64,6 @@ class System:
         settings: settings of `Config`; they override those of the grid and the budget.
         data: its data set, if it is not the budget's.
         examples: its number of training examples, if it is not the budget's.
-        longer: factor on the number of epochs.
         line, x: its line in the experiment's picture, and its place on the horizontal axis.
         budgets: the budgets that include it.
         trainer: the class that trains it.
@@ -76,7 +75,6 @@ class System:
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
     examples: int | None = None
-    longer: float = 1.0
     line: str = ""
     x: float | None = None
     budgets: Sequence[str] = BUDGETS
@@ -155,6 +153,7 @@ class Grid:
         settings: settings of `Config` that all systems share.
         systems: the rows.
         budgets: smoke, quick and paper.
+        former: labels of rows that are published and no longer trained, with what they are.
         differs: how our protocol differs from the source's.
         baseline: the label of the row that others are compared with.
         axis: the axis of a picture of test errors over `System.x`, if there is one.
@@ -177,6 +176,7 @@ class Grid:
     settings: Mapping[str, Any]
     systems: Sequence[System]
     budgets: Mapping[str, Budget]
+    former: Mapping[str, str] = field(default_factory=dict)
     differs: Sequence[str] = ()
     baseline: str = "none"
     axis: Axis | None = None
@@ -206,6 +206,7 @@ class Grid:
             work=self.work,
             label=self.label,
             targets=tuple(Target(s.label, s.theirs) for s in self.systems),
+            former=self.former,
             line=self.line,
             place=self.place,
         )
@@ -222,7 +223,7 @@ class Grid:
             settings["hidden"] = tuple(max(4, round(b.width * n)) for n in settings["hidden"])
             batch = min(settings.get("batch", Config.batch), examples)
             least = math.ceil(b.steps / math.ceil(examples / batch))
-            settings["epochs"] = max(round(system.longer * settings.get("epochs", Config.epochs)), least)
+            settings["epochs"] = max(settings.get("epochs", Config.epochs), least)
             settings.setdefault("log", max(1, settings["epochs"] // LINES))
             yield system, settings, examples
 

@@ -65,7 +65,7 @@ def save(
         paper: approximate seconds of the whole budget `paper` on the machine that made the rows.
     """
     path = folder / f"{experiment.name}.json"
-    labels = [target.label for target in experiment.targets]
+    labels = [*(target.label for target in experiment.targets), *experiment.former]
     again = {(row["budget"], row["system"]) for row in new}
     kept = [row for row in read(path) if (row["budget"], row["system"]) not in again]
     kept, new = ([row for row in part if row["system"] in labels] for part in (kept, new))
@@ -177,12 +177,15 @@ def _section(experiment: Experiment, folder: Path) -> str:
     for budget, texts in by_budget.items():
         parts.append(f"At `{budget}`: {texts['finding']}")
     paper = found.get("paper_seconds")
-    systems, run = len(experiment.targets), sum(row["budget"] == "paper" for row in every)
+    current = {target.label for target in experiment.targets}
+    systems, run = len(current), sum(row["budget"] == "paper" and row["system"] in current for row in every)
     if paper and run < systems:
         how = f"been run for {run} of {plural(systems, 'row')}; all of it" if run else "not been run; it"
         text, time = experiment.budgets["paper"], time_text(paper)
         parts.append(f"`paper` ({text}) has {how} takes about {time} on the machine named below.")
-    parts.append(_table(experiment.targets, every))
+    former = [name for name in experiment.former if any(row["system"] == name for row in every)]
+    parts.append(_table([*experiment.targets, *map(Target, former)], every))
+    parts += [f"`{name}` is no longer trained: {experiment.former[name]}." for name in former]
     parts += [_measured(budget, every) for budget in BUDGETS]
     for budget, texts in by_budget.items():
         for table in texts["tables"]:
