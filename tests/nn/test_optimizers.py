@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from thinned import Key
+from thinned import Key, kernels
 
 torch = pytest.importorskip("torch")
 
@@ -142,6 +142,16 @@ def test_compact_gradients_are_read_as_they_are(name):
     assert isinstance(ours[0].weight.grad, CompactGradient)
     assert ours[0].weight.grad.compact is not None
     assert ours[0].weight._version > version  # autograd counts the change
+    assert_same(ours, theirs)
+
+
+@BY_NAME
+def test_without_the_extension(name, monkeypatch):
+    """The rules in NumPy, on the memory of the same tensors."""
+    monkeypatch.setattr(kernels, "extension", lambda: None)
+    ours, theirs, x = pair()
+    train(ours, OURS[name](ours.parameters(), 0.01, **PLAIN[name]), x)
+    train(theirs, theirs_of(name)(theirs.parameters(), 0.01, **PLAIN[name]), x)
     assert_same(ours, theirs)
 
 

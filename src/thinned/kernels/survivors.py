@@ -141,22 +141,11 @@ def sgd(
     ``g`` is compact, and 0 elsewhere; the gradient of ``penalty`` is added to it everywhere. ``v`` is None
     where the momentum μ is 0. With no momentum and no penalty only the survivors are touched.
     """
-    cpu = native((g,), (w,) if v is None else (w, v))
-    if cpu is not None:
+    if (found := reach((g,), (w,) if v is None else (w, v))) is not None:
+        cpu, (at_g, at_w, *at_v) = found
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
-        moments = 0 if v is None else _array.address(v)
-        cpu.sgd(
-            _array.address(w),
-            moments,
-            _array.address(g),
-            part,
-            w.dtype.itemsize,
-            lr,
-            momentum,
-            nesterov,
-            *rates,
-            workers(w),
-        )
+        arrays = (at_w, at_v[0] if at_v else 0, at_g)
+        cpu.sgd(*arrays, part, w.dtype.itemsize, lr, momentum, nesterov, *rates, workers(w))
         return
     w, v, g = _array.view(w), None if v is None else _array.view(v), _array.view(g)
     if v is None and not penalty:
@@ -193,12 +182,13 @@ def adam(
     unbias1, unbias2 = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
     # m̂/(√v̂ + ε) = m/(√v + ε·unbias2)·unbias2/unbias1: the paper's order, section 2
     rate, small = lr * unbias2 / unbias1, eps * unbias2
-    cpu = native((g,), (w, m, v))
-    if cpu is not None:
+    if (found := reach((g,), (w, m, v))) is not None:
+        cpu, (at_g, *at) = found
         part, rates = _part(w, rows, cols), (penalty.l1, penalty.l2)
         rests = (1 - betas[0], 1 - betas[1])
-        arrays = (_array.address(w), _array.address(m), _array.address(v), _array.address(g))
-        cpu.adam(*arrays, part, w.dtype.itemsize, *betas, *rests, rate, small, 1 - shrink, *rates, workers(w))
+        cpu.adam(
+            *at, at_g, part, w.dtype.itemsize, *betas, *rests, rate, small, 1 - shrink, *rates, workers(w)
+        )
         return
     w, m, v, g = map(_array.view, (w, m, v, g))
     for block, grad in _blocks(w, g, rows, cols, penalty):
@@ -230,13 +220,23 @@ def native(
     read: tuple[Any, ...], written: tuple[Any, ...] = (), sizes: tuple[int, ...] = (4, 8)
 ) -> ModuleType | None:
     """The extension, where it may touch all arrays, and they are contiguous and of one dtype. Else None."""
-    first = (*read, *written)[0]
+    found = reach(read, written, sizes)
+    return None if found is None else found[0]
+
+
+def reach(
+    read: tuple[Any, ...], written: tuple[Any, ...] = (), sizes: tuple[int, ...] = (4, 8)
+) -> tuple[ModuleType, list[int]] | None:
+    """`native`, and the addresses of the arrays."""
+    first, addresses = (*read, *written)[0], []
     for arrays, write in ((read, False), (written, True)):
         for x in arrays:
-            if x.dtype != first.dtype or not _array.address(x, write) or not _array.is_flat(x):
+            if x.dtype != first.dtype or not (at := _array.address(x, write)) or not _array.is_flat(x):
                 return None
+            addresses.append(at)
+    cpu = kernels.extension()
     known = first.dtype.itemsize in sizes and _array.is_floating(first)
-    return kernels.extension() if known else None
+    return (cpu, addresses) if known and cpu is not None else None
 
 
 def _out_of_reach(x: Any) -> bool:

@@ -46,8 +46,11 @@ class _InOnePass(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         moved = [(p, group) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        plain = bool(moved) and bool(_array.address(moved[0][0]))  # no mode of torch must see what is done
         ours = [
-            (p, group) for p, group in moved if _is_known(p, self.state.get(p, {})) and self._has_rule(group)
+            (p, group)
+            for p, group in moved
+            if self._has_rule(group) and _is_known(p, self.state.get(p, {}), plain)
         ]
         if len(ours) < len(moved):
             self._step_as_torch([p for p, _ in ours])
@@ -119,9 +122,9 @@ class SGD(_InOnePass, torch.optim.SGD):
         return not any(group.get(option) for option in ("dampening", "maximize", "differentiable"))
 
     def _update(self, p: Tensor, g: _Gradient, group: Group) -> None:
-        v = self._moment(p, "momentum_buffer").view(g.shape) if group["momentum"] else None
+        v = _seen_as(g.shape, self._moment(p, "momentum_buffer")) if group["momentum"] else None
         survivors.sgd(
-            p.detach().view(g.shape),
+            _seen_as(g.shape, p),
             v,
             g.values,
             g.rows,
@@ -146,18 +149,19 @@ class _Moments(_InOnePass):
         state, lr, decay = self.state[p], float(group["lr"]), group["weight_decay"]
         if not state:
             state["step"] = torch.tensor(0.0, dtype=torch.float32)
-        m, v = (self._moment(p, name).view(g.shape) for name in ("exp_avg", "exp_avg_sq"))
-        state["step"] += 1
+        m, v = (_seen_as(g.shape, self._moment(p, name)) for name in ("exp_avg", "exp_avg_sq"))
+        step = int(state["step"]) + 1
+        state["step"].fill_(step)
         apart = group.get("decoupled_weight_decay", self.decoupled)
         first, second = map(float, group["betas"])
         survivors.adam(
-            p.detach().view(g.shape),
+            _seen_as(g.shape, p),
             m,
             v,
             g.values,
             g.rows,
             g.cols,
-            step=int(state["step"]),
+            step=step,
             lr=lr,
             betas=(first, second),
             eps=group["eps"],
@@ -224,15 +228,26 @@ class AdamW(_Moments, torch.optim.AdamW):
         super().__init__(params, lr, betas, eps, weight_decay, amsgrad, **options)
 
 
-def _is_known(p: Tensor, state: dict[str, Any]) -> bool:
-    """Whether the kernels take a parameter, its gradient and what an optimizer keeps of it."""
-    if p.dtype not in (torch.float32, torch.float64) or not _array.address(p) or not p.is_contiguous():
+def _is_known(p: Tensor, state: dict[str, Any], plain: bool) -> bool:
+    """Whether the kernels take a parameter, its gradient and what an optimizer keeps of it.
+
+    ``plain``: whether they take all plain tensors, so that these need no other look.
+    """
+    if p.dtype not in (torch.float32, torch.float64) or not p.is_contiguous():
         return False
     grad: Any = p.grad
     if isinstance(grad, CompactGradient):
         grad = grad.dense() if grad.compact is None else grad.compact[0]
     kept = (value for value in state.values() if isinstance(value, Tensor))
-    return all(_array.address(x) for x in (grad, *kept))
+    return all((plain and _is_plain(x)) or _array.address(x) for x in (p, grad, *kept))
+
+
+def _is_plain(x: Tensor) -> bool:
+    """Whether a tensor is torch's own, in the CPU's memory."""
+    return type(x) in _PLAIN and x.is_cpu and x.layout == torch.strided and not x.is_neg()
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def _gradient(p: Tensor) -> _Gradient:
@@ -244,4 +259,9 @@ def _gradient(p: Tensor) -> _Gradient:
         rows, cols = selection.indices(p.device)
         return _Gradient(values.reshape(selection.sizes).contiguous(), rows, cols, selection.shape)
     values, shape = grad.dense() if isinstance(grad, CompactGradient) else grad, p.shape or (1,)
-    return _Gradient(values.reshape(shape).contiguous(), None, None, shape)
+    return _Gradient(_seen_as(shape, values.contiguous()), None, None, shape)
+
+
+def _seen_as(shape: tuple[int, ...], x: Tensor) -> Tensor:
+    """A tensor without gaps, in another shape."""
+    return x if x.shape == shape else x.detach().view(shape)
