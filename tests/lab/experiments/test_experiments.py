@@ -40,7 +40,7 @@ TARGETS = {  # every experiment of the sources
     "ensemble", "calibration", "dropconnect-mnist", "spatial-dropout", "dropblock", "stochastic-depth",
     "cutout-length", "attentive-cutmix", "norms",
 }  # fmt: skip
-OURS = {"thin-parity"}
+OURS = {"small-tables", "thin-parity"}
 BY_TORCH = ("spatial-dropout", "dropblock", "stochastic-depth", "cutout-length", "attentive-cutmix", "norms")
 ABSOLUTE = re.compile(r"(?<![\w<.:/])/(?:tmp|home|root|work|usr|var|Users|private)\b")
 
