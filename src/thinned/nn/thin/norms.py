@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.nn.functional import batch_norm as batch_norm_of
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from thinned.nn.thin.products import interleaved
 from thinned.nn.thin.selection import Units
+
+VALUES = 32  # of a unit in a group: with fewer, its own statistics are too noisy (docs/thin.md)
 
 
 def batch_norm(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
     """(N, width, *spatial) -> same: (x − mean)/√(var + ε)·w + b, by each row's units.
 
-    Running statistics change for the units that some row keeps. A batch with one value of a unit in all
-    raises ValueError, as torch does.
+    With at least 32 values of a unit in each group, the statistics are those of each group, whose rows read
+    the same units. With fewer, they are those of all rows that keep the unit. Running statistics change for
+    the units that some row keeps. A batch with one value of a unit in all raises ValueError, as torch does.
     """
+    if len(x) // units.groups * x[:1, 0].numel() >= VALUES:
+        return _by_group(norm, x, units)
     index, valid = units.columns(len(x), x.device)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     if norm.training or norm.running_mean is None:
@@ -32,6 +41,41 @@ def batch_norm(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
     shift = -mean * gain if norm.bias is None else norm.bias - mean * gain
     y = torch.addcmul(_of_rows(shift, index, x), wide, _of_rows(gain, index, x))
     return y.to(x.dtype)
+
+
+def _by_group(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
+    """Torch's batch norm of each group."""
+    whole = (norm.running_mean, norm.running_var)
+    training = norm.training or norm.running_mean is None
+    parts: list[Tensor] = []
+    moved: list[tuple[Tensor, Any, Any]] = []
+    for g in range(units.groups):
+        index = units.index[g].to(x.device)
+        weight, bias, mean, var = (
+            None if each is None else each[index] for each in (norm.weight, norm.bias, *whole)
+        )
+        part = x[g :: units.groups]
+        if len(part):
+            part = batch_norm_of(part, mean, var, weight, bias, training, norm.momentum or 0.0, norm.eps)
+            moved.append((index, units.valid[g].to(x.device), (mean, var)))
+        parts.append(part)
+    if norm.training and norm.running_mean is not None:
+        _average(norm, moved)
+    return interleaved(parts, len(x))
+
+
+@torch.no_grad()
+def _average(norm: _BatchNorm, moved: list[tuple[Tensor, Any, Any]]) -> None:
+    """The running statistics: the mean of those of the groups that keep a unit."""
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    for i, old in enumerate((norm.running_mean, norm.running_var)):
+        assert isinstance(old, Tensor)
+        total, count = torch.zeros_like(old), torch.zeros_like(old)
+        for index, valid, statistics in moved:
+            total.index_add_(0, index, torch.where(valid, statistics[i], 0.0))
+            count.index_add_(0, index, valid.to(old.dtype))
+        old.copy_(torch.where(count > 0, total / count.clamp(min=1), old))
 
 
 def _of_rows(values: Tensor, index: Tensor, like: Tensor) -> Tensor:
