@@ -11,6 +11,8 @@ from typing import Any
 
 def number(name: str, value: Any) -> float:
     """A real number that is not NaN."""
+    if getattr(value, "shape", None) == () and not isinstance(value, numbers.Real):
+        value = value.item()  # an array or a tensor of one number
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__})")
     value = float(value)

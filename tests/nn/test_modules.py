@@ -247,8 +247,8 @@ def test_original_rule_compiled_and_exported(training, fresh_compiler):
     [
         (tnn.Dropout1d(), (2, 3, 4, 5)),
         (tnn.Dropout1d(), (2,)),
-        (tnn.Dropout2d(), (2, 3)),
-        (tnn.Dropout3d(), (2, 3, 4)),
+        (tnn.Dropout2d(), (2,)),
+        (tnn.Dropout3d(), (2,)),
         (tnn.FeatureAlphaDropout(), (2,)),
         (tnn.DropBlock1d(), MAP),
         (tnn.DropBlock2d(), (2, 3, 4)),
@@ -259,17 +259,56 @@ def test_original_rule_compiled_and_exported(training, fresh_compiler):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("training", [True, False])
-def test_wrong_rank_or_shape(module, shape, training):
+def test_wrong_rank_or_shape(module, shape):
     with pytest.raises(ValueError, match=r"^input .*must have"):
-        module.train(training)(torch.ones(shape))
+        module(torch.ones(shape))
+
+
+TORCHS = ("Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "FeatureAlphaDropout")
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_they_are_torchs_modules(name):
+    """The best-known recipe for Monte-Carlo dropout, and code that rests dropout, find modules so."""
+    ours = getattr(tnn, name)(0.3, inplace=True)
+    assert isinstance(ours, getattr(torch.nn, name))
+    assert (ours.p, ours.inplace) == (0.3, True)
+    ours.p = 0.0
+    x = torch.ones(4, 6, 5) if name == "Dropout1d" else torch.ones(4, 6, 5, 5)
+    assert ours(x) is x
+
+
+@pytest.mark.parametrize("name", [*TORCHS, "GaussianDropout", "DropBlock2d", "DropPath"])
+def test_evaluation_returns_whatever_comes(name):
+    module = getattr(tnn, name)(0.5).eval()
+    for x in (torch.arange(3), torch.ones(2, dtype=torch.complex64), torch.ones(())):
+        assert module(x) is x
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("Dropout2d", (64, 8)), ("Dropout3d", (9, 8, 3)), ("Dropout2d", (9, 8, 2, 2, 2))]
+)
+def test_other_ranks_have_torchs_meaning_and_a_warning(name, shape):
+    with pytest.warns(UserWarning, match=f"{name} is for . or . dimensions, got"):
+        y = getattr(tnn, name)(0.5)(torch.ones(shape))
+    with pytest.warns(UserWarning, match="-D input"):
+        torchs = getattr(torch.nn, name)(0.5)(torch.ones(shape))
+    for each in (y, torchs):
+        channels = each.reshape(*shape[:2], -1)
+        assert (channels == channels[..., :1]).all()
+        assert set(each.unique().tolist()) == {0.0, 2.0}
+
+
+def test_a_rate_in_a_tensor():
+    assert tnn.Dropout(torch.tensor(0.25)).p == 0.25
+    with pytest.raises(TypeError, match="p must be a number"):
+        tnn.Dropout(torch.tensor([0.25, 0.5]))
 
 
 @EACH
-@pytest.mark.parametrize("training", [True, False])
-def test_wrong_dtype(case, training):
+def test_wrong_dtype(case):
     kind, options, shape, *_ = case
-    module = kind(0.5, **options).train(training)
+    module = kind(0.5, **options)
     for x in (
         torch.ones(shape, dtype=torch.int64),
         torch.ones(shape, dtype=torch.bool),

@@ -8,6 +8,7 @@ comes from a key. In evaluation a module returns its input, unless its docstring
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection
 from typing import Any, ClassVar, cast
 
@@ -40,7 +41,7 @@ class Drop(nn.Module):
     stream: Stream
 
     def __init__(self, p: float = USUAL, **options: Any) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # not that of a class of torch among the bases
         settings = self.method.settings(p, **options)
         self.start(settings.pop("p"))
         self.unchanged = self.method.evaluation is None
@@ -81,10 +82,10 @@ class Drop(nn.Module):
         """Drop in training; the input itself in evaluation."""
         if not isinstance(input, Tensor) and isinstance(input, torch.fx.Proxy):
             return self.traced(input)
+        if not self.training and self.unchanged and isinstance(input, Tensor):
+            return input  # of any dtype and shape
         self.check(input)
-        if self.training:
-            return self.drop(input)
-        return input if self.unchanged else self.evaluation(input)
+        return self.drop(input) if self.training else self.evaluation(input)
 
     def evaluation(self, input: Tensor) -> Tensor:
         """The result of evaluation, of a method that changes its input there."""
@@ -187,7 +188,24 @@ class _TorchDrop(Drop):
         return f"{super().extra_repr()}, inplace={self.inplace}"
 
 
-class Dropout(_TorchDrop):
+class _Channels(_TorchDrop):
+    """Whole channels. As with torch's module, other ranks than the usual ones bring a warning."""
+
+    method = functional.SPATIAL
+    usual: ClassVar[Collection[int]]
+
+    def check(self, input: Tensor) -> None:
+        """Raise TypeError or ValueError if this module does not take such an input."""
+        super().check(input)
+        if input.dim() not in self.usual:
+            warnings.warn(
+                f"{type(self).__name__} is for {' or '.join(map(str, self.usual))} dimensions, got "
+                f"{tuple(input.shape)}: it drops channels of (N, C, *), as does torch's",
+                stacklevel=4,
+            )
+
+
+class Dropout(_TorchDrop, nn.Dropout):
     """Zero each element with probability p, as `thinned.dropout` does; any shape -> same.
 
     ``rescale="test"`` is the original rule: training leaves the survivors as they are, and evaluation
@@ -220,37 +238,40 @@ class Dropout(_TorchDrop):
         return options if self.rescale == "train" else f"{options}, rescale={self.rescale!r}"
 
 
-class Dropout1d(_TorchDrop):
+class Dropout1d(_TorchDrop, nn.Dropout1d):
     """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, L) or (C, L) -> same."""
 
     method, ranks, unbatched = functional.SPATIAL, (2, 3), 2
 
 
-class Dropout2d(_TorchDrop):
+class Dropout2d(_Channels, nn.Dropout2d):
     """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, H, W) or (N, C, L) -> same.
 
-    Three dimensions are (N, C, L), as in torch today.
+    Three dimensions are (N, C, L), as in torch today. Other shapes (N, C, *) bring a warning.
     """
 
-    method, ranks = functional.SPATIAL, (3, 4)
+    usual = (3, 4)
 
 
-class Dropout3d(_TorchDrop):
-    """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, D, H, W) or (C, D, H, W) -> same."""
+class Dropout3d(_Channels, nn.Dropout3d):
+    """Zero whole channels, as `thinned.spatial_dropout` does; (N, C, D, H, W) or (C, D, H, W) -> same.
 
-    method, ranks, unbatched = functional.SPATIAL, (4, 5), 4
+    Other shapes (N, C, *) bring a warning.
+    """
+
+    usual, unbatched = (4, 5), 4
 
 
-class AlphaDropout(_TorchDrop):
+class AlphaDropout(_TorchDrop, nn.AlphaDropout):
     """Dropout that keeps SELU's mean and variance, as `thinned.alpha_dropout` does; any shape -> same."""
 
     method = functional.ALPHA
 
 
-class FeatureAlphaDropout(_TorchDrop):
+class FeatureAlphaDropout(_TorchDrop, nn.FeatureAlphaDropout):
     """Alpha dropout of whole channels, as `thinned.feature_alpha_dropout` does; (N, C, *) -> same."""
 
-    method, ranks = functional.FEATURE_ALPHA, (2, 3, 4, 5)
+    method = functional.FEATURE_ALPHA
 
 
 class GaussianDropout(Drop):
