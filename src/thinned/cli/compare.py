@@ -34,7 +34,15 @@ def compare(
         str, typer.Option(help="see thinned methods; all for every one that fits a dense network")
     ] = "none,dropout,gaussian",
     seeds: Annotated[int, typer.Option(min=1, help="the number of seeds: 3 means seeds 0, 1, 2")] = 3,
-    label: Annotated[str | None, typer.Option(help="column of the labels in a .csv file")] = None,
+    label: Annotated[str | None, typer.Option(help="column of the labels in a table")] = None,
+    no_header: Annotated[
+        bool, typer.Option("--no-header", help="the table's first line has no names: columns are 0, 1, …")
+    ] = False,
+    task: Annotated[str, typer.Option(help="auto, or classes: labels that are numbers are classes")] = "auto",
+    drop: Annotated[str, typer.Option(help="columns to leave out: a,b")] = "",
+    categorical: Annotated[str, typer.Option(help="columns that hold categories, though numbers")] = "",
+    numeric: Annotated[str, typer.Option(help="columns that hold numbers, though left out")] = "",
+    id: Annotated[str, typer.Option(help="columns that only name a row; they are left out")] = "",
     data_dir: DataDir = None,
     out: Annotated[
         str | None,
@@ -64,7 +72,12 @@ def compare(
 
     one_of("engine", settings["engine"], ENGINES)
     names = lab.known_methods(split(methods))
-    dataset = load(data, data_dir=data_dir, label=label)
+    how: dict[str, Any] = {"data_dir": data_dir, "label": label, "header": not no_header, "task": task}
+    given = {"drop": drop, "categorical": categorical, "numeric": numeric, "id": id}
+    how |= {option: tuple(split(names)) for option, names in given.items()}
+    dataset = load(data, **how)
+    if dataset.columns and not json:
+        print("\n".join(lab.columns(dataset)))
     settings["input_p"] = input_rate(dataset.shape, settings["input_p"])
     settings |= defaults(len(dataset.x_train), **{name: settings[name] for name in GIVEN})
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
@@ -78,7 +91,7 @@ def compare(
         lab.settings(base, dataset, every),
         [run_name(job.config) for job in todo],
     )
-    recipe = functools.partial(lab.jobs_again, base, names, every, data, data_dir, label)
+    recipe = functools.partial(lab.jobs_again, base, names, every, data, **how)
     record.save(place)  # first, so that a report can be made of a part
     try:
         with terminal.progress(None, json) as progress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from typing import Any
 
 from thinned import methods
 from thinned.lab import choices
@@ -20,6 +20,8 @@ from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config, shown
 from thinned.lab.training.trainer import Trainer
+
+MANY_COLUMNS = 40
 
 
 def known_methods(names: Iterable[str]) -> list[str]:
@@ -71,24 +73,41 @@ def jobs_again(
     names: Sequence[str],
     seeds: Sequence[int],
     data: str,
-    data_dir: Path | None = None,
-    label: str | None = None,
+    **how: Any,
 ) -> list[Job]:
-    """The same `jobs` in another process, which loads the data itself.
+    """The same `jobs` in another process, which loads the data itself, with the options `how` of `load`.
 
     Raises:
         LabError: the data has changed since this comparison began.
     """
-    dataset = load(data, data_dir=data_dir, label=label)
+    dataset = load(data, **how)
     if dataset.fingerprint != base.fingerprint:
         raise LabError(f"{data}: the data has changed since this comparison began; run it again")
     return jobs(base, dataset, names, seeds)
+
+
+def columns(dataset: Dataset) -> list[str]:
+    """What each column of a table holds, a line a column; of many columns, equal ones share a line."""
+    alike: dict[str, list[str]] = {}
+    for column in dataset.columns:
+        many = len(dataset.columns) > MANY_COLUMNS
+        alike.setdefault(str(column) if many else column.name, []).append(column.name)
+    kinds = {column.name: str(column) for column in dataset.columns}
+    return [f"{_some(names)}: {kinds[names[0]]}" for names in alike.values()]
+
+
+def _some(names: list[str]) -> str:
+    if len(names) <= 8:
+        return ", ".join(names)
+    return f"{', '.join(names[:6])}, … {names[-1]} ({len(names):,} columns)"
 
 
 def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, str]:
     """The settings of a comparison, as a report prints them."""
     n_train, n_test = len(dataset.x_train), len(dataset.x_test)
     found = {"data": f"{dataset.name}: {n_train:,} training and {n_test:,} test examples. {dataset.note}"}
+    if dataset.columns:
+        found["columns"] = "; ".join(columns(dataset))
     if base.validation:
         found["judged on"] = f"{base.validation:g} of the training data, held out, in place of the test data"
     found |= shown(base, dataset.x_train.shape[1], base.outputs or len(dataset.classes))

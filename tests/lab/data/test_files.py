@@ -1,4 +1,4 @@
-"""A user's own files: .npz and .csv."""
+"""A user's own files: arrays in .npz; what is common to all."""
 
 import os
 
@@ -155,66 +155,18 @@ def test_npz_with_other_names_or_no_npz(tmp_path, rng):
     assert line(load, path).startswith(f"{path}: the file must be an .npz archive, got one that is truncated")
 
 
-def csv_file(tmp_path, text, encoding="utf-8"):
-    (tmp_path / "mine.csv").write_text(text, encoding=encoding, newline="")
+def csv_file(tmp_path, text):
+    (tmp_path / "mine.csv").write_text(text, newline="")
     return tmp_path / "mine.csv"
 
 
 GOOD = 'length, width ,kind\n1,2.5,"a"\n2,-1e3, b \n3,0,a\n\n4,1,b\n'
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("ends", ["\n", "\r\n"])
-def test_csv(tmp_path, encoding, ends):
-    path = csv_file(tmp_path, GOOD.replace("\n", ends), encoding)
-    dataset = check(load(path, label="kind", test_share=0.5))
-    assert (dataset.name, dataset.classes, dataset.shape) == ("mine.csv", ("a", "b"), (2,))
-    assert (len(dataset.x_train), len(dataset.x_test)) == (2, 2)
-
-
-def test_csv_is_as_npz(tmp_path, rng):
-    x, y = rng.normal(size=(60, 4)), rng.integers(8, 12, 60)
-    rows = "\n".join(
-        ",".join([*map(repr, row.tolist()), str(label)]) for row, label in zip(x, y, strict=True)
-    )
-    dataset = load(csv_file(tmp_path, "a,b,c,d,y\n" + rows), label="y")
-    assert dataset.classes == ("8", "9", "10", "11")
-    assert dataset.fingerprint == load(npz(tmp_path, x=x, y=y)).fingerprint
-
-
-@pytest.mark.parametrize(
-    ("text", "label", "fault"),
-    [
-        ("", "kind", "empty; the first line must name the columns"),
-        (GOOD, None, "--label must be the name of one column: 'length', 'width', 'kind', got none"),
-        (GOOD, "sort", "got 'sort', which 0 columns have"),
-        ("a,a\n1,2\n", "a", "got 'a', which 2 columns have"),
-        ("a;b;y\n1;2;3\n", "y", "separate columns by commas"),
-        ("y\n1\n", "y", "only the label column"),
-        ("a,y\n", "y", "no examples"),
-        ("a,y\n1,2\n3\n", "y", "line 3 must have 2 columns, as the first line has, got 1"),
-        ("a,y\n1,2\n3,4,5\n", "y", "line 3 must have 2 columns, as the first line has, got 3"),
-        ("a,b,y\n1,2,0\n1,two,0\n", "y", "line 3, column 'b' must be a finite number, got 'two'"),
-        ("y,a,b\n0,1,2\n0,1,\n", "y", "line 3, column 'b' must be a finite number, got ''"),
-        ("a,y\n\nnan,0\n", "y", "line 3, column 'a' must be a finite number, got 'nan'"),
-        ("a,y\n1e999,0\n", "y", "line 2, column 'a' must be a finite number, got '1e999'"),
-        ("a,y\n1, \n", "y", "line 2, column 'y': no label"),
-        ("a,y\n1,0\n2,0\n3,0\n", "y", "training examples must be of two or more classes, got '0' alone"),
-        ('a,y\n1,"0\n', "y", "not a comma-separated table"),
-        ("a,y\n1,x" + "x" * 200_000, "y", "not a comma-separated table"),
-    ],
-)
-def test_csv_that_cannot_be_learnt_from(tmp_path, text, label, fault):
-    path = csv_file(tmp_path, text)
-    answer = line(load, path, label=label)
-    assert answer.startswith(str(path))
-    assert fault in answer
-
-
-def test_csv_in_another_encoding(tmp_path):
-    assert "must be text in UTF-8" in line(
-        load, csv_file(tmp_path, GOOD + "5,1,größer", "latin-1"), label="kind"
-    )
+@pytest.mark.parametrize("option", [{"label": "y"}, {"header": False}, {"drop": ("a",)}])
+def test_npz_is_no_table(tmp_path, rng, option):
+    assert "is for a table; leave it out here" in line(load, npz(tmp_path, **four(rng)), **option)
+    assert "are for a table; leave them out here" in line(load, "digits", **option)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")

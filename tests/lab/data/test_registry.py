@@ -12,7 +12,7 @@ def test_names_and_arguments(tmp_path):
     assert "did you mean mnist?" in line(load, "mnits")
     assert "got 'table.xlsx'" in line(load, "table.xlsx")
     assert "no such file (looked in" in line(load, tmp_path / "mine.npz")
-    assert "leave it out" in line(load, "spiral", label="y")
+    assert "leave them out" in line(load, "spiral", label="y")
     for share in (0, 1, -0.1, float("nan")):
         with pytest.raises(ValueError, match="test_share"):
             load("spiral", test_share=share)

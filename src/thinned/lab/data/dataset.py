@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ class Dataset:
         classes: the names of the classes.
         shape: of one example before it was flattened.
         note: how inputs were scaled and split.
+        columns: what each column of a user's table holds (`columns.Column`), the label's first.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Dataset:
     classes: tuple[str, ...]
     shape: tuple[int, ...]
     note: str
+    columns: tuple[Any, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:

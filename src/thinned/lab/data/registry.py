@@ -12,9 +12,12 @@ import numpy as np
 
 from thinned import _checks
 from thinned.lab.data import cifar10, mnist, small
+from thinned.lab.data.columns import How
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.files import READERS
+from thinned.lab.data.frames import suffix
 from thinned.lab.data.table import Table, limited, of_images, pixels
+from thinned.lab.data.tabular import TASKS
 from thinned.lab.errors import LabError
 
 
@@ -71,11 +74,17 @@ def load(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     label: str | None = None,
+    header: bool = True,
+    task: str = "auto",
+    drop: tuple[str, ...] = (),
+    categorical: tuple[str, ...] = (),
+    numeric: tuple[str, ...] = (),
+    id: tuple[str, ...] = (),
     test_share: float = 0.2,
     limit: int | None = None,
     download: bool = True,
 ) -> Dataset:
-    """The data set of a built-in name (a key of `BUILT_IN`), or of a file ending in `.npz` or `.csv`.
+    """The data set of a built-in name (a key of `BUILT_IN`), or of a file: arrays in `.npz`, or a table.
 
     MNIST and CIFAR-10 are looked for in `data_dir`, in `$THINNED_DATA`, then in the user's cache. A
     download fills the cache, unless `download` is False.
@@ -83,9 +92,12 @@ def load(
     Args:
         name_or_path: a name or a file.
         data_dir: a folder with the canonical files of `mnist` or `cifar10`.
-        label: the column of the labels; for `.csv` alone.
+        label: the column of the labels; for tables alone, as the five arguments below.
+        header: whether the first line names the columns; without, they are called 0, 1, ….
+        task: "auto" refuses numbers as labels; "classes" takes each number as a class.
+        drop, categorical, numeric, id: columns whose kind is not what `Dataset.columns` says.
         test_share: the share of each class, in (0, 1), that becomes test data where there is none (`digits`,
-            `.csv`, `.npz` with `x, y`); the choice is made with `Key(0)`.
+            tables, `.npz` with `x, y`); the choice is made with `Key(0)`.
         limit: the number of training examples to keep, chosen with `Key(0)`; test data keeps a fifth of that
             number.
 
@@ -99,11 +111,12 @@ def load(
     if limit is not None:
         limit = _checks.positive_int("limit", limit)
     name, wanted = os.fspath(name_or_path), Request(data_dir, download, test_share)
-    suffix = Path(name).suffix.lower()
-    if label is not None and suffix != ".csv":
-        raise LabError(f"{name}: --label names a column of a .csv file; leave it out here")
+    how = How(label, header, _checks.one_of("task", task, TASKS), drop, categorical, numeric, id)
+    is_file = suffix(Path(name)) in READERS
+    if how != How() and not is_file:
+        raise LabError(f"{name}: --label and options for columns are for a table; leave them out here")
     try:
-        table = _from_file(Path(name), label, test_share) if suffix in READERS else _built_in(name, wanted)
+        table = _from_file(Path(name), how, test_share) if is_file else _built_in(name, wanted)
     except OSError as error:
         raise LabError(f"{error.filename or name}: cannot be read: {error.strerror or error}") from error
     if limit is not None:
@@ -113,11 +126,11 @@ def load(
     return Dataset(name if name in BUILT_IN else Path(name).name, **table._asdict())
 
 
-def _from_file(path: Path, label: str | None, test_share: float) -> Table:
+def _from_file(path: Path, how: How, test_share: float) -> Table:
     path = path.expanduser()
     if not path.is_file():
         raise LabError(f"{path}: no such file (looked in {Path.cwd()}); correct the path")
-    return READERS[path.suffix.lower()](path, label, test_share)
+    return READERS[suffix(path)](path, how, test_share)
 
 
 def _built_in(name: str, wanted: Request) -> Table:

@@ -32,6 +32,7 @@ class Table(NamedTuple):
     classes: tuple[str, ...]
     shape: tuple[int, ...]  # of one example before it was flattened
     note: str
+    columns: tuple[Any, ...] = ()  # what each column of a user's table holds: `columns.Column`
 
 
 def stratified(y: Array, share: float, key: Key) -> tuple[Labels, Labels]:

@@ -1,0 +1,228 @@
+"""What each column of a table holds: its kind, found from its cells or given by the user."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from thinned.lab.data.table import some_of
+from thinned.lab.errors import LabError
+
+NUMBER, CATEGORY, YES_NO, DATE = "number", "category", "yes/no", "date"  # kinds that a network reads
+TEXT, ID, ROW_NUMBER, DROPPED = "text", "id", "row number", "dropped"
+CONSTANT, EMPTY, NESTED, LABEL = "constant", "empty", "lists or objects", "label"
+READ = (NUMBER, CATEGORY, YES_NO, DATE)
+FEW = 20  # a category of more values is target-encoded
+LARGEST = 1e100  # the square of a larger number may overflow
+PAIRS = ({"yes", "no"}, {"y", "n"}, {"true", "false"}, {"t", "f"}, {"on", "off"})
+NO_NUMBER = {"none", "-", "--", ".", "..", "missing", "unknown", "na", "n.a.", "#value!", "inf", "-inf"}
+ID_NAMES = re.compile(
+    r"(?i:id|index|row ?names?|row\.names|uuid|guid|unnamed \d+|unnamed: \d+)|.*(?i:[_ .-]id)|.*[a-z]I[Dd]"
+)
+DATES = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})([ T]\d{1,2}:\d{2}.*)?")
+OTHER_DATES = re.compile(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4})([ T]\d{1,2}:\d{2}.*)?")
+
+
+@dataclass(frozen=True)
+class How:
+    """How a table is to be read: its label, and the user's word on columns.
+
+    Attributes:
+        label: the column of the labels.
+        header: whether the first line names the columns.
+        task: "classes" takes numbers as classes too; "auto" finds out.
+        drop, categorical, numeric, id: names of columns whose kind is given.
+    """
+
+    label: str | None = None
+    header: bool = True
+    task: str = "auto"
+    drop: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    numeric: tuple[str, ...] = ()
+    id: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its name, its kind, and what else a reader should know of it."""
+
+    name: str
+    kind: str
+    remarks: tuple[str, ...] = field(default=())
+
+    def __str__(self) -> str:
+        left_out = () if self.kind in (*READ, LABEL) else ("left out",)
+        return ", ".join((self.kind, *left_out, *self.remarks))
+
+
+def understand(where: str, frame: Any, how: How) -> tuple[Any, list[Column]]:
+    """The columns, the label's first, and a frame of those that a network reads.
+
+    Numbers become float64, dates datetime64, categories and yes/no text (object); missing cells stay missing.
+
+    Raises:
+        LabError: a name is no column, a column given as numbers holds words, or nothing is left.
+    """
+    given = _given(where, frame, how)
+    found, parts = [Column(how.label or "", LABEL)], {}
+    for name in frame.columns:
+        if name == how.label:
+            continue
+        kind = given.get(name, NESTED if name in frame.attrs.get("nested", ()) else None)
+        column, cells = _column(where, name, frame[name], kind)
+        found.append(column)
+        if cells is not None:
+            parts[name] = cells
+    if not parts:
+        reasons = "; ".join(f"{one.name!r}: {one}" for one in found[1:4]) or "only the label column is there"
+        raise LabError(f"{where}: nothing to learn from ({reasons}); add columns, or name one with --numeric")
+    import pandas as pd
+
+    return pd.DataFrame(parts), found
+
+
+def _given(where: str, frame: Any, how: How) -> dict[str, str]:
+    """Column -> kind, where the user gave one."""
+    given: dict[str, str] = {}
+    options = (("drop", DROPPED), ("categorical", CATEGORY), ("numeric", NUMBER), ("id", ID))
+    for option, kind in options:
+        for name in getattr(how, option):
+            if name not in frame.columns:
+                raise unknown(where, f"--{option}", name, list(frame.columns))
+            if name == how.label:
+                raise LabError(f"{where}: --{option} must be columns other than the label, got {name!r}")
+            if given.setdefault(name, kind) != kind:
+                raise LabError(
+                    f"{where}: a column must have one kind, got {given[name]} and {kind} for {name!r}"
+                )
+    return given
+
+
+def unknown(where: str, option: str, name: str, names: list[str]) -> LabError:
+    """The error for a name that no column has."""
+    near = difflib.get_close_matches(name.lower(), [one.lower() for one in names], 1, 0.7)
+    hint = next((f" (did you mean {one!r}?)" for one in names if [one.lower()] == near), "")
+    return LabError(f"{where}: {option} must be the name of one column: {some_of(names)}, got {name!r}{hint}")
+
+
+def _column(where: str, name: str, cells: Any, kind: str | None) -> tuple[Column, Any]:
+    """The column, and its cells as a network's pipeline takes them; None where it is left out."""
+    if kind in (DROPPED, ID, NESTED):
+        return Column(name, kind), None
+    missing = int(cells.isna().sum())
+    remarks = [f"{missing:,} missing"] if missing else []
+    numbers = None if kind == CATEGORY else as_numbers(cells)
+    if kind == NUMBER and numbers is None:
+        word = next(str(cell) for cell in cells.dropna() if as_numbers(cells[cells == cell]) is None)
+        raise LabError(f"{where}: --numeric must be columns of numbers, got {word!r} in {name!r}")
+    kind = kind or _kind(name, cells, numbers, missing)
+    if kind == NUMBER:
+        return _number(where, name, numbers, len(cells))
+    if kind == DATE:
+        dates, remark = as_dates(cells)
+        return Column(name, kind, (*remarks, *([remark] if remark else []))), dates
+    if kind in (CATEGORY, YES_NO):
+        distinct = cells.nunique()
+        remarks = [*([f"{distinct:,} values"] if kind == CATEGORY else []), *remarks]
+        remarks += ["target-encoded"] if distinct > FEW else []
+        return Column(name, kind, tuple(remarks)), as_text(cells)
+    remedy = {
+        ROW_NUMBER: f"--numeric {shlex.quote(name)} takes it",
+        ID: f"--categorical {shlex.quote(name)} takes it",
+    }
+    return Column(name, kind, (remedy[kind],) if kind in remedy else ()), None
+
+
+def _number(where: str, name: str, numbers: Any, rows: int) -> tuple[Column, Any]:
+    missing = int(np.isnan(numbers).sum())
+    if (np.abs(numbers[~np.isnan(numbers)]) > LARGEST).any():
+        raise LabError(
+            f"{where}: column {name!r} must have numbers up to {LARGEST:g}, "
+            f"got {np.nanmax(np.abs(numbers)):g}; correct it, or leave it out with --drop {name}"
+        )
+    return Column(name, NUMBER, (f"{missing:,} missing",) if missing else ()), numbers
+
+
+def _kind(name: str, cells: Any, numbers: Any, missing: int) -> str:
+    """The kind of a column that the user gave none."""
+    rows, distinct = len(cells), cells.nunique()
+    if distinct == 0:
+        return EMPTY
+    if distinct == 1 and not missing:
+        return CONSTANT
+    named, alone = bool(ID_NAMES.fullmatch(name)), rows >= 10 and distinct >= 0.95 * (rows - missing)
+    if cells.dtype.kind == "M":
+        return DATE
+    if numbers is not None:
+        whole = not np.isnan(numbers).any() and bool((numbers == np.trunc(numbers)).all())
+        if rows >= 10 and whole and (np.diff(numbers) == 1).all():
+            return ROW_NUMBER
+        return ID if named and alone and whole else NUMBER
+    if set(cells.dropna().astype(str).str.lower().unique()) in PAIRS:
+        return YES_NO
+    if as_dates(cells)[0] is not None:
+        return DATE
+    text = cells.dropna().astype(str)
+    words = float(text.str.count(r"\s+").mean()) + 1
+    if distinct > 0.5 * (rows - missing) and rows >= 10 and (words >= 3 or float(text.str.len().mean()) > 40):
+        return TEXT
+    return ID if alone else CATEGORY
+
+
+def as_numbers(cells: Any) -> Any:
+    """float64 (rows,), NaN where a cell is missing or infinite; None if one is a word or a code (007)."""
+    import pandas as pd
+
+    if cells.dtype == bool or cells.dtype.kind in "Mm":
+        return None
+    if cells.dtype.kind in "iuf":
+        numbers = cells.to_numpy(np.float64, na_value=np.nan)
+    else:
+        numbers = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        words = cells[np.isnan(numbers) & cells.notna().to_numpy()]
+        if not set(words.str.lower().unique()) <= NO_NUMBER or len(words) == int(cells.notna().sum()):
+            return None
+        if cells.str.match(r"[+-]?0\d+$").any():
+            return None
+    return np.where(np.isinf(numbers), np.nan, numbers)
+
+
+def as_text(cells: Any) -> Any:
+    """Object (rows,) of str; "" where a cell is missing."""
+    return cells.astype("str").astype(object).where(cells.notna(), "")
+
+
+def as_dates(cells: Any) -> tuple[Any, str]:
+    """datetime64 of every cell, and a remark on their form; (None, "") where a cell is no date."""
+    import pandas as pd
+
+    if cells.dtype.kind == "M":
+        return (cells.dt.tz_localize(None) if cells.dt.tz is not None else cells), ""
+    if cells.dtype.kind in "biuf":
+        return None, ""
+    text = cells.dropna()
+    head = text.iloc[:20]
+    if all(DATES.fullmatch(cell) for cell in head):
+        return _parsed(pd, cells, cells.str.replace(r"^(\d{4})[/.](\d{1,2})[/.]", r"\1-\2-", regex=True)), ""
+    if not all(OTHER_DATES.fullmatch(cell) for cell in head):
+        return None, ""
+    parts = text.str.extract(r"^(\d{1,2})[-/.](\d{1,2})[-/.]\d{4}").astype(float)
+    day_first = bool(parts[0].max() > 12) or bool(text.str.contains(".", regex=False).all())
+    sure = day_first or bool(parts[1].max() > 12)
+    order = r"\3-\2-\1" if day_first else r"\3-\1-\2"
+    ordered = cells.str.replace(r"^(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})", order, regex=True)
+    dates = _parsed(pd, cells, ordered)
+    return dates, "" if dates is None else (
+        "day first" if day_first else "month first" + ("" if sure else ", as it seems")
+    )
+
+
+def _parsed(pd: Any, cells: Any, text: Any) -> Any:
+    dates = pd.to_datetime(text, errors="coerce", format="mixed", utc=True).dt.tz_localize(None)
+    return None if (dates.isna() & cells.notna()).any() else dates

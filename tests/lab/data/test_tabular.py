@@ -1,0 +1,163 @@
+"""From a table to training and test data: labels, classes, split, what was understood."""
+
+import numpy as np
+import pytest
+from helpers.data import check, line, npz
+
+pytest.importorskip("pandas")
+from thinned.key import Key
+from thinned.lab.data.registry import load
+from thinned.lab.data.table import stratified
+
+
+def csv(tmp_path, rows, name="mine.csv"):
+    path = tmp_path / name
+    path.write_text("\n".join(",".join(map(str, row)) for row in rows) + "\n")
+    return path
+
+
+def labelled(tmp_path, labels):
+    return csv(tmp_path, [("a", "b", "y"), *((i * i, i % 7, label) for i, label in enumerate(labels))])
+
+
+def test_a_table_of_numbers_is_as_npz(tmp_path):
+    rng = np.random.default_rng(11)
+    x, y = rng.normal(size=(60, 4)), rng.integers(8, 12, 60)
+    rows = [(*map(repr, row.tolist()), label) for row, label in zip(x, y, strict=True)]
+    dataset = check(load(csv(tmp_path, ["abcdy", *rows]), label="y"))
+    arrays = load(npz(tmp_path, x=x, y=y))
+    assert dataset.classes == arrays.classes == ("8", "9", "10", "11")
+    np.testing.assert_array_equal(dataset.y_train, arrays.y_train)
+    for name in ("x_train", "x_test"):
+        np.testing.assert_allclose(getattr(dataset, name), getattr(arrays, name), rtol=1e-5, atol=1e-6)
+
+
+DAYS = [f"2024-01-{i + 1:02}" for i in range(28)]
+
+
+def test_what_was_understood(tmp_path):
+    rows = [("", "size", "sex", "when", "remark", "kind")]
+    rows += [
+        (
+            i,
+            i % 9 if i % 3 else "NA",
+            "fm"[i % 2],
+            f"2024-01-{i % 28 + 1:02}",
+            f"the {i}th bird seen",
+            "ab"[i % 2],
+        )
+        for i in range(60)
+    ]
+    dataset = check(load(csv(tmp_path, rows), label="kind"))
+    assert {one.name: str(one) for one in dataset.columns} == {
+        "kind": "label, 2 classes: 'a', 'b'",
+        "unnamed 0": "row number, left out, --numeric 'unnamed 0' takes it",
+        "size": "number, 20 missing",
+        "sex": "category, 2 values",
+        "when": "date",
+        "remark": "text, left out",
+    }
+    assert dataset.x_train.shape == (48, 2 + 2 + 6)  # size and its indicator, two sexes, a date's parts
+    assert "3 of 5 columns as 10 numbers" in dataset.note
+
+
+def test_only_training_data_is_fitted(tmp_path):
+    """What test rows hold changes nothing in the training rows."""
+    x, y = np.random.default_rng(3).normal(size=(50, 2)), np.arange(50) % 2
+
+    def loaded():
+        rows = ((*row, label) for row, label in zip(x.tolist(), y, strict=True))
+        return load(csv(tmp_path, [("a", "b", "y"), *rows]), label="y")
+
+    first = loaded()
+    x[stratified(y, 0.2, Key(0))[1]] *= 1000
+    second = loaded()
+    np.testing.assert_array_equal(first.x_train, second.x_train)
+    np.testing.assert_array_less(np.abs(first.x_test).max(axis=0), np.abs(second.x_test).max(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["007", "7", "02134", "2134"], ("007", "02134", "2134", "7")),
+        (["10", "9", "-1"], ("-1", "9", "10")),
+        (["1.0", "2.0"], ("1.0", "2.0")),
+        (["True", "False"], ("False", "True")),
+        (["None", "mild"], ("None", "mild")),
+        (["größer", "als"], ("als", "größer")),
+    ],
+)
+def test_labels_keep_their_text(tmp_path, labels, classes):
+    assert check(load(labelled(tmp_path, labels * 10), label="y")).classes == classes
+
+
+@pytest.mark.parametrize("cell", ["", "NA", "?", "nan"])
+def test_rows_without_a_label_are_dropped_and_counted(tmp_path, cell):
+    dataset = check(load(labelled(tmp_path, ["a", "b", "a", "b", cell] * 8), label="y"))
+    assert dataset.classes == ("a", "b")
+    assert len(dataset.x_train) + len(dataset.x_test) == 32
+    assert "8 rows without a label were dropped." in dataset.note
+    assert str(dataset.columns[0]) == "label, 2 classes: 'a', 'b', 8 rows without one dropped"
+
+
+REAL = [f"{i * 1.37:.2f}" for i in range(10)] * 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "fault"),
+    [
+        (["", "a", "b"] * 10, "10 of 30 rows have no label (an empty cell, NA, ?)"),
+        (
+            REAL,
+            "must be classes, got 10 different numbers, such as 0 and 12.33; cut them into classes, or give",
+        ),
+        (list(range(25)) * 4, "must be classes, got 25 different numbers, such as 0 and 24"),
+        (
+            [f"n{i}" for i in range(20)],
+            "got 20 different labels in 20 rows; name another",
+        ),
+        (["a"] * 10, "examples must be of two or more classes, got 'a' alone"),
+        (["a", "b", *["c"] * 8], "each class must have two or more examples, got one of 'a', 'b'"),
+        (["a", "b"], "no class has two examples"),
+        ([], "no examples"),
+    ],
+)
+def test_labels_that_cannot_be_learnt(tmp_path, labels, fault):
+    path = labelled(tmp_path, labels)
+    answer = line(load, path, label="y")
+    assert answer.startswith(str(path))
+    assert fault in answer
+
+
+def test_numbers_as_classes(tmp_path):
+    assert len(check(load(labelled(tmp_path, REAL), label="y", task="classes")).classes) == 10
+    with pytest.raises(ValueError, match="task must be one of 'auto', 'classes', got 'numbers'"):
+        load(labelled(tmp_path, REAL), label="y", task="numbers")
+
+
+@pytest.mark.parametrize(
+    ("label", "fault"),
+    [
+        (None, "--label must be the name of one column: 'a', 'b', 'y', got none"),
+        ("Y", "got 'Y' (did you mean 'y'?)"),
+        ("sort", "'a', 'b', 'y', got 'sort'"),
+    ],
+)
+def test_a_label_that_is_no_column(tmp_path, label, fault):
+    assert fault in line(load, labelled(tmp_path, "ab" * 5), label=label)
+
+
+def test_labels_of_two_columns(tmp_path):
+    assert "which several columns have" in line(load, csv(tmp_path, ["aa", "12", "34"]), label="a")
+
+
+def test_without_names(tmp_path):
+    path = csv(tmp_path, [(i % 2, i * 3 + 7, i * 5 % 41) for i in range(20)])
+    assert "--no-header" in line(load, path, label="0")
+    dataset = check(load(path, label="0", header=False))
+    assert len(dataset.x_train) + len(dataset.x_test) == 20
+    assert [one.name for one in dataset.columns] == ["0", "1", "2"]
+
+
+def test_only_the_label(tmp_path):
+    assert "only the label column is there" in line(load, csv(tmp_path, ["y", *"abab"]), label="y")
