@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from thinned.cli.errors import fail
 from thinned.cli.finish import complain, finish
 from thinned.cli.options import DataDir, Json, Ray, SaveEvery, Workers, with_settings
+
+if TYPE_CHECKING:
+    from thinned.lab.reproduce.order import Order
+    from thinned.lab.storage.remote import Folder
 
 
 @with_settings(
@@ -19,8 +23,12 @@ from thinned.cli.options import DataDir, Json, Ray, SaveEvery, Workers, with_set
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="an experiment; --list shows them")] = None,
     budget: Annotated[
-        str, typer.Option(help="smoke (seconds), quick (minutes) or paper (the whole protocol)")
-    ] = "quick",
+        str | None,
+        typer.Option(
+            help="smoke (seconds), quick (minutes) or paper (the whole protocol); by default quick, with "
+            "--queue paper"
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="the number of seeds, instead of the budget's")
     ] = None,
@@ -43,6 +51,17 @@ def reproduce(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be trained, and how long it would take")
     ] = False,
+    queue: Annotated[
+        bool,
+        typer.Option(
+            "--queue",
+            help="train all runs of NAME, or of every experiment, that are not in the folder of --publish: "
+            "the shortest first, at low priority; each row is published when it ends",
+        ),
+    ] = False,
+    free_cores: Annotated[
+        int, typer.Option(min=0, help="cores that --queue leaves free; all others get a worker")
+    ] = 0,
     page: Annotated[
         bool, typer.Option("--page", help="write the page of all published results again, and stop")
     ] = False,
@@ -63,6 +82,16 @@ def reproduce(
     if page:
         print(f"page: {results_page.write_page(publish or Path('docs/results'))}")
         return
+    if queue:
+        if ray:
+            raise ValueError("ray must be left out with --queue, which trains on this machine")
+        names = experiments.names() if name is None else [name]
+        more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
+        asked_all = [order.order(one, budget or "paper", seeds, **more) for one in names]
+        root = folder(out) if out else order.ROOT
+        _train_queue(asked_all, root, publish, workers, free_cores, save_every, json, dry_run)
+        return
+    budget = budget or "quick"
     if list_ or name is None:
         found = overview.overview()
         if json:
@@ -96,4 +125,36 @@ def reproduce(
         results_page.write_index(place.parent)
     if publish:
         order.publish(publish, record, stored)
+    complain(stored)
+
+
+def _train_queue(
+    orders: list[Order],
+    root: Folder,
+    results: Path | None,
+    wanted: int | None,
+    free: int,
+    save_every: float,
+    json: bool,
+    dry_run: bool,
+) -> None:
+    """Train what is not published, or show it."""
+    from thinned.lab.reporting import terminal
+    from thinned.lab.reproduce import queue
+
+    found = queue.queue(orders, root, results)
+    count = queue.workers(free, wanted)
+    rows, note = queue.table(found, count)
+    terminal.table(["experiment", "system", "seeds left", "about"], rows)
+    for text in found.left_out:
+        print(f"left out: {text}")
+    if dry_run:
+        print(f"{note}; nothing was trained")
+        return
+    print(note)
+    try:
+        with terminal.progress(None, json) as progress:
+            stored = queue.run(found, progress, count=count, save_every=save_every, results=results)
+    except KeyboardInterrupt:
+        fail(f"stopped; the same command continues where it left off (in {root})", 130)
     complain(stored)

@@ -59,7 +59,7 @@ def test_a_run_that_fails_is_shown_and_tried_again(tmp_path, monkeypatch, alone)
     page = experiments.load("mnist-gaussian").page(record, stored)
     assert "failed" in html(page)
     rows = results_page.rows(experiments.load("mnist-gaussian"), record, stored)
-    assert rows[2]["lost"] == {0: "failed", 1: "failed"}
+    assert rows[2]["lost"] == {"0": "failed", "1": "failed"}
     assert rows[2]["test_error"] is None
     monkeypatch.undo()
     assert outcome(sweep.run(ORDER.jobs(), tmp_path, Recorder())) == alone

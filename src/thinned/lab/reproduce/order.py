@@ -24,6 +24,11 @@ from thinned.lab.sweeping.job import Job
 from thinned.lab.training import fabric
 
 ROOT = Path("thinned-runs")
+UNPUBLISHED = ("smoke",)  # the budgets whose figures mean nothing
+
+
+class NoSystemError(LabError):
+    """No system has a wanted name."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Order:
             found = [(job, name) for job, name in found if any(part in name for part in self.only)]
         if not found:
             there = "; ".join(dict.fromkeys(names)) or "none in this budget"
-            raise LabError(
+            raise NoSystemError(
                 f"only must be a part of a system's name, got {list(self.only)}; the systems are {there}"
             )
         if self.validation:
@@ -181,25 +186,35 @@ def train(
         )
 
 
-def publish(folder: Path, kept: Record, stored: Sequence[Stored]) -> Path:
+def publish(folder: Path, kept: Record, stored: Sequence[Stored], *, join: bool = False) -> Path:
     """Put the rows into `folder`, and make the page beside it again. Runs that were cut off are left out.
+
+    Args:
+        join: a row keeps the seeds that are published and not among these runs.
 
     Raises:
         LabError: the budget is `smoke`, or the runs were judged on held-out data.
     """
-    if kept.budget == "smoke":
+    check_publish(kept.budget, any(run.config["validation"] for run in stored))
+    experiment = experiments.load(kept.kind)
+    stored = [run for run in stored if run.status != "stopped"]
+    before = results_page.read(folder / f"{kept.kind}.json") if join else []
+    rows = results_page.rows(experiment, kept, stored, before)
+    results_page.save(folder, experiment, rows, experiment.page(kept, stored), estimate(experiment, "paper"))
+    return results_page.write_page(folder)
+
+
+def check_publish(budget: str, held_out: bool) -> None:
+    """LabError unless runs of that budget can be published."""
+    if budget in UNPUBLISHED:
         raise LabError(
-            "publish must have the budget quick or paper, got smoke, which only shows that an experiment runs"
+            f"publish must have the budget quick or paper, got {budget}, which only shows that an experiment "
+            "runs"
         )
-    if any(run.config["validation"] for run in stored):
+    if held_out:
         raise LabError(
             "publish must have runs judged on test data, got runs judged on held-out training data"
         )
-    experiment = experiments.load(kept.kind)
-    stored = [run for run in stored if run.status != "stopped"]
-    rows = results_page.rows(experiment, kept, stored)
-    results_page.save(folder, experiment, rows, experiment.page(kept, stored), estimate(experiment, "paper"))
-    return results_page.write_page(folder)
 
 
 def estimate(experiment: Experiment, budget: str) -> float:

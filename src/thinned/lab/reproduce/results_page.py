@@ -25,32 +25,74 @@ NOTES = "results-notes.md"  # beside the page: a text written by hand, added at 
 Rows = list[dict[str, Any]]
 
 
-def rows(experiment: Experiment, record: Record, stored: Sequence[Stored]) -> Rows:
-    """A row for each system: errors in %, figures, seconds of training, and where and how they were made."""
+def rows(
+    experiment: Experiment, record: Record, stored: Sequence[Stored], before: Sequence[dict[str, Any]] = ()
+) -> Rows:
+    """A row for each system: errors in %, figures, seconds of training, and where and how they were made.
+
+    Args:
+        before: published rows; a row keeps their seeds that are not among the runs.
+    """
     theirs = {target.label: target.theirs for target in experiment.targets}
+    older = {row["system"]: row for row in before if row["budget"] == record.budget}
     groups: dict[str, list[Stored]] = {}
     for run in stored:
         groups.setdefault(experiment.label(run.config), []).append(run)
-    found = []
-    for name, members in groups.items():
-        done = [run for run in members if run.status == "done"]
-        found.append(
-            {
-                "system": name,
-                "budget": record.budget,
-                "seeds": [run.config["seed"] for run in done],
-                "test_error": _stat([run.result["test_error"] for run in done], 100.0),
-                "source": theirs.get(name),
-                "figures": _figures(done),
-                "lost": {run.config["seed"]: run.status for run in members if run.status != "done"},
-                "seconds": _stat([run.seconds for run in done]),
-                "device": _same(_machine(run.result["about"]) for run in done),
-                "engine": _same(choices.text(run.config) for run in done),
-                "commit": _same(str(run.result["about"]["commit"]) for run in done),
-                "command": record.command,
-            }
-        )
-    return found
+    return [
+        {"system": name, "budget": record.budget, "source": theirs.get(name), "command": record.command}
+        | _joined(older.get(name, {}), members)
+        for name, members in groups.items()
+    ]
+
+
+def seeds(row: Mapping[str, Any]) -> set[int]:
+    """The seeds of a published row, those that were lost too; none if further seeds cannot join them."""
+    return {*map(int, _each(row)), *map(int, row["lost"])}
+
+
+def _joined(older: Mapping[str, Any], members: Sequence[Stored]) -> dict[str, Any]:
+    """What a row says of its runs, with the other seeds of an older row."""
+    done = [run for run in members if run.status == "done"]
+    again = {str(run.config["seed"]) for run in members}
+    each = {seed: one for seed, one in _each(older).items() if seed not in again}
+    kept = older if each else {}
+    lost = {seed: status for seed, status in older.get("lost", {}).items() if seed not in again}
+    each |= {str(run.config["seed"]): _one(run) for run in done}
+    each = dict(sorted(each.items(), key=lambda item: int(item[0])))
+    about = [run.result["about"] for run in done]
+    return {
+        "seeds": [int(seed) for seed in each],
+        "test_error": _stat([one["test_error"] for one in each.values()]),
+        "figures": _figures([one["figures"] for one in each.values()]),
+        "lost": lost | {str(run.config["seed"]): run.status for run in members if run.status != "done"},
+        "seconds": _stat([one["seconds"] for one in each.values()]),
+        "device": _same([kept.get("device"), *map(_machine, about)]),
+        "engine": _same([kept.get("engine"), *(choices.text(run.config) for run in done)]),
+        "commit": _same([kept.get("commit"), *(str(one["commit"]) for one in about)]),
+        "each": each,
+    }
+
+
+def _one(run: Stored) -> dict[str, Any]:
+    """The figures of one run: its error in %, seconds of training, and single numbers that were measured."""
+    error = run.result["test_error"]
+    figures = {name: value for name, value in run.measured.items() if isinstance(value, (int, float))}
+    return {
+        "test_error": None if error is None else 100 * error,
+        "seconds": run.seconds if math.isfinite(run.seconds) else None,
+        "figures": {name: value if math.isfinite(value) else None for name, value in figures.items()},
+    }
+
+
+def _each(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of each seed of a published row; none if it has only those of several together."""
+    if "each" in row:
+        return dict(row["each"])
+    if len(row.get("seeds", ())) != 1:
+        return {}
+    figures = {name: stat and stat["mean"] for name, stat in row["figures"].items()}
+    error, seconds = (row[name] and row[name]["mean"] for name in ("test_error", "seconds"))
+    return {str(row["seeds"][0]): {"test_error": error, "seconds": seconds, "figures": figures}}
 
 
 def save(
@@ -264,16 +306,14 @@ def _made(budget: str, every: Rows) -> str:
     return f"`{own[0]['command']}`: {devices}; commit {commits}."
 
 
-def _figures(done: Sequence[Stored]) -> dict[str, Any]:
-    """Mean and standard deviation of every measured figure that is a single number."""
-    names = dict.fromkeys(
-        name for run in done for name, value in run.measured.items() if isinstance(value, (int, float))
-    )
-    return {name: _stat([run.measured.get(name) for run in done]) for name in names}
+def _figures(each: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
+    """Mean and standard deviation of every figure."""
+    names = dict.fromkeys(name for figures in each for name in figures)
+    return {name: _stat([figures.get(name) for figures in each]) for name in names}
 
 
-def _stat(values: Sequence[float | None], factor: float = 1.0) -> dict[str, float] | None:
-    finite = [factor * value for value in values if value is not None and math.isfinite(value)]
+def _stat(values: Sequence[float | None]) -> dict[str, float] | None:
+    finite = [value for value in values if value is not None and math.isfinite(value)]
     if not finite:
         return None
     stat = Stat.of(finite)

@@ -130,6 +130,16 @@ class Run:
         """Whether the run ended, with a result or a failure."""
         return self.finished() or (self.folder / FAILURE).exists()
 
+    def busy(self) -> bool:
+        """Whether another process trains this run now."""
+        if not self.folder.exists():
+            return False
+        try:
+            with _lock(self.folder):
+                return False
+        except BusyError:
+            return True
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder, keep other processes out, and remove half-written files of a killed one."""

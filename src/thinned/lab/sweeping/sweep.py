@@ -72,7 +72,7 @@ def run(
             recipe = recipe or functools.partial(list, todo)
             pool = Processes(recipe, out, save_every, have.count, have.threads)
         ended = (
-            _side_by_side(todo, open_, out, progress, stack.enter_context(pool))
+            side_by_side([Run(out, job.config) for job in todo], open_, progress, stack.enter_context(pool))
             if pool
             else (train_one(todo[i], out, progress, save_every) for i in open_)
         )
@@ -118,8 +118,8 @@ def workers_for(runs: int, workers: int | None, ray: str | None) -> Iterator[tup
         yield Workers.share(cpus, workers or sum(cpus), runs), connection
 
 
-def _side_by_side(
-    todo: Sequence[Job], which: Sequence[int], out: Folder, progress: Progress, pool: Pool
+def side_by_side(
+    runs: Sequence[Run], which: Sequence[int], progress: Progress, pool: Pool
 ) -> Iterator[Stored]:
     """Each run as it ends. A run whose worker died is given to another worker."""
     waiting, tries = list(which), dict.fromkeys(which, 0)
@@ -135,7 +135,7 @@ def _side_by_side(
         while waiting and pool.start(waiting[0]):
             busy.add(waiting.pop(0))
         for i, call, arguments in pool.messages():
-            run = Run(out, todo[i].config)
+            run = runs[i]
             if call == "error":
                 raise LabError(*arguments)
             if call == "dead" and tries[i] < RETRIES:

@@ -1,0 +1,185 @@
+"""`thinned reproduce --queue`: all runs that are not published, the shortest first, a process each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from thinned.kernels import cores
+from thinned.lab import experiments
+from thinned.lab.errors import LabError
+from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.reporting.wording import plural, time_text
+from thinned.lab.reproduce import results_page
+from thinned.lab.reproduce.order import NoSystemError, Order, check_publish, default_out, publish, record
+from thinned.lab.storage.record import Record
+from thinned.lab.storage.remote import Folder, private
+from thinned.lab.storage.run import Run, Stored
+from thinned.lab.sweeping import costs
+from thinned.lab.sweeping.processes import OneEach, Task
+from thinned.lab.sweeping.sweep import side_by_side
+from thinned.lab.training.config import Config
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run that is not published: run `number` of its order, and about how many seconds are left of it."""
+
+    asked: Order
+    number: int
+    config: Config
+    system: str
+    out: Folder
+    seconds: float
+
+    @property
+    def run(self) -> Run:
+        """Its folder."""
+        return Run(self.out, self.config)
+
+
+@dataclass
+class Queue:
+    """The runs to train, the shortest first, and what else a queue found.
+
+    Args:
+        finished: runs that are trained and not published.
+        records: for each experiment, what its report needs besides the runs.
+        left_out: why experiments or runs are not in the queue.
+    """
+
+    waiting: list[Waiting] = field(default_factory=list)
+    finished: list[Waiting] = field(default_factory=list)
+    records: dict[str, Record] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+
+def queue(orders: Sequence[Order], root: Folder, results: Path | None) -> Queue:
+    """All runs of the orders that are not published in the folder `results`.
+
+    Raises:
+        LabError: runs of the orders cannot be published, or no order has any run.
+    """
+    if private(root):
+        raise LabError(f"out must be a folder, or a URL, that other processes see, got {root}")
+    found, missing = Queue(), list[str]()
+    for asked in orders:
+        if results is not None:
+            check_publish(asked.budget, asked.validation > 0)
+        try:
+            _add(found, asked, root / default_out(asked).name, results)
+        except NoSystemError as error:
+            missing.append(f"{asked.experiment}: {error}")
+        except (LabError, ValueError) as error:
+            found.left_out.append(f"{asked.experiment}: {error}")
+    if orders and not found.records:
+        raise LabError("; ".join([*found.left_out, *missing]))
+    found.waiting.sort(key=lambda one: one.seconds)
+    return found
+
+
+def _add(found: Queue, asked: Order, out: Folder, results: Path | None) -> None:
+    """Add the runs of an order."""
+    experiment, todo = experiments.load(asked.experiment), asked.jobs()
+    found.records[asked.experiment] = record(asked, todo)
+    published = _published(asked, results)
+    for number, job in enumerate(todo):
+        system, run = experiment.label(asdict(job.config)), Run(out, job.config)
+        if job.config.seed in published.get(system, ()):
+            continue
+        left = costs.seconds(job, 1) * (1 - _share(run))
+        one = Waiting(asked, number, job.config, system, out, left)
+        if run.finished():
+            found.finished.append(one)
+        elif run.busy():
+            found.left_out.append(f"{run.folder}: another process trains this run")
+        else:
+            found.waiting.append(one)
+
+
+def _published(asked: Order, results: Path | None) -> dict[str, set[int]]:
+    """The published seeds of each system. A row whose seeds others cannot join has all wanted, or none."""
+    if results is None:
+        return {}
+    found = {}
+    for row in results_page.read(results / f"{asked.experiment}.json"):
+        if row["budget"] == asked.budget:
+            whole = set(row["seeds"]) >= set(asked.seeds)
+            found[row["system"]] = set(asked.seeds) if whole else results_page.seeds(row)
+    return found
+
+
+def _share(run: Run) -> float:
+    """How much of a run is trained, from 0 to 1."""
+    if not (run.folder / "config.json").exists():
+        return 0.0
+    try:
+        stored = run.read()
+    except LabError:  # damaged: it starts again
+        return 0.0
+    return stored.history["epoch"][-1] / stored.config["epochs"] if stored.history["epoch"] else 0.0
+
+
+def workers(free: int, wanted: int | None = None) -> int:
+    """The number of processes: as wanted, else one a core, and at least one, without the free cores."""
+    return wanted or max(1, cores() - free)
+
+
+def table(found: Queue, count: int) -> tuple[list[list[str]], str]:
+    """A row for each system (experiment, system, seeds left, time left), and the whole in a sentence."""
+    groups: dict[tuple[str, str], list[Waiting]] = {}
+    for one in found.waiting:
+        groups.setdefault((one.asked.experiment, one.system), []).append(one)
+    rows = [
+        [*names, ", ".join(str(one.config.seed) for one in runs), time_text(sum(one.seconds for one in runs))]
+        for names, runs in groups.items()
+    ]
+    have = costs.Workers(count, 1, count)
+    time = time_text(have.time([one.seconds for one in found.waiting]))
+    text = (
+        f"{plural(len(found.waiting), 'run')} left, about {time} with {plural(count, 'worker')} of one thread"
+    )
+    if found.finished:
+        text += f"; {plural(len(found.finished), 'run')} trained, not published"
+    return rows, text
+
+
+def run(
+    found: Queue, progress: Progress, *, count: int, save_every: float, results: Path | None
+) -> list[Stored]:
+    """Train the runs, `count` at once, and publish the row of each when it ends; the runs that ended.
+
+    Raises:
+        LabError: a folder cannot be written, or another process trains one of these runs.
+    """
+    todo = found.waiting
+    for one in (*found.finished, *todo):
+        found.records[one.asked.experiment].save(one.out)
+    for one in {one.asked.experiment: one for one in found.finished}.values():
+        _publish(found, one, results)
+    names = {one.run.folder.name: one for one in todo}
+    epochs = sum(one.config.epochs for one in todo)
+    progress.plan(len(todo), epochs, {name: one.seconds for name, one in names.items()})
+    tasks = [Task(one.asked.jobs, one.number, one.out) for one in todo]
+    ended = []
+    for stored in _ends(todo, tasks, progress, save_every, count):
+        _publish(found, names[stored.folder.name], results)
+        ended.append(stored)
+    return ended
+
+
+def _ends(
+    todo: Sequence[Waiting], tasks: Sequence[Task], progress: Progress, save_every: float, count: int
+) -> Iterator[Stored]:
+    """Each run as it ends."""
+    with OneEach(tasks, save_every, count) as pool:
+        yield from side_by_side([one.run for one in todo], range(len(todo)), progress, pool)
+
+
+def _publish(found: Queue, one: Waiting, results: Path | None) -> None:
+    """Publish all finished runs of an experiment; the rows keep the seeds that were published before."""
+    kept = found.records[one.asked.experiment]
+    over = [run for run in kept.stored(one.out) if run.status in ("done", "diverged")]
+    if results is not None and over:
+        publish(results, kept, over, join=True)
