@@ -226,7 +226,7 @@ def _figures(scene: Scene, groups: Group) -> list[Figure]:
 
 
 def headline(groups: Group) -> str:
-    """The largest differences between 16 groups and dropout."""
+    """The smallest and the largest difference between 16 groups and dropout."""
     found = {}
     for scene in SCENES:
         for rate in scene.rates:
@@ -238,8 +238,8 @@ def headline(groups: Group) -> str:
         return ""
     worst, best = max(found, key=found.__getitem__), min(found, key=found.__getitem__)
     return (
-        f"With 16 groups the error is at most {number(found[worst])} points above that of dropout ({worst}), "
-        f"and {number(-found[best])} below it at best ({best})."
+        f"The error with 16 groups minus that with dropout is from {number(found[best])} ({best}) to "
+        f"{number(found[worst])} points ({worst})."
     )
 
 
