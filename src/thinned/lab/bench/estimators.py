@@ -1,30 +1,32 @@
-"""The scikit-learn estimators against scikit-learn's own: one epoch, the same layers, batch and solver."""
+"""The scikit-learn estimators against scikit-learn's: an epoch of large layers, a whole fit of a table."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import is_classifier
-from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
 from threadpoolctl import threadpool_limits
 
-from thinned.estimators import DropoutMLPClassifier, DropoutMLPRegressor
+from thinned.estimators import DropoutMLPClassifier
 from thinned.key import Key, normals
 from thinned.lab.bench.harness.measure import Case
 
 PEERS = ("sklearn",)
-HIDDEN = ((512, 512), (1024, 1024))
+HIDDEN = {(512, 512): 0.45, (1024, 1024): 0.35}  # and the goal: our time over theirs
 ROWS, FEATURES, CLASSES = 6000, 784, 10  # a tenth of MNIST: the time of a step does not depend on the digits
-GOAL = 0.5
 
 
 def cases(threads: int) -> Iterator[Case]:
-    """Large layers with either solver; then a table of few columns, where calls cost more than products."""
+    """Large layers with either solver; then a small table as created, until training stops."""
     x, labels = data(ROWS, FEATURES)
-    for hidden in HIDDEN:
+    for hidden, goal in HIDDEN.items():
         for solver in ("adam", "sgd"):
             settings: dict[str, Any] = {"hidden_layer_sizes": hidden, "solver": solver, "batch_size": 128}
             works = {
@@ -37,14 +39,14 @@ def cases(threads: int) -> Iterator[Case]:
             size = "-".join(map(str, (FEATURES, *hidden, CLASSES)))
             name = f"{size}, {solver}, batch 128"
             group = f"an epoch of {ROWS} rows, p = 0.5"
-            yield Case(group, name, "thinned", works, {"MLPClassifier": GOAL}, threads)
-    x, numbers = data(2000, 20)
+            yield Case(group, name, "thinned", works, {"MLPClassifier": goal}, threads)
+    x, labels = load_digits(return_X_y=True)
     works = {
-        "thinned": epoch(DropoutMLPRegressor(), x, numbers / CLASSES, threads),
-        "MLPRegressor": epoch(MLPRegressor(), x, numbers / CLASSES, threads),
+        "thinned": fit(DropoutMLPClassifier(random_state=0), x / 16, labels, threads),
+        "MLPClassifier": fit(MLPClassifier(random_state=0), x / 16, labels, threads),
     }
     yield Case(
-        "an epoch of a small table, as created", "2000 rows of 20 columns", "thinned", works, {}, threads
+        "a whole fit, as created", "digits, 1797 rows", "thinned", works, {"MLPClassifier": 1.0}, threads
     )
 
 
@@ -65,4 +67,15 @@ def epoch(model: Any, x: NDArray[np.float32], y: NDArray[Any], threads: int) -> 
 
     with threadpool_limits(threads, user_api="blas"):
         model.partial_fit(x, y, **first)
+    return work
+
+
+def fit(model: Any, x: NDArray[np.float64], y: NDArray[Any], threads: int) -> Callable[[], object]:
+    """Training from the first weights until it stops."""
+
+    def work() -> object:
+        with threadpool_limits(threads, user_api="blas"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return model.fit(x, y)
+
     return work
