@@ -836,3 +836,44 @@ def test_checkpointing_compiled(fresh_compiler):
         compiled(x).square().sum().backward()
     for ours, expected in zip([x.grad, *(w.grad for w in net.parameters())], eager, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+# Other forms of a model.
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors:UserWarning")
+@pytest.mark.parametrize("layout", [torch.jagged, torch.strided], ids=str)
+def test_nested_tensors(layout):
+    parts = [torch.ones(2, 30), torch.ones(4, 30)]
+    x = torch.nested.nested_tensor(parts, layout=layout, requires_grad=True)
+    y = tnn.Dropout(0.5)(x)
+    assert y.is_nested
+    assert y.layout == layout
+    torch.cat(list((x + y).unbind())).sum().backward()
+    for came, slope in zip(y.unbind(), x.grad.unbind(), strict=True):
+        assert set(came.unique().tolist()) == {0.0, 2.0}  # of 60 units all alike with a probability of 2⁻⁵⁹
+        assert torch.equal(slope, 1.0 + came)
+    with pytest.raises(TypeError, match="must not be a nested tensor"):
+        tnn.DropPath(0.5)(x)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+@pytest.mark.parametrize("name", ["Dropout", "Dropout2d", "DropPath", "DropBlock2d", "AlphaDropout"])
+def test_torch_script(name):
+    """In evaluation a module is not there; in training it is torch's own, or refused."""
+    x, module = torch.ones(2, 3, 8, 8), getattr(tnn, name)(0.5)
+    assert torch.equal(torch.jit.script(module.eval())(x), x)
+    module.train()
+    if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+        assert not torch.equal(torch.jit.script(module)(x), x)
+    else:
+        with pytest.raises(TypeError, match=f"torch.jit.script takes no {name} in training"):
+            torch.jit.script(module)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_torch_trace():
+    x, module = torch.ones(8), tnn.Dropout(0.5)
+    assert torch.equal(torch.jit.trace(module.eval(), x)(x), x)
+    with pytest.raises(RuntimeError, match=r"torch.jit.trace cannot record a dropout in training"):
+        torch.jit.trace(module.train(), x, check_trace=False)

@@ -73,7 +73,9 @@ def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tens
 
 def _plainly(x: Tensor, how: Map, words: Words) -> Tensor:
     """The map of a tensor by a kernel of its GPU, or by torch's operations."""
-    if x.layout not in (torch.strided, torch.jagged):
+    if x.is_nested:
+        raise TypeError("x must not be a nested tensor: give its values, or one of its tensors")
+    if x.layout != torch.strided:
         raise TypeError(f"x must be a dense tensor, got layout {x.layout}")
     gpu = kernels.on_gpu(x)
     y: Tensor = (gpu.apply if gpu and gpu.takes(how) else maps.plainly)(x, how, words)

@@ -24,6 +24,8 @@ from thinned.methods import classes
 from thinned.nn.compiled import operators as ops
 from thinned.nn.stream import Draw, EachExampleError, Stream, scalar, transformed
 
+NO_TRACE = "torch.jit.trace cannot record a dropout in training: call eval() before, or use torch.export"
+
 
 class Drop(nn.Module):
     """A module that drops: it has a rate that may change, and a stream of seeds.
@@ -129,9 +131,40 @@ class Drop(nn.Module):
             return x
         method = self.method
         options = [getattr(self, name) for name in method.names] if method.names else ()
-        how = method.plan(x.shape, self._p, draw.sample_offset, *options)
+        try:
+            how = method.plan(x.shape, self._p, draw.sample_offset, *options)
+        except Exception:  # the sizes are no numbers
+            if torch._C._is_tracing():
+                raise RuntimeError(NO_TRACE) from None
+            if x.is_nested:
+                return self.of_nested(x, draw)
+            raise
         apply = autograd.apply_ if self.inplace else autograd.apply
         return apply(x, how, (draw.seed & 0xFFFF_FFFF, draw.seed >> 32))
+
+    def of_nested(self, x: Tensor, draw: Draw) -> Tensor:
+        """The method on the values of a nested tensor, as one array; for methods that drop elements."""
+        if self.method.unit is not masks.ELEMENT:
+            raise TypeError(f"input of {type(self).__name__} must not be a nested tensor")
+        nested: Any = x
+        y = self.by(draw, x.values())
+        if x.layout == torch.jagged:
+            return torch.nested.nested_tensor_from_jagged(y, nested.offsets(), nested.lengths())
+        strides = nested._nested_tensor_strides(), nested._nested_tensor_storage_offsets()
+        out: Tensor = torch._nested_view_from_buffer(y, nested._nested_tensor_size(), *strides)
+        return out
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What torch.jit.script takes in place of this module: torch's own module, or none in evaluation."""
+        if not self.training and self.unchanged:
+            return nn.Identity()
+        for base in type(self).__mro__:
+            if base.__module__ == "torch.nn.modules.dropout" and self.unchanged:
+                twin: nn.Module = base(self.p, self.inplace)
+                return twin
+        raise TypeError(
+            f"torch.jit.script takes no {type(self).__name__} in training: call eval(), or use torch.export"
+        )
 
     def transformed(self, x: Tensor) -> Tensor:
         """`eager` where each example of a vmap has its own mask."""
