@@ -79,6 +79,14 @@ def test_it_is_the_dense_layer_with_the_same_mask(name, masked, way, monkeypatch
         torch.testing.assert_close(ours, theirs)
 
 
+def test_swapped_layers_are_thinned_alike():
+    plain, swapped = encoder(), encoder()
+    tnn.swap_dropout(swapped)
+    reports = [tnn.thinning(tnn.thin(model)) for model in (plain, swapped)]
+    assert reports[0] == reports[1]
+    assert set(reports[0].chains) == {"layers.0.dropout", "layers.1.dropout"}
+
+
 def test_evaluation_and_names_stay():
     plain = encoder()
     thin = tnn.thin(copy.deepcopy(plain))

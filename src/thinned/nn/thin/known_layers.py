@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from thinned.nn import activations
+from thinned.nn import activations, modules
 from thinned.nn.thin.find_chains import FoundChain
 from thinned.nn.thin.tracing import hooked, join
 
+DROPOUTS = (nn.Dropout, modules.Dropout)
 TRANSFORMERS = (nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
 
 
@@ -24,16 +25,15 @@ def known_chains(layer: nn.Module, name: str) -> Iterator[tuple[str, FoundChain 
     owner: Any = layer
     yield join(name, "dropout"), _feed_forward(owner, name)
     for other, module in layer.named_children():
-        if other != "dropout" and isinstance(module, nn.Dropout):
+        if other != "dropout" and isinstance(module, DROPOUTS):
             yield join(name, other), "a sum reads its units"
 
 
 def _feed_forward(layer: Any, name: str) -> FoundChain | str:
     parts: list[Any] = [layer.linear1, layer.dropout, layer.linear2]
-    kinds: tuple[type[nn.Module], ...] = (nn.Linear, nn.Dropout, nn.Linear)
-    for part, kind in zip(parts, kinds, strict=True):
-        if not isinstance(part, kind) or type(part).__module__.partition(".")[0] not in ("torch", "thinned"):
-            return f"{type(part).__name__} stands where {kind.__name__} should"
+    for part, kinds in zip(parts, ((nn.Linear,), DROPOUTS, (nn.Linear,)), strict=True):
+        if type(part) not in kinds:
+            return f"{type(part).__name__} stands where {kinds[0].__name__} should"
         if hooked(part):
             return f"a part of {name or 'the model'} has hooks"
     if layer.activation not in activations.CALLS and type(layer.activation) not in activations.MODULES:
