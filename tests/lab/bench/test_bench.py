@@ -53,6 +53,7 @@ def small(monkeypatch):
     monkeypatch.setattr(predict, "MANY", 4)
     monkeypatch.setattr(predict, "NEAR", 1.0)
     monkeypatch.setattr(estimators, "HIDDEN", {(4, 3): 0.5})
+    monkeypatch.setattr(estimators, "EPOCHS", 1)
     monkeypatch.setattr(estimators, "ROWS", 300)
     monkeypatch.setattr(estimators, "FEATURES", 5)
     monkeypatch.setattr(residual, "SHAPES", ((8, 3),))
