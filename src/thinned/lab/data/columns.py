@@ -168,11 +168,14 @@ def _kind(name: str, cells: Any, numbers: Any, missing: int) -> str:
         return YES_NO
     if as_dates(cells)[0] is not None:
         return DATE
-    text = cells.dropna().astype(str)
-    words = float(text.str.count(r"\s+").mean()) + 1
-    if distinct > 0.5 * (rows - missing) and rows >= 10 and (words >= 3 or float(text.str.len().mean()) > 40):
+    if rows >= 10 and distinct > 0.5 * (rows - missing) and _sentences(cells.dropna().astype(str)):
         return TEXT
     return ID if alone else CATEGORY
+
+
+def _sentences(text: Any) -> bool:
+    """Three words or more a cell, or more than 40 characters."""
+    return bool(text.str.count(r"\s+").mean() >= 2 or text.str.len().mean() > 40)
 
 
 def as_numbers(cells: Any) -> Any:
@@ -184,6 +187,9 @@ def as_numbers(cells: Any) -> Any:
     if cells.dtype.kind in "iuf":
         numbers = cells.to_numpy(np.float64, na_value=np.nan)
     else:
+        head = cells.dropna().iloc[:100]
+        if len(head) < len(cells) and as_numbers(head) is None and not head.str.lower().isin(NO_NUMBER).all():
+            return None  # a long column of words is not read to its end
         numbers = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, na_value=np.nan)
         words = cells[np.isnan(numbers) & cells.notna().to_numpy()]
         if not set(words.str.lower().unique()) <= NO_NUMBER or len(words) == int(cells.notna().sum()):

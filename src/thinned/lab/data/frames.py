@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +49,6 @@ def suffix(path: Path) -> str:
 
 
 def _text(path: Path, header: bool) -> tuple[Any, str]:
-    import pandas as pd
 
     data = _bytes(path)
     encoding = _encoding(path, data)
@@ -56,23 +56,13 @@ def _text(path: Path, header: bool) -> tuple[Any, str]:
     separator = _separator(sample, path)
     names, extra = _names(path, sample, separator, header)
     numbers = "," if separator == ";" and _decimal_commas(sample) else "."
-    try:
-        frame = pd.read_csv(
-            io.BytesIO(data),
-            sep=r"\s+" if separator == " " else separator,
-            encoding=encoding,
-            header=0 if header else None,
-            names=names + extra,
-            index_col=False,
-            dtype=str,
-            keep_default_na=False,
-            na_values=list(MISSING),
-            skipinitialspace=True,
-        )
-    except (ValueError, OverflowError, EOFError) as error:
-        raise LabError(
-            f"{path}: not a table separated by a {SEPARATORS[separator]} ({_short(error)}); correct it"
-        ) from None
+    options = {
+        "sep": r"\s+" if separator == " " else separator,
+        "encoding": encoding,
+        "header": 0 if header else None,
+        "names": names + extra,
+    }
+    frame = _parsed(path, data, SEPARATORS[separator], options)
     if frame.iloc[:, len(names) - 1].isna().any():
         _check_lengths(path, data, encoding, separator, len(names) + len(extra), header)
     if extra == ["trailing"]:
@@ -83,6 +73,28 @@ def _text(path: Path, header: bool) -> tuple[Any, str]:
     found = [] if encoding in ("utf-8", "utf-8-sig") else [f"read as {encoding}"]
     found += [] if separator == "," else [f"columns are separated by a {SEPARATORS[separator]}"]
     return frame, ", ".join(found)
+
+
+def _parsed(path: Path, data: bytes, separator: str, options: dict[str, Any]) -> Any:
+    import pandas as pd
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # rows with more cells than names
+            return pd.read_csv(
+                io.BytesIO(data),
+                index_col=False,
+                dtype=str,
+                keep_default_na=False,
+                na_values=list(MISSING),
+                skipinitialspace=True,
+                **options,
+            )
+    except pd.errors.ParserWarning:
+        fault = f"rows have more columns than the {len(options['names'])} that the first line names"
+    except (ValueError, OverflowError, EOFError) as error:
+        fault = _short(error)
+    raise LabError(f"{path}: not a table separated by a {separator} ({fault}); correct it")
 
 
 def _short(error: Exception) -> str:
@@ -317,7 +329,8 @@ def _typed(frame: Any) -> Any:
             continue
         if cells.map(_nested).any():
             nested.append(name)
-        frame[name] = _stripped(cells.map(str, na_action="ignore").astype("str"))
+        text = cells.map(str, na_action="ignore").astype("str")
+        frame[name] = _stripped(text).where(cells.notna())
     frame.attrs["nested"] = tuple(nested)
     return frame
 
