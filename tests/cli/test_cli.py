@@ -83,6 +83,17 @@ def test_json_is_all_there_is_on_stdout(mine):
     assert {run["result"]["status"] for run in found["runs"]} == {"done"}
 
 
+def test_what_was_understood_is_shown_and_can_be_corrected(in_tmp):
+    words = [f"{i},{i * i % 17},{'uv'[i % 2]},{'ab'[i // 20]}" for i in range(40)]
+    (in_tmp / "bare.csv").write_text("\n".join(words))
+    options = ["--data", "bare.csv", "--no-header", "--label", "3", *TINY, "--workers", "2"]
+    shown = call("compare", *options).stdout
+    assert "3: label, 2 classes: 'a', 'b'\n0: row number, left out, --numeric 0 takes it\n1: number" in shown
+    corrected = call("compare", *options, "--out", "c", "--numeric", "0", "--categorical", "1", "--drop", "2")
+    assert "0: number\n1: category" in corrected.stdout
+    assert "2: dropped, left out" in corrected.stdout
+
+
 def test_the_same_call_trains_nothing_again(mine):
     first = call("compare", "--data", "mine.npz", *TINY)
     second = call("compare", "--data", "mine.npz", *TINY)

@@ -114,7 +114,11 @@ def test_parquet(tmp_path):
         ("a.csv", b"\n \n", "empty"),
         ("a.csv", b"a,y\n1,2\n3\n", "row 3 (the names are row 1) must have 2 columns, as others have, got 1"),
         ("a.csv", b"a,y\n1,2\n3,4,5\n", "Expected 2 fields in line 3, saw 3"),
-        ("a.csv", b"a,y\n1,2,3,4\n1,2,3,4\n", "(rows have more columns than the 2 that the first line names)"),
+        (
+            "a.csv",
+            b"a,y\n1,2,3,4\n1,2,3,4\n",
+            "(rows have more columns than the 2 that the first line names)",
+        ),
         ("a.csv", b'a,y\n1,"0\n', "not a table separated by a comma"),
         ("a.csv", b"a,y\n1,\0\n", "must be text, got a zero byte at 6"),
         ("a.csv", b"3,4\n1,2\n", "give --no-header"),
