@@ -313,6 +313,18 @@ def test_rows_replace_those_they_repeat(tmp_path):
         results_page.read(path)
 
 
+def test_a_row_that_joins_others_renews_the_finding(tmp_path, everything):
+    _, record, stored = everything["mnist-gaussian"]
+    gaussian = experiments.load("mnist-gaussian")
+    standard, dropout, _ = stored
+    for run, error in ((standard, 0.03), (dropout, 0.02)):
+        only = [dataclasses.replace(run, result={**run.result, "test_error": error})]
+        page = gaussian.page(record, only)
+        path = results_page.save(tmp_path, gaussian, results_page.rows(gaussian, record, only), page)
+    finding = json.loads(path.read_text("utf-8"))["told"]["smoke"]["finding"]
+    assert finding.startswith("dropout has the lowest test error: 2.00 % against 3.00 % for standard")
+
+
 @pytest.mark.parametrize(
     ("mean", "sd", "text"),
     [

@@ -121,6 +121,15 @@ def test_what_cannot_be_queued_says_why(tmp_path, monkeypatch):
     ]
 
 
+def test_the_table_has_a_row_for_each_system(tmp_path):
+    found = queue.queue([Order("mnist-gaussian", "smoke", (0, 1, 2, 5))], tmp_path, None)
+    shown, text = queue.table(found, 2)
+    assert [row[0] for row in shown] == ["mnist-gaussian"] * 3
+    assert {row[2] for row in shown} == {"0–2, 5"}
+    assert text.startswith("12 runs left, about ")
+    assert text.endswith(" with 2 workers of one thread")
+
+
 def test_workers_leave_cores_free(monkeypatch):
     monkeypatch.setattr(queue, "cores", lambda: 4)
     assert [queue.workers(free) for free in (0, 1, 4, 9)] == [4, 3, 1, 1]

@@ -41,6 +41,7 @@ class Experiment:
         label: configuration of a run -> the label of its row.
         targets: the rows that a complete report has.
         former: labels of rows that are published and no longer trained, with what they are.
+        compares: whether its finding compares the test errors of the rows.
         line: formats a line of history as the source prints it, or None.
         place: its place in lists of experiments, lowest first; equal places go by name.
     """
@@ -57,5 +58,6 @@ class Experiment:
     label: Callable[[Mapping[str, Any]], str]
     targets: Sequence[Target]
     former: Mapping[str, str] = field(default_factory=dict)
+    compares: bool = False
     line: Line | None = None
     place: int = 1000

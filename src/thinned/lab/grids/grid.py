@@ -207,6 +207,7 @@ class Grid:
             label=self.label,
             targets=tuple(Target(s.label, s.theirs) for s in self.systems),
             former=self.former,
+            compares=self.errors and self.headline is None,
             line=self.line,
             place=self.place,
         )

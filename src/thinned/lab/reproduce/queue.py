@@ -132,7 +132,7 @@ def table(found: Queue, count: int) -> tuple[list[list[str]], str]:
     for one in found.waiting:
         groups.setdefault((one.asked.experiment, one.system), []).append(one)
     rows = [
-        [*names, ", ".join(str(one.config.seed) for one in runs), time_text(sum(one.seconds for one in runs))]
+        [*names, _ranges([one.config.seed for one in runs]), time_text(sum(one.seconds for one in runs))]
         for names, runs in groups.items()
     ]
     have = costs.Workers(count, 1, count)
@@ -143,6 +143,13 @@ def table(found: Queue, count: int) -> tuple[list[list[str]], str]:
     if found.finished:
         text += f"; {plural(len(found.finished), 'run')} trained, not published"
     return rows, text
+
+
+def _ranges(seeds: Sequence[int]) -> str:
+    """`0–2, 5`."""
+    starts = [seed for seed in sorted(seeds) if seed - 1 not in seeds]
+    ends = [seed for seed in sorted(seeds) if seed + 1 not in seeds]
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in zip(starts, ends, strict=True))
 
 
 def run(

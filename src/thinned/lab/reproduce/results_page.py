@@ -14,9 +14,10 @@ from thinned.lab import choices, experiments
 from thinned.lab.errors import LabError
 from thinned.lab.grids.experiment import BUDGETS, Experiment, Target
 from thinned.lab.reporting import html
+from thinned.lab.reporting.from_runs import Row
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.summary import Stat
-from thinned.lab.reporting.wording import number, plural, stat_text, time_text
+from thinned.lab.reporting.wording import finding, number, plural, stat_text, time_text
 from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
@@ -100,8 +101,9 @@ def save(
 ) -> Folder:
     """Write rows into `folder/NAME.json`, in place of older ones of the same systems, and pictures beside it.
 
-    If older rows of the budget stay, the page shows only a part of the systems. Then only its notes are
-    taken; the finding, the tables and the pictures of the earlier, whole page stay.
+    If older rows of the budget stay, the page shows only a part of the systems. Then its notes are taken,
+    and a finding on test errors compares all rows that are still trained. The tables
+    and the pictures of the earlier, whole page stay.
 
     Args:
         paper: approximate seconds of the whole budget `paper` on the machine that made the rows.
@@ -119,10 +121,20 @@ def save(
         budget, texts = new[0]["budget"], contents.setdefault("told", {})
         if budget in texts and any(row["budget"] == budget for row in kept):
             texts[budget]["notes"] = list(page.notes)
+            own = [row for row in every if row["budget"] == budget and row["system"] not in experiment.former]
+            if experiment.compares and all(map(_each, own)):
+                texts[budget]["finding"] = finding([_errors(row) for row in own], page.baseline)
         else:
             texts[budget] = _texts(folder, f"{experiment.name}-{budget}", page)
     _files.write_json(path, contents)
     return path
+
+
+def _errors(row: Mapping[str, Any]) -> Row:
+    """The test errors of a published row, as a finding takes them."""
+    each = [math.nan if one["test_error"] is None else one["test_error"] / 100 for one in _each(row).values()]
+    unknown = [math.nan] * len(each)
+    return Row(row["system"], each, unknown, unknown, 0)
 
 
 def _texts(folder: Folder, name: str, page: Page) -> dict[str, Any]:
