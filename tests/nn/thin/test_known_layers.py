@@ -83,7 +83,8 @@ def test_swapped_layers_are_thinned_alike():
     plain, swapped = encoder(), encoder()
     tnn.swap_dropout(swapped)
     reports = [tnn.thinning(tnn.thin(model)) for model in (plain, swapped)]
-    assert reports[0] == reports[1]
+    assert reports[0].chains == reports[1].chains
+    assert reports[0].dense == reports[1].dense
     assert set(reports[0].chains) == {"layers.0.dropout", "layers.1.dropout"}
 
 

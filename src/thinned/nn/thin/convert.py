@@ -131,6 +131,7 @@ def _find(root: nn.Module, groups: Groups) -> tuple[dict[str, list[Found]], dict
             dense[drop] = f"p = {p:g} is at most {PAYS_ABOVE:g}, where thinning does not pay"
         else:
             found.setdefault(name, []).append(chain)
+            dense.pop(drop, None)
     seen = {join(name, each.drop) for name in found for each in found[name]} | set(dense)
     for name, module in root.named_modules():
         if type(module) in (*DROPS, DropPath) and name not in seen:
