@@ -10,7 +10,8 @@ from thinned.lab.data.encoding import date_parts, pipeline  # noqa: E402
 
 def encoded(kind, train, test, y=None):
     y = np.arange(len(train)) % 2 if y is None else y
-    fitted = pipeline([Column("a", kind)], {"a": len(set(train))}, y)
+    seldom = min(list(train).count(value) for value in train)
+    fitted = pipeline([Column("a", kind)], {"a": len(set(train))}, {"a": seldom}, y)
     x = fitted.fit_transform(pd.DataFrame({"a": train}), y)
     assert x.dtype == np.float32
     return x, fitted.transform(pd.DataFrame({"a": test}))

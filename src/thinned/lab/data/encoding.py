@@ -14,7 +14,7 @@ RARE = 5  # values seen less often share one column
 FOLDS = 5
 
 
-def pipeline(columns: list[Column], values: dict[str, int], y: Labels) -> Any:
+def pipeline(columns: list[Column], values: dict[str, int], seldom: dict[str, int], y: Labels) -> Any:
     """An unfitted ColumnTransformer of the columns that a network reads.
 
     Numbers: the median where missing, an indicator of that, then mean 0 and deviation 1. Dates: their parts,
@@ -24,6 +24,7 @@ def pipeline(columns: list[Column], values: dict[str, int], y: Labels) -> Any:
     Args:
         columns: what `columns.understand` found.
         values: the number of values of each category.
+        seldom: how often the rarest value of each is in the training data.
         y: (rows,) the classes of the training data: they decide what is rare, and the number of folds.
     """
     from sklearn.compose import ColumnTransformer
@@ -36,12 +37,19 @@ def pipeline(columns: list[Column], values: dict[str, int], y: Labels) -> Any:
     def named(wanted: Any) -> list[str]:
         return [one.name for one in columns if wanted(one)]
 
-    one_hot = OneHotEncoder(
-        min_frequency=max(1, min(RARE, len(y) // 20)),
-        handle_unknown="infrequent_if_exist",
-        sparse_output=False,
-        dtype=np.float32,
-    )
+    rare = max(1, min(RARE, len(y) // 20))
+
+    def one_hot(least: int | None) -> Any:  # without rare values, counting them would take most of the time
+        return OneHotEncoder(
+            min_frequency=least,
+            handle_unknown="infrequent_if_exist",
+            sparse_output=False,
+            dtype=np.float32,
+        )
+
+    def is_few(one: Column) -> bool:
+        return one.kind in (CATEGORY, YES_NO) and values[one.name] <= few
+
     single = FunctionTransformer(as_floats)
     parts = [
         ("numbers", _numbers(single), named(lambda one: one.kind == NUMBER)),
@@ -50,7 +58,8 @@ def pipeline(columns: list[Column], values: dict[str, int], y: Labels) -> Any:
             make_pipeline(FunctionTransformer(date_parts), _numbers(single)),
             named(lambda one: one.kind == DATE),
         ),
-        ("few", one_hot, named(lambda one: one.kind in (CATEGORY, YES_NO) and values[one.name] <= few)),
+        ("common", one_hot(None), named(lambda one: is_few(one) and seldom[one.name] >= rare)),
+        ("some rare", one_hot(rare), named(lambda one: is_few(one) and seldom[one.name] < rare)),
         (
             "many",
             make_pipeline(_target_encoder(max(2, min(FOLDS, most))), StandardScaler(), single),

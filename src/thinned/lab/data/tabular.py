@@ -37,7 +37,8 @@ def read_table(path: Path, how: How, test_share: float) -> Table:
     classes, codes = _classes(path, y)
     train, test = stratified(codes, test_share, Key(0))
     values = {name: x[name].nunique() for name in x if x[name].dtype == object}
-    encode = pipeline(columns, values, codes[train])
+    seldom = {name: int(x[name].iloc[train].value_counts().min()) for name in values}
+    encode = pipeline(columns, values, seldom, codes[train])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # rare classes are in fewer folds
         x_train = encode.fit_transform(x.iloc[train], codes[train])
