@@ -277,3 +277,20 @@ def test_a_zip_bomb_is_refused(tmp_path):
     np.savez_compressed(tmp_path / "a.npz", x=np.zeros(100_000))
     with pytest.raises(ValueError, match=r"unpacked size must be at most 10,000 bytes, got 800,\d+"):
         load_npz(tmp_path / "a.npz", max_bytes=10_000)
+
+
+def test_an_interrupt_while_an_archive_is_written_stays_an_interrupt(tmp_path, monkeypatch):
+    """Also where a member is open, so that the archive cannot be closed."""
+
+    def interrupted(self, *args, **more):
+        opened.append(really(self, *args, **more))
+        raise KeyboardInterrupt
+
+    opened, really = [], zipfile.ZipFile.open
+    save_npz(tmp_path / "a.npz", {"x": np.arange(3)})
+    monkeypatch.setattr(zipfile.ZipFile, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_npz(tmp_path / "a.npz", {"x": np.arange(9)})
+    monkeypatch.undo()
+    assert load_npz(tmp_path / "a.npz")["x"].tolist() == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]

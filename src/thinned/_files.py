@@ -132,10 +132,16 @@ def save_npz(path: AnyFile, arrays: Mapping[str, np.ndarray]) -> None:
             raise ValueError(f"names of arrays must be non-empty strings, got {name!r}")
         if np.asarray(array).dtype.hasobject:
             raise ValueError(f"array {name!r} must hold numbers or strings, got Python objects")
-    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    with atomic_write(path) as file:
+        archive = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED)
+        try:
+            for name, array in arrays.items():
+                with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+            archive.close()
+        except BaseException:
+            archive.fp = None  # not closed: after an interrupt that would raise an error of its own
+            raise
 
 
 def load_npz(path: AnyFile, max_bytes: int = MAX_NPZ_BYTES) -> dict[str, np.ndarray]:
