@@ -25,6 +25,7 @@ from thinned.key import pick as reference_pick
 DTYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}  # the numbers in kernel.hpp
 CODES = {np.dtype(name): code for name, code in DTYPES.items() if name != "bfloat16"}
 POOLED = 1 << 17  # bytes; the pool is for larger arrays, whose pages the allocator would give back each time
+POOLED_RESULT = 1 << 18  # bytes; the same for results of drops on tensors, which torch allocates faster below
 ALONE = 1 << 15  # elements; smaller arrays stay on one thread
 
 

@@ -63,7 +63,7 @@ def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tens
         y = _plainly(x, how, words)
         return y if out is None else out.copy_(y)
     if out is None:
-        out = torch.empty_like(x) if n * size < kernels.POOLED else _pooled_like(x)
+        out = torch.empty_like(x) if n * size < kernels.POOLED_RESULT else _pooled_like(x)
     where: Any = n if flat else (x.shape, x.stride(), out.stride())
     threads = 1 if n < kernels.ALONE else -torch.get_num_threads()
     kernel = cpu.drop if kind is Select else cpu.noise
