@@ -257,7 +257,7 @@ def _gradient(p: Tensor) -> _Gradient:
     if compact is not None:
         values, selection = compact
         rows, cols = selection.indices(p.device)
-        return _Gradient(values.reshape(selection.sizes).contiguous(), rows, cols, selection.shape)
+        return _Gradient(values.contiguous(), rows, cols, selection.shape)
     values, shape = grad.dense() if isinstance(grad, CompactGradient) else grad, p.shape or (1,)
     return _Gradient(_seen_as(shape, values.contiguous()), None, None, shape)
 

@@ -7,16 +7,11 @@
 // correlate() has inputs in its lanes, PANEL of them, which a group keeps or drops together; rows are laid out in panels
 // first. Each sum has one order, whatever the number of threads.
 
-#include "pool.hpp"
+#include "past.hpp"
 #include "select.hpp"
+#include "tiles.hpp"
 
 #include <algorithm>
-
-#if defined(__GNUC__)
-#define UNROLL _Pragma("GCC unroll 16")
-#else
-#define UNROLL
-#endif
 
 namespace thinned {
 namespace THINNED_LEVEL {
@@ -31,13 +26,6 @@ constexpr int64_t FAR = 1 << 23;    // bytes: a larger result is written past th
 
 template <class T>
 constexpr int64_t LANES = Vector<T>::lanes;
-
-template <class T>
-struct Room {  // for some numbers, at the beginning of a cache line
-    explicit Room(int64_t n) : block(n * sizeof(T)) {}
-    operator T *() const { return static_cast<T *>(block.data()); }
-    Block block;
-};
 
 // The rows of each group in strips of two vectors, and at the end of one where that is enough.
 template <class T>
@@ -311,22 +299,6 @@ void panel_of(const T *grad, const T *x, const Rows *rows, int64_t n, T *out, in
     if constexpr (DONE + high < PANEL) panel_of<T, H, DONE + high>(grad, x, rows, n, out, stride);
 }
 
-// Copies numbers past the caches, which they would fill.
-template <class T>
-void copy_past(T *to, const T *from, int64_t n) {
-    int64_t i = 0;
-#if defined(__AVX2__)
-    constexpr int64_t L = 32 / sizeof(T);
-    for (; i < n && (uintptr_t)(to + i) % 32; ++i) to[i] = from[i];
-    for (; i + L <= n; i += L) {
-        __m256i v;
-        std::memcpy(&v, from + i, sizeof v);
-        _mm256_stream_si256((__m256i *)(to + i), v);
-    }
-#endif
-    for (; i < n; ++i) to[i] = from[i];
-}
-
 template <class T>
 void correlate(const Correlation &c, Range panels) {
     constexpr int NV = PANEL / Vector<T>::lanes, H = NV == 1 ? 16 : NV == 2 ? 6 : NV == 4 ? 3 : 1;
@@ -353,11 +325,11 @@ void correlate(const Correlation &c, Range panels) {
                 T *to = static_cast<T *>(c.out_weight) + (c.out.order ? c.out.order[b * PANEL + u] : b * PANEL + u) * c.in.n;
                 const T *from = block + u * row;
                 if (c.in.order) for (int64_t k = 0; k < c.in.n; ++k) to[k] = from[rank[k]];
-                else if (past) copy_past(to + first, from, last - first);
+                else if (past) copy_past(to + first, from, (last - first) * sizeof(T));
                 else std::memcpy(to + first, from, (last - first) * sizeof(T));
             }
         }
-#if defined(__AVX2__)
+#ifdef __SSE2__
     if (past) _mm_sfence();
 #endif
 }

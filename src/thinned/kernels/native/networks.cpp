@@ -6,16 +6,10 @@
 // first cache and the weights stream from the next (Goto and van de Geijn 2008, doi:10.1145/1356052.1356053).
 // Each sum begins with the bias and has one order, that of the survivors: the same on any number of threads.
 
-#include "pool.hpp"
 #include "select.hpp"
+#include "tiles.hpp"
 
 #include <algorithm>
-
-#if defined(__GNUC__)
-#define UNROLL _Pragma("GCC unroll 16")
-#else
-#define UNROLL
-#endif
 
 namespace thinned {
 namespace THINNED_LEVEL {
@@ -70,13 +64,6 @@ struct Units {  // of a layer, in one network
     int64_t of(int64_t i) const { return index ? index[i] : i; }
     int64_t n;
     const int64_t *index;  // null: all
-};
-
-template <class T>
-struct Room {  // for some numbers, at the beginning of a cache line
-    explicit Room(int64_t n) : block(n * sizeof(T)) {}
-    operator T *() const { return static_cast<T *>(block.data()); }
-    Block block;
 };
 
 // What one thread has at hand.

@@ -15,11 +15,8 @@
 #include <tuple>
 #include <vector>
 
-#ifdef __SSE2__
-#include <emmintrin.h>
-#endif
-
 #include "kernel.hpp"
+#include "past.hpp"
 #include "split.hpp"
 
 namespace nb = nanobind;
@@ -92,26 +89,11 @@ void take(const T *w, T *out, const Part &part, int threads) {
     });
 }
 
-// A copy past the caches: it does not read the memory that it overwrites.
-inline void stream(void *to, const void *from, int64_t bytes) {
-#ifdef __SSE2__
-    char *out = (char *)to;
-    const char *in = (const char *)from;
-    const int64_t head = std::min<int64_t>(-(Address)out & 15, bytes);
-    std::memcpy(out, in, head);
-    int64_t i = head;
-    for (; i + 16 <= bytes; i += 16) _mm_stream_si128((__m128i *)(out + i), _mm_loadu_si128((const __m128i *)(in + i)));
-    std::memcpy(out + i, in + i, bytes - i);
-#else
-    std::memcpy(to, from, bytes);
-#endif
-}
-
 template <class T>
 void place(const T *compact, T *out, const Part &part, int threads) {
     const int64_t width = part.width(), bytes = width * (int64_t)sizeof(T);
     if (bytes == 0) return;
-    const auto copy = part.rows * bytes > CACHED ? stream : [](void *to, const void *from, int64_t n) { std::memcpy(to, from, n); };
+    const auto copy = part.rows * bytes > CACHED ? copy_past : [](void *to, const void *from, int64_t n) { std::memcpy(to, from, n); };
     split(part.rows, COPIED / std::max<int64_t>(width, 1), 1, threads, [=](int64_t begin, int64_t end) {
         const std::vector<T> zeros(width);
         std::vector<T> line(part.column ? width : 0);  // survivors change, the zeros between them stay

@@ -145,9 +145,7 @@ class Selection:
     def __init__(self, weight: Tensor, rows: Chosen, cols: Chosen) -> None:
         self.rows, self.cols = rows, cols
         self.shape = tuple(weight.shape)
-        self.sizes = self.compact_shape = survivors.compact_shape(
-            self.shape, *self.indices(torch.device("cpu"))
-        )
+        self.compact_shape = survivors.compact_shape(self.shape, *self.indices(torch.device("cpu")))
 
     def indices(self, device: torch.device) -> tuple[Indices | None, Indices | None]:
         """The indices of rows and columns, as the kernels take them for tensors on that device."""
