@@ -15,17 +15,28 @@ from thinned.lab.reporting.page import Figure
 
 WIDTH, HEIGHT = 640, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 150, 16, 52
+NAMES, VALUES, ROW = 315, 130, 22  # beside an axis of ratios: the columns of names and texts, a row's height
 LIGHT = ("#767a82", "#0a4aa8", "#c95a00", "#3fa477", "#d45fb3", "#b08a00", "#279de0", "#811331")
 DARK = ("#9298a2", "#6a7cf0", "#f07f22", "#4be3a0", "#f08ee6", "#f4cc33", "#aedcfb", "#b2566b")
 STYLE = (
     "text{font:13px system-ui,sans-serif;fill:#59606b}"
-    ".grid{stroke:#e2e5e9}.curve{fill:none;stroke-width:2.25}"
+    ".grid{stroke:#e2e5e9}.one{stroke:#767a82;stroke-width:1.5}.head{font-weight:600}.curve{fill:none;stroke-width:2.25}"
     + "".join(f".c{i}{{--c:{c};stroke:{c};fill:{c}}}" for i, c in enumerate(LIGHT))
     + ".curve{fill:none}.name{stroke:none;font-weight:600}"
     + "@media (prefers-color-scheme:dark){text{fill:#a3aab4}.grid{stroke:#31363c}"
     + "".join(f".c{i}{{stroke:{c};fill:{c}}}" for i, c in enumerate(DARK))
     + ".curve{fill:none}.name{stroke:none}}"
 )
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A row of `ratios`: a value that is 1 where two are equal, its standard deviation, a text at its end."""
+
+    name: str
+    value: float  # NaN: none
+    sd: float
+    text: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,29 @@ def lines(
     return Figure(
         title=title, caption=caption, alt=f"{y_name} over {x_name}. {values}.", svg=_document(parts)
     )
+
+
+def ratios(
+    title: str, x_name: str, text_name: str, groups: Mapping[str, Sequence[Ratio]], caption: str = ""
+) -> Figure:
+    """A dot a row, with a bar of one standard deviation, on an axis of ratios with a line at 1.
+
+    Raises:
+        ValueError: there is no row.
+    """
+    rows = [row for members in groups.values() for row in members]
+    if not rows:
+        raise ValueError("groups must have a row, got none")
+    known = [row for row in rows if math.isfinite(row.value)]
+    ends = [row.value + s * _spread(row) for row in known for s in (-1, 1)]
+    x, y, parts = linear([0.9, 1.1, *ends]), float(TOP), []
+    for name, members in groups.items():
+        parts.append(f'<text class="head" x="0" y="{y + 12:.1f}">{escape(name)}</text>')
+        parts += [_ratio(row, y + ROW * i + 8, x) for i, row in enumerate(members, 1)]
+        y += ROW * (len(members) + 1) + 6
+    words = "; ".join(f"{row.name}: {row.text}" for row in rows)
+    drawn = [_ratio_axis(x, y, x_name, text_name), *parts]
+    return Figure(title=title, caption=caption, alt=f"{title}. {words}.", svg=_document(drawn, y + 48))
 
 
 def steps(
@@ -152,8 +186,39 @@ def _curve(name: str, points: Sequence[Point], x: Scale, y: Scale, colour: int, 
     return "".join(parts)
 
 
-def _document(parts: Sequence[str]) -> str:
+def _ratio_axis(x: Scale, bottom: float, x_name: str, text_name: str) -> str:
+    parts = []
+    for tick in x.ticks(5):
+        at = _along(tick.at)
+        kind = "one" if tick.text == "1" else "grid"
+        parts.append(f'<line class="{kind}" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{bottom:g}"/>')
+        parts.append(f'<text x="{at:.1f}" y="{bottom + 18:g}" text-anchor="middle">{tick.text}</text>')
+    parts.append(f'<text x="{_along(0):.1f}" y="{bottom + 40}">{escape(x_name)}</text>')
+    parts.append(f'<text x="{WIDTH}" y="{bottom + 18}" text-anchor="end">{escape(text_name)}</text>')
+    return "".join(parts)
+
+
+def _ratio(row: Ratio, y: float, x: Scale) -> str:
+    parts = [f'<text x="12" y="{y + 4:.1f}">{escape(row.name)}</text>']
+    parts.append(f'<text x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{escape(row.text)}</text>')
+    if math.isfinite(row.value):
+        colour = 3 if row.value <= 1 else 2
+        at, low, high = (_along(float(x([row.value + s * _spread(row)])[0])) for s in (0, -1, 1))
+        parts.append(f'<path class="curve c{colour}" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
+        parts.append(f'<circle class="c{colour}" cx="{at:.1f}" cy="{y:.1f}" r="5"/>')
+    return "".join(parts)
+
+
+def _spread(row: Ratio) -> float:
+    return row.sd if math.isfinite(row.sd) else 0.0
+
+
+def _along(place: float) -> float:
+    return NAMES + place * (WIDTH - NAMES - VALUES)
+
+
+def _document(parts: Sequence[str], height: float = HEIGHT) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}"><style>{STYLE}</style>{"".join(parts)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'height="{height}"><style>{STYLE}</style>{"".join(parts)}</svg>'
     )

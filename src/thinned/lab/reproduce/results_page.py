@@ -18,11 +18,13 @@ from thinned.lab.reporting.from_runs import Row
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.summary import Stat
 from thinned.lab.reporting.wording import finding, number, plural, stat_text, time_text
+from thinned.lab.reproduce import at_a_glance
 from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
 
 NOTES = "results-notes.md"  # beside the page: a text written by hand, added at its end
+GLANCE = "at-a-glance.svg"  # among the results: the picture of all printed figures and ours
 Rows = list[dict[str, Any]]
 
 
@@ -165,8 +167,13 @@ def read(path: Folder) -> Rows:
 def write_page(folder: Path) -> Path:
     """Write `results.md` beside `folder`: every row of every experiment, whether it was run or not."""
     path = folder.parent / "results.md"
+    _files.write_text(folder / GLANCE, at_a_glance.picture(_pairs(folder)).svg)
     _files.write_text(path, page(folder))
     return path
+
+
+def _pairs(folder: Path) -> list[at_a_glance.Pair]:
+    return at_a_glance.pairs(lambda name: read(folder / f"{name}.json"))
 
 
 def page(folder: Path) -> str:
@@ -178,6 +185,8 @@ def page(folder: Path) -> str:
         "% after the last epoch of a fixed schedule, as mean ± standard deviation over seeds. No setting is "
         "chosen on test data. The notes at the end list the comparisons on held-out training data, and "
         "every look at test errors that came before a setting was final.",
+        *_glance(folder),
+        "## All experiments",
         _contents(folder),
         *(_section(experiments.load(name), folder) for name in experiments.names()),
     ]
@@ -185,6 +194,18 @@ def page(folder: Path) -> str:
     if notes.exists():
         parts.append(notes.read_text("utf-8").strip())
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _glance(folder: Path) -> list[str]:
+    """The picture and the table at the top of the page."""
+    found = _pairs(folder)
+    return [
+        "## Theirs and ours at full size",
+        at_a_glance.sentence(found),
+        f"![{at_a_glance.TITLE}; the table has the figures]({folder.name}/{GLANCE})",
+        at_a_glance.table(found),
+        "`thinned reproduce --queue --publish docs/results` runs what is missing, the shortest first.",
+    ]
 
 
 def write_index(root: Folder) -> Folder | None:
