@@ -547,7 +547,7 @@ def test_opcheck_connect_and_draw():
         torch.library.opcheck(torch.ops.thinned.connect_gaussian, (*plain, ticket, 1), test_utils=CHECKS)
     stream = tnn.Dropout().stream
     drawn = stream.handle, torch.tensor(0.5, dtype=torch.float64), torch.empty(0)
-    torch.library.opcheck(torch.ops.thinned.draw, drawn, test_utils=CHECKS[:3])
+    torch.library.opcheck(torch.ops.thinned.ticket, drawn, test_utils=CHECKS[:3])
 
 
 def test_compiled_code_may_read_p(fresh_compiler):
@@ -836,6 +836,71 @@ def test_checkpointing_compiled(fresh_compiler):
         compiled(x).square().sum().backward()
     for ours, expected in zip([x.grad, *(w.grad for w in net.parameters())], eager, strict=True):
         torch.testing.assert_close(ours, expected)
+
+
+class Recomputed(nn.Module):
+    """Cheap after each drop: what a partitioner recomputes."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = tnn.Dropout(0.5), tnn.AlphaDropout(0.4)
+        self.line = tnn.DropConnectLinear(16, 8)
+
+    def forward(self, x):
+        return self.line(self.b(self.a(2 * x).sin().exp()).cos())
+
+
+def two_passes(run, net, named, *, after):
+    """The gradients of two passes, whose backward passes come after both."""
+    torch.manual_seed(3)
+    xs, losses = [inputs((8, 16), requires_grad=True) for _ in range(2)], []
+    for step, x in enumerate(xs):
+        with tnn.keyed(net, Key(1), step) if named else contextlib.nullcontext():
+            losses.append(run(x).square().sum())
+    torch.manual_seed(after)
+    for loss in losses:
+        loss.backward()
+    return [x.grad for x in xs]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, in its compiler
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("budget", [1.0, 0.5, 0.1, 0.0])
+def test_a_backward_pass_takes_the_masks_of_its_forward_pass(budget, named, fresh_compiler):
+    """With a memory budget the compiler's backward pass computes again what was not saved."""
+    net = Recomputed()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager_decomp_partition")
+    with torch._functorch.config.patch(activation_memory_budget=budget):
+        grads = two_passes(compiled, net, named, after=4)
+    for ours, eager in zip(grads, two_passes(net, net, named, after=4), strict=True):
+        torch.testing.assert_close(ours, eager)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, in its compiler
+def test_a_region_with_a_budget(fresh_compiler):
+    region = pytest.importorskip("torch.autograd.graph").region_activation_memory_budget
+    net = Recomputed()
+
+    class Region(nn.Module):
+        def forward(self, x):
+            with region(0.0):
+                return net(x)
+
+    compiled = torch.compile(Region(), fullgraph=True, backend="aot_eager_decomp_partition")
+    for ours, eager in zip(
+        two_passes(compiled, net, False, after=4), two_passes(net, net, False, after=4), strict=True
+    ):
+        torch.testing.assert_close(ours, eager)
+
+
+def test_a_compiled_module_never_draws_anew_in_a_backward_pass(fresh_compiler):
+    compiled = torch.compile(Recomputed(), fullgraph=True, backend="aot_eager")
+    for kept in (True, False):
+        y = checkpoint(
+            compiled, inputs((8, 16), requires_grad=True), use_reentrant=False, preserve_rng_state=kept
+        )
+        with contextlib.nullcontext() if kept else pytest.raises(RuntimeError, match="in its forward pass"):
+            y.sum().backward()
 
 
 # Other forms of a model.

@@ -14,6 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import config
+from torch.fx import traceback
+from torch.fx.experimental.proxy_tensor import ProxyTorchDispatchMode
+from torch.utils.checkpoint import CheckpointPolicy
 
 from thinned import functional
 from thinned._method import Method
@@ -33,7 +37,7 @@ for _schema in (
 # The tag says that it is random. Common-subexpression elimination, however, exempts only aten's own random
 # operators. It never merges two empty tensors, so each call gets one of its own: ``once``.
 torch.library.define(
-    "thinned::draw",
+    "thinned::ticket",
     "(Tensor stream, Tensor rate, Tensor once) -> Tensor",
     tags=(torch.Tag.nondeterministic_seeded,),
 )
@@ -51,9 +55,9 @@ def unpack(ticket: Tensor) -> tuple[Key, int, float]:
     return Key(seed), sample_offset, p
 
 
-@torch.library.impl("thinned::draw", "CompositeExplicitAutograd")
-def _draw(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
-    seed, sample_offset, places = stream.find(int(handle.item())).draw()
+@torch.library.impl("thinned::ticket", "CompositeExplicitAutograd")
+def _ticket(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
+    seed, sample_offset, places = stream.find(int(handle.item())).draw_compiled()
     if places is not None:
         raise RuntimeError(
             "inside keyed, a compiled branch with drop modules must get the whole batch, got the survivors "
@@ -62,9 +66,25 @@ def _draw(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
     return pack(seed, sample_offset, rate.item())
 
 
-@torch.library.register_fake("thinned::draw")
-def _draw_fake(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
+@torch.library.register_fake("thinned::ticket")
+def _ticket_fake(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
     return torch.empty(3, dtype=torch.int64, device="cpu")
+
+
+def _kept(mode: Any, draw: Any, types: Any, args: tuple, kwargs: Any) -> Any:
+    """Record a draw in a graph, so that the backward pass gets its ticket, and does not draw again.
+
+    A memory budget of 0 saves nothing: there the ticket is drawn again, from the generator's state of then.
+    """
+    ticket = mode.__torch_dispatch__(draw, types, args, kwargs)
+    node = next(node for node in reversed(mode.tracer.graph.nodes) if node.target is draw)
+    budget = getattr(traceback, "_get_memory_budget_annotation", lambda node: None)(node)
+    nothing = (config.activation_memory_budget if budget is None else budget) == 0
+    node.meta["recompute"] = CheckpointPolicy.MUST_RECOMPUTE if nothing else CheckpointPolicy.MUST_SAVE
+    return ticket
+
+
+torch.library.register_torch_dispatch("thinned::ticket", ProxyTorchDispatchMode, _kept)
 
 
 @functools.lru_cache(256)

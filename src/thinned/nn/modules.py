@@ -201,7 +201,7 @@ class Drop(nn.Module):
 
     def ticket(self) -> Tensor:
         """Seed, index of the first sample and rate of this call, in the form for a compiled graph."""
-        ticket: Tensor = ops.draw(self.stream.handle, self.rate, torch.empty(0, device="cpu"))
+        ticket: Tensor = ops.ticket(self.stream.handle, self.rate, torch.empty(0, device="cpu"))
         return ticket
 
     def options(self) -> str:

@@ -21,6 +21,7 @@ from thinned.kernels import autograd
 from thinned.key import Key
 
 RECENT = 256  # calls that a stream remembers, in case checkpointing runs them again
+COMPILED = 1 << 16  # numbers of compiled calls that are remembered for that, of all streams together
 SMALL = 1 << 15  # elements: to put so many in their places costs as much as a call
 Call = Callable[[torch.Tensor, int], torch.Tensor]
 Places = NDArray[np.int64]
@@ -113,6 +114,24 @@ class Stream:
         mark = random_seed(self.named is not None)
         if self.named is None and not self.recent:
             return _draw((mark, 0, None))
+        return self._of(mark)
+
+    def draw_compiled(self) -> Draw:
+        """`draw` in a compiled graph, whose backward pass can ask only for what its forward pass drew."""
+        mark = random_seed(self.named is not None)
+        if not recomputing():
+            _marks[mark] = None
+            if len(_marks) > COMPILED:
+                _marks.pop(next(iter(_marks)), None)
+        elif mark not in _marks and (self.named is None or self.named.calls != 1):
+            raise RuntimeError(
+                "a compiled dropout must draw in its forward pass, got a backward pass with another state of "
+                "torch's generator: the mask would be another one"
+            )
+        return self._of(mark)
+
+    def _of(self, mark: int) -> Draw:
+        """The draw with that number of the generator, where some calls have been keyed."""
         again = recomputing()
         if again and mark in self.recent:
             return self.recent[mark]
@@ -224,4 +243,5 @@ class _Cell(threading.local):
 _cell = _Cell()
 _draw = functools.partial(tuple.__new__, Draw)  # in half the time of `Draw`
 _numbers = itertools.count(1)
+_marks: dict[int, None] = {}  # the numbers that compiled calls took, the oldest first
 _streams: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
