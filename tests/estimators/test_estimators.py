@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from thinned import estimators, masks
+from thinned import estimators, masks, uncertainty
 from thinned.estimators import DropoutMLPClassifier, DropoutMLPRegressor
 from thinned.estimators.base import GROUPS
 from thinned.estimators.data import Data, row_ids
@@ -141,6 +141,93 @@ def test_rates_that_fall() -> None:
     fifths = next(n for n in range(99) if 0.1 / 5**n <= 1e-6)
     assert adaptive.n_iter_ == 1 + 3 * (fifths + 1)
     np.testing.assert_allclose(adaptive._optimizer.lr, 0.1 / 5**fifths, rtol=gamma(2 * fifths))
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+@pytest.mark.parametrize("rate", ["invscaling", "adaptive"])
+def test_momentum_is_scikit_learns_where_the_rate_changes(rate: str, nesterov: bool) -> None:
+    settings = {"solver": "sgd", "learning_rate_init": 0.1, "hidden_layer_sizes": (7,), "learning_rate": rate}
+    settings |= SAME | {"warm_start": True, "max_iter": 1, "nesterovs_momentum": nesterov}
+    if rate == "adaptive":
+        settings |= {"tol": 10.0, "n_iter_no_change": 1}
+    one, other = DropoutMLPClassifier(dropout=0.0, **settings).fit(X, Y), MLPClassifier(**settings).fit(X, Y)
+    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
+        its[...] = mine
+    one.t_ = other.t_ = 0
+    other.best_loss_ = np.inf  # ours begins anew in each call
+    for model in (one, other):
+        model.set_params(max_iter=12).fit(X, Y)
+    assert one._optimizer.lr == other._optimizer.learning_rate < 0.1
+    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
+        np.testing.assert_allclose(mine, its, rtol=2.0**-26, atol=2.0**-26)
+
+
+def test_poisson_is_scikit_learns() -> None:
+    if "loss" not in MLPRegressor().get_params():
+        pytest.skip("scikit-learn before 1.7 has no Poisson loss")
+    y = np.random.default_rng(0).poisson(np.exp(X[:, 0]))
+    settings = {"solver": "sgd", "loss": "poisson", "hidden_layer_sizes": (7,), "learning_rate_init": 0.01}
+    settings |= SAME | {"warm_start": True, "max_iter": 1}
+    one, other = DropoutMLPRegressor(dropout=0.0, **settings).fit(X, y), MLPRegressor(**settings).fit(X, y)
+    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
+        its[...] = mine
+    for model in (one, other):
+        model.set_params(max_iter=5).fit(X, y)
+    np.testing.assert_allclose(one.predict(X), other.predict(X), rtol=2.0**-26)
+    np.testing.assert_allclose(one.loss_curve_[-5:], other.loss_curve_[-5:], rtol=2.0**-26)
+    assert (one.out_activation_, one.score(X, y) > 0) == ("exp", True)
+    two = quick(DropoutMLPRegressor, loss="poisson").fit(X, np.stack([y, 2 * y], axis=1))
+    assert two.predict(X).shape == (150, 2)
+    assert two.predict(X).min() > 0
+    with pytest.raises(ValueError, match=r"^y must be at least 0 for loss='poisson', got -1"):
+        quick(DropoutMLPRegressor, loss="poisson").fit(X, y - 1)
+    with pytest.raises(ValueError, match=r"^loss must be one of 'squared_error', 'poisson', got 'absolute'"):
+        quick(DropoutMLPRegressor, loss="absolute").fit(X, y)
+
+
+def test_class_weights_are_weights_of_samples() -> None:
+    by_class = {0: 1.0, 1: 2.0, 2: 0.0}
+    weights = np.array([by_class[y] for y in Y])
+    assert_same(quick(class_weight=by_class).fit(X, Y), quick().fit(X, Y, sample_weight=weights))
+    some = np.linspace(1, 2, len(X))
+    one = quick(class_weight=by_class).partial_fit(X, Y, classes=[0, 1, 2], sample_weight=some)
+    assert_same(one, quick().partial_fit(X, Y, classes=[0, 1, 2], sample_weight=weights * some))
+    rows = np.r_[:50, 50:60, 100:105]  # 50, 10 and 5 rows
+    names = np.array(["a", "b", "c"])[Y]
+    balanced = np.array([65 / (3 * n) for n in (50, 10, 5)])[Y[rows]]
+    settings = {"early_stopping": True, "validation_fraction": 0.3}
+    one = quick(class_weight="balanced", **settings).fit(X[rows], names[rows])
+    assert_same(one, quick(**settings).fit(X[rows], names[rows], sample_weight=balanced))
+    labels = quick(class_weight="balanced").fit(X, LABELS)
+    assert (labels.coefs_[0] != quick().fit(X, LABELS).coefs_[0]).any()
+    with pytest.raises(
+        ValueError, match=r"^class_weight must be a dict or None for partial_fit, got 'balanc"
+    ):
+        quick(class_weight="balanced").partial_fit(X, Y, classes=[0, 1, 2])
+
+
+@BOTH
+def test_parameters_can_be_set(kind: Any) -> None:
+    model, other = quick(kind).fit(X, Y), quick(kind, random_state=1).fit(X, Y)
+    other.coefs_, other.intercepts_ = model.coefs_, [b.tolist() for b in model.intercepts_]
+    np.testing.assert_array_equal(other.predict(X), model.predict(X))
+    assert not np.shares_memory(other.coefs_[0], model.coefs_[0])
+    other.coefs_[1] = 0 * other.coefs_[1]
+    other.intercepts_[1:] = [other.intercepts_[1] * 0 + 3]
+    np.testing.assert_array_equal(other._outputs(X), np.full((len(X), other.n_outputs_), 3.0))
+    before = [w.copy() for w in learned(model)]
+    for wrong, message in (
+        ([model.coefs_[0]], r"^coefs_ must have 2 arrays, got 1$"),
+        ([0 * model.coefs_[0], model.coefs_[1].T], r"^coefs_\[1\] must have shape \(16, \d\), got"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.coefs_ = wrong
+    for a, b in zip(before, learned(model), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(NotFittedError):
+        quick(kind).coefs_ = before
+    assert_same(pickle.loads(pickle.dumps(model)), model)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model.coefs_))[0], model.coefs_[0])
 
 
 # ---- dropping ----
@@ -331,6 +418,74 @@ def test_held_out_rows_are_of_every_class_in_proportion() -> None:
         ValueError, match=r"validation_fraction must leave 2 samples or more .* of 10, got 0.1"
     ):
         quick(early_stopping=True).fit(X[:10], Y[:10])
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+@pytest.mark.parametrize("loss", ["squared_error", "poisson"])
+def test_divergence_is_named(stopping: bool, loss: str) -> None:
+    settings = {"solver": "sgd", "activation": "identity", "max_iter": 20, "early_stopping": stopping}
+    model = quick(DropoutMLPRegressor, learning_rate_init=10.0, loss=loss, dropout=0.0, **settings)
+    with pytest.raises(ValueError, match=r"^training diverged in epoch \d+: scale X and y, or lower"):
+        model.fit(100 * X, Y)
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+def test_an_interrupt_keeps_the_network(stopping: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the middle of the first step of an epoch: earlier epochs count."""
+    epoch = DropoutMLPClassifier._epoch
+    for epochs in (0, 3):
+        model, calls = quick(max_iter=50, early_stopping=stopping), []
+
+        def interrupted(self: Any, *args: Any, calls: Any = calls, epochs: int = epochs) -> Any:
+            calls.append(1)
+            if len(calls) > epochs:
+                raise KeyboardInterrupt
+            return epoch(self, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DropoutMLPClassifier, "_epoch", interrupted)
+            with pytest.warns(UserWarning, match=f"training was interrupted in epoch {epochs + 1}") as caught:
+                make_pipeline(MinMaxScaler(), model).fit(X, Y).predict(X)
+        assert caught[0].filename.endswith("pipeline.py")  # who called fit
+        assert model.n_iter_ == len(model.loss_curve_) == epochs
+        if not stopping and epochs:
+            assert_same(model, quick(max_iter=epochs).fit(MinMaxScaler().fit_transform(X), Y))
+        if stopping and epochs:
+            _, held = model._split(Y)
+            x = MinMaxScaler().fit_transform(X)
+            assert abs(model.score(x[held], Y[held]) - model.best_validation_score_) <= gamma(1000)
+
+
+# ---- error bars ----
+
+
+@pytest.mark.parametrize(
+    ("kind", "y", "settings"),
+    [
+        (DropoutMLPClassifier, Y, {}),
+        (DropoutMLPClassifier, Y > 0, {}),
+        (DropoutMLPClassifier, LABELS, {}),
+        (DropoutMLPRegressor, NUMBERS[:, 0], {}),
+        (DropoutMLPRegressor, NUMBERS, {}),
+        (DropoutMLPRegressor, Y, {"loss": "poisson"}),
+    ],
+    ids=["three classes", "two classes", "labels", "a number", "numbers", "counts"],
+)
+def test_error_bars(kind: Any, y: np.ndarray, settings: dict[str, Any]) -> None:
+    model = quick(kind, max_iter=20, **settings).fit(X, y)
+    predict = model.predict_proba if kind is DropoutMLPClassifier else model.predict
+    mean, std = predict(X, return_std=True, samples=400)
+    assert mean.shape == std.shape == predict(X).shape
+    assert (std > 0).all()
+    again = predict(X, return_std=True, samples=400)
+    np.testing.assert_array_equal(again, (mean, std))
+    found = uncertainty.predict(model, X, 400, key=model._key.fold_in("samples"))
+    np.testing.assert_array_equal(found.mean, mean)
+    np.testing.assert_array_equal(found.std, std)
+    still = quick(kind, dropout=0.0, **settings).fit(X, y)
+    predict = still.predict_proba if kind is DropoutMLPClassifier else still.predict
+    with pytest.raises(ValueError, match=r"^model must hold dropout with p > 0"):
+        predict(X, return_std=True)
 
 
 # ---- data of every kind ----

@@ -12,7 +12,7 @@ from helpers.by_hand import N, fill, gamma, magnitudes, numeric_gradient, operat
 from helpers.layers import three_layers
 
 from thinned import Key
-from thinned.scratch import LogisticCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
+from thinned.scratch import LogisticCrossEntropy, Loss, PoissonDeviance, SoftmaxCrossEntropy, SquaredError
 
 K = 4
 LABELS = np.array([0, 3, 1, 1, 2])
@@ -24,6 +24,7 @@ LOSSES: dict[str, tuple[Callable[[], Loss], Any]] = {
     "shares": (SoftmaxCrossEntropy, SHARES),
     "logistic": (LogisticCrossEntropy, YES),
     "squared": (SquaredError, random("numbers", N, K)),
+    "poisson": (PoissonDeviance, np.arange(N * K).reshape(N, K) % 7 / 2),
 }
 EACH = pytest.mark.parametrize("name", LOSSES)
 WEIGHED = pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["mean", "weighted"])
@@ -36,11 +37,16 @@ def torchs(torch: Any, name: str, x: Any, targets: np.ndarray) -> Any:
         return f.cross_entropy(x, t, reduction="none")
     if name == "logistic":
         return f.binary_cross_entropy_with_logits(x, t, reduction="none").sum(dim=1)
+    if name == "poisson":
+        likelihood = f.poisson_nll_loss(x, t, log_input=True, full=False, reduction="none")
+        return (likelihood + torch.xlogy(t, t) - t).sum(dim=1)
     return f.mse_loss(x, t, reduction="none").sum(dim=1) / 2
 
 
 def magnitude(name: str, x: np.ndarray) -> float:
     """A bound of what a loss adds up."""
+    if name == "poisson":
+        return float((np.exp(x) + 6 * (np.abs(x) + 3)).sum())
     return float(((np.abs(x) + 3) ** 2).sum()) if name == "squared" else K * float(np.abs(x).sum() + x.size)
 
 
@@ -127,13 +133,21 @@ def test_bad_weights(name: str, weights: Any, error: type[Exception], message: s
         make().forward(random("x", N, K), targets, weights)
 
 
-@pytest.mark.parametrize("name", ["logistic", "squared"])
+@pytest.mark.parametrize("name", ["logistic", "squared", "poisson"])
 def test_bad_shapes(name: str) -> None:
     make, targets = LOSSES[name]
     with pytest.raises(ValueError, match=r"must have shape \(N, K\), N and K at least 1, got \(5,\)"):
         make().forward(random("x", N), targets)
     with pytest.raises(ValueError, match=r"targets must have shape \(5, 3\)"):
         make().forward(random("x", N, 3), targets)
+
+
+def test_poisson_overflows_to_infinity_and_has_no_targets_below_zero() -> None:
+    loss, one = PoissonDeviance(), np.array([[1.0]])
+    assert loss.forward(np.array([[1e3]]), one) == math.inf
+    assert loss.forward(np.array([[0.0]]), one) == 0.0
+    with pytest.raises(ValueError, match="targets must be at least 0, got -1"):
+        loss.forward(one, -one)
 
 
 def test_loss_is_torchs_cross_entropy(torch: Any) -> None:

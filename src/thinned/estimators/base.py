@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,6 +21,8 @@ from thinned.estimators.data import (
     Array,
     Column,
     Data,
+    Exp,
+    Views,
     dense,
     dense_blocks,
     hold_out,
@@ -38,81 +41,97 @@ LOSSES: dict[str, type[scratch.Loss]] = {
     "softmax": scratch.SoftmaxCrossEntropy,
     "logistic": scratch.LogisticCrossEntropy,
     "identity": scratch.SquaredError,
+    "exp": scratch.PoissonDeviance,
 }
+OUTPUTS = {"softmax": "logits", "logistic": "labels", "identity": "numbers", "exp": "numbers"}
+Me = TypeVar("Me", bound="DropoutMLP")
+
+
+@dataclass
+class Best:
+    """The best value of training so far, the epochs since then, and the parameters if they are restored."""
+
+    value: float = -np.inf
+    stale: int = 0
+    params: dict[str, Array] | None = None
 
 
 class DropoutMLP(BaseEstimator):
     """The common part; each subclass defines its targets, outputs and scores."""
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: str = "relu",
-        *,
-        dropout: float = 0.5,
-        input_dropout: float = 0.0,
-        max_norm: float | None = None,
-        thin: bool = True,
-        solver: str = "adam",
-        alpha: float = 0.0001,
-        batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float | str = "auto",
-        power_t: float = 0.5,
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        verbose: bool | int = False,
-        warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.input_dropout = input_dropout
-        self.max_norm = max_norm
-        self.thin = thin
-        self.solver = solver
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
-        self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
+    hidden_layer_sizes: Any
+    activation: str
+    dropout: float
+    input_dropout: float
+    max_norm: float | None
+    thin: bool
+    solver: str
+    alpha: float
+    batch_size: int | str
+    learning_rate: str
+    learning_rate_init: float | str
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: bool | int
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+
+    n_features_in_: int
+    n_outputs_: int
+    n_layers_: int
+    n_iter_: int
+    t_: int
+    out_activation_: str
+    loss_: float
+    best_loss_: float | None
+    loss_curve_: list[float]
+    validation_scores_: list[float] | None
+    best_validation_score_: float | None
+
+    def _take(self, settings: dict[str, Any]) -> None:
+        """Keep the arguments of ``__init__`` as they are: scikit-learn's checks come with `fit`."""
+        self.__dict__.update(
+            {name: value for name, value in settings.items() if name not in ("self", "__class__")}
+        )
 
     @property
-    def coefs_(self) -> list[Array]:
-        """The weights of each layer, (n_in, n_out), the layout of scikit-learn: views, not copies."""
-        return [layer.params["weight"].T for layer in self._linears()]
+    def coefs_(self) -> Views:
+        """The weights of each layer, (n_in, n_out), the layout of scikit-learn.
+
+        They are views of the network. Setting the list, or one of its places, copies values into it.
+        """
+        return Views("coefs_", [layer.params["weight"].T for layer in self._linears()])
+
+    @coefs_.setter
+    def coefs_(self, values: Sequence[ArrayLike]) -> None:
+        check_is_fitted(self)
+        self.coefs_[:] = values
 
     @property
-    def intercepts_(self) -> list[Array]:
-        """The biases of each layer, (n_out,): views, not copies."""
-        return [layer.params["bias"] for layer in self._linears()]
+    def intercepts_(self) -> Views:
+        """The biases of each layer, (n_out,): views, which can be set as those of ``coefs_``."""
+        return Views("intercepts_", [layer.params["bias"] for layer in self._linears()])
 
-    def fit(self, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Any:
+    @intercepts_.setter
+    def intercepts_(self, values: Sequence[ArrayLike]) -> None:
+        check_is_fitted(self)
+        self.intercepts_[:] = values
+
+    def fit(self: Me, X: Any, y: Any, sample_weight: ArrayLike | None = None) -> Me:
         """Train on X (N, features), dense or sparse, and y; a sample of weight 2 counts twice.
+
+        Ctrl-C ends training early: it warns and returns the network as it is then. With ``early_stopping`` it
+        is the best so far.
 
         Raises ValueError or TypeError where a parameter is out of its range or the data do not fit, and
         ValueError where training diverged. Warns (ConvergenceWarning) where ``max_iter`` ended it.
@@ -126,12 +145,16 @@ class DropoutMLP(BaseEstimator):
         raise NotImplementedError
 
     def _score_outputs(self, outputs: Array, targets: Array, weights: Array | None) -> float:
-        """The value of `score`; higher is better."""
+        """The value of `score`; higher is better. NaN where outputs are no numbers."""
         raise NotImplementedError
+
+    def _weights(self, y: Any, sample_weight: Any, partial: bool, dtype: Any) -> Array | None:
+        """The weight of each row, (N,), or None where all are 1."""
+        return None if sample_weight is None else sample_weights(sample_weight, y.shape[0], dtype)
 
     # ---- training ----
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, partial: bool = False, classes: Any = None) -> Any:
+    def _fit(self: Me, X: Any, y: Any, sample_weight: Any, partial: bool = False, classes: Any = None) -> Me:
         """Train a new network, or continue with the last one; ``partial``: for one epoch."""
         hidden = self._checked()
         fresh = not ((partial or self.warm_start) and hasattr(self, "_net"))
@@ -149,8 +172,8 @@ class DropoutMLP(BaseEstimator):
             multi_output=True,
             reset=fresh,
         )
-        weights = None if sample_weight is None else sample_weights(sample_weight, X.shape[0], X.dtype)
         targets = self._encode(y, fresh, X.dtype, classes)
+        weights = self._weights(y, sample_weight, partial, X.dtype)
         data = Data(X, targets, weights)
         if weights is not None and not weights.all():  # a row of weight 0 is left out
             data = data.take(np.flatnonzero(weights))
@@ -179,10 +202,9 @@ class DropoutMLP(BaseEstimator):
             max_norm=self.max_norm,
             dtype=dtype,
         )
-        self.n_layers_, self.t_ = len(sizes), 0
-        self.loss_curve_: list[float] = []
-        self.validation_scores_: list[float] | None = None
-        self.best_validation_score_: float | None = None
+        self.n_layers_, self.t_, self.n_iter_ = len(sizes), 0, 0
+        self.loss_, self.best_loss_, self.loss_curve_ = np.inf, np.inf, []
+        self.validation_scores_, self.best_validation_score_ = None, None
 
     def _new_optimizer(self) -> scratch.Optimizer:
         if self.solver == "adam":
@@ -205,33 +227,47 @@ class DropoutMLP(BaseEstimator):
             net = scratch.Thin(net, GROUPS)
         if self.dropout or self.input_dropout:
             data = data._replace(ids=row_ids(data.X, data.targets))
-        best, stale, learned = -np.inf, 0, None
-        for epoch in range(1, self.max_iter + 1):
-            self.n_iter_, self.loss_ = epoch, self._epoch(net, loss, data, rows)
-            if not np.isfinite(self.loss_):
-                raise ValueError(_diverged(epoch))
-            self._tell("loss", self.loss_)
-            self.loss_curve_.append(self.loss_)
-            self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
-            if partial:
-                return
-            value = self._judge(loss, data.take(judges))
-            stale = stale + 1 if value < best + self.tol else 0
-            if value > best:
-                best, learned = value, self._net.get_params() if self.early_stopping else None
-            if stale > self.n_iter_no_change:
-                if self._last_rate():
+        best, self.n_iter_ = Best(), 0
+        try:
+            for epoch in range(1, self.max_iter + 1):
+                loss_ = self._epoch(net, loss, data, rows)
+                self.n_iter_, self.loss_ = epoch, loss_
+                if not np.isfinite(self.loss_):
+                    raise ValueError(_diverged(epoch))
+                self._tell("loss", self.loss_)
+                self.loss_curve_.append(self.loss_)
+                self.best_loss_ = None if self.early_stopping else min(self.loss_curve_)
+                if partial:
+                    return
+                if self._stops(self._judge(loss, data.take(judges)), best):
                     break
-                stale = 0
-        else:
-            warnings.warn(
-                f"max_iter = {self.max_iter} epochs are over, and training still improves; "
-                "raise max_iter, learning_rate_init or tol",
-                ConvergenceWarning,
-                stacklevel=4,
+            else:
+                self._warn(
+                    f"max_iter = {self.max_iter} epochs are over, and training still improves; "
+                    "raise max_iter, learning_rate_init or tol",
+                    ConvergenceWarning,
+                )
+        except KeyboardInterrupt:
+            self._warn(
+                f"training was interrupted in epoch {self.n_iter_ + 1}; the network is kept", UserWarning
             )
-        if learned is not None:
-            self._net.set_params(learned)
+            self._net.project()  # it may have been in the middle of a step
+        if best.params is not None:
+            self._net.set_params(best.params)
+
+    def _stops(self, value: float, best: Best) -> bool:
+        """Whether training ends after an epoch of that value; keeps parameters that are to be restored."""
+        best.stale = best.stale + 1 if value < best.value + self.tol else 0
+        if value > best.value:
+            best.value, best.params = value, self._net.get_params() if self.early_stopping else None
+        if best.stale <= self.n_iter_no_change:
+            return False
+        best.stale = 0
+        return self._last_rate()
+
+    @staticmethod
+    def _warn(text: str, kind: type[Warning]) -> None:
+        warnings.warn(text, kind, stacklevel=5)  # where the user called `fit`
 
     def _epoch(self, net: scratch.Network, loss: scratch.Loss, data: Data, rows: Array) -> float:
         """Train on every row once, in random order; returns the mean training loss, penalty included."""
@@ -254,7 +290,7 @@ class DropoutMLP(BaseEstimator):
         self._epochs += 1
         self.t_ += n
         if self.solver == "sgd" and self.learning_rate == "invscaling":
-            self._optimizer.lr = self._rate() / (self.t_ + 1) ** self.power_t
+            self._change_rate(self._rate() / (self.t_ + 1) ** self.power_t)
         return total / mass
 
     def _judge(self, loss: scratch.Loss, judges: Data) -> float:
@@ -268,7 +304,9 @@ class DropoutMLP(BaseEstimator):
         outputs = self._evaluate(X)
         if not self.early_stopping:
             return -loss.forward(outputs, targets, weights)
-        score = self._score_outputs(outputs, targets, weights)
+        score = self._score_outputs(outputs, targets, weights) if np.isfinite(outputs).all() else np.nan
+        if not np.isfinite(score):
+            raise ValueError(_diverged(self.n_iter_))
         self._tell("validation score", score)
         self.validation_scores_ = [*(self.validation_scores_ or ()), score]
         self.best_validation_score_ = max(self.validation_scores_)
@@ -283,8 +321,12 @@ class DropoutMLP(BaseEstimator):
         adaptive = self.solver == "sgd" and self.learning_rate == "adaptive"
         if not adaptive or self._optimizer.lr <= SMALLEST_RATE:
             return True
-        self._optimizer.lr /= 5
+        self._change_rate(self._optimizer.lr / 5)
         return False
+
+    def _change_rate(self, lr: float) -> None:
+        assert isinstance(self._optimizer, scratch.SGD)
+        self._optimizer.change_rate(lr)
 
     def _split(self, targets: Array) -> tuple[Array, Array]:
         """The rows to train on, and the rows that `_judge` evaluates."""
@@ -309,12 +351,22 @@ class DropoutMLP(BaseEstimator):
         check_is_fitted(self)
         X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
         layers = list(_twin(self._net).children.values())
-        outputs = {"softmax": "logits", "logistic": "labels", "identity": "numbers"}[self.out_activation_]
+        outputs = OUTPUTS[self.out_activation_]
+        if self.out_activation_ == "exp":
+            layers.append(Exp())
         if self.n_outputs_ == 1 and outputs == "numbers":
             layers.append(Column())
         elif self.n_outputs_ == 1 and not self._multilabel:
             layers[-1], outputs = with_zero(layers[-1]), "logits"
         return scratch.Sequential(*layers), X, outputs
+
+    def _samples(self, X: Any, samples: int) -> tuple[Array, Array]:
+        """Mean and standard deviation of the predictions of that number of thinned networks."""
+        from thinned.uncertainty import predict
+
+        key = self._key.fold_in("samples") if hasattr(self, "_key") else Key(0)
+        found = predict(self, X, samples, key=key, quantiles=(), progress=False)
+        return found.mean, found.std
 
     def _evaluate(self, X: Any) -> Array:
         """The outputs of the last linear layer in evaluation: (N, n_outputs_)."""
@@ -361,6 +413,18 @@ class DropoutMLP(BaseEstimator):
             _checks.positive_int("batch_size", self.batch_size)
         sizes = np.atleast_1d(np.asarray(self.hidden_layer_sizes, dtype=object)).tolist()
         return tuple(_checks.positive_int("hidden_layer_sizes", size) for size in sizes)
+
+    def onnx_shape_calculator(self) -> Any:
+        """For `skl2onnx`: the function that tells the shapes of the outputs."""
+        from thinned.estimators import onnx
+
+        return onnx.shapes
+
+    def onnx_converter(self) -> Any:
+        """For `skl2onnx`: the function that writes the network."""
+        from thinned.estimators import onnx
+
+        return onnx.convert
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

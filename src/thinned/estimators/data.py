@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,39 @@ class Column(Layer):
     def forward(self, x: Array, key: Key | None = None) -> Array:
         """(N, 1) -> (N,): the one column of x."""
         return x[:, 0]
+
+
+class Exp(Layer):
+    """y = eˣ, for predictions."""
+
+    def forward(self, x: Array, key: Key | None = None) -> Array:
+        """Any shape -> same."""
+        y: Array = np.exp(x)
+        return y
+
+
+class Views(list[Array]):
+    """Arrays of a network. Setting one, or a slice, copies values into them: all or none."""
+
+    def __init__(self, name: str, arrays: Iterable[Array] = ()) -> None:
+        super().__init__(arrays)
+        self.name = name
+
+    def __setitem__(self, at: Any, values: Any) -> None:
+        places = range(len(self))[at]
+        whole = isinstance(places, range)
+        places, given = (list(places), list(values)) if whole else ([places], [values])
+        if len(given) != len(places):
+            raise ValueError(f"{self.name} must have {len(places)} arrays, got {len(given)}")
+        arrays = [np.array(value, self[i].dtype) for i, value in zip(places, given, strict=True)]
+        for i, array in zip(places, arrays, strict=True):
+            if array.shape != self[i].shape:
+                raise ValueError(f"{self.name}[{i}] must have shape {self[i].shape}, got {array.shape}")
+        for i, array in zip(places, arrays, strict=True):
+            self[i][...] = array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Views, (self.name, [*self])
 
 
 def with_zero(layer: Layer) -> Linear:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
-from thinned import scratch
+from thinned import _checks, scratch
 from thinned.estimators.base import DropoutMLP
-from thinned.estimators.data import Array, dense
+from thinned.estimators.data import Array, Exp, dense, sample_weights
+
+LINKS = {"squared_error": "identity", "poisson": "exp"}  # loss -> what makes predictions of the outputs
+Classifier = TypeVar("Classifier", bound="DropoutMLPClassifier")
+Regressor = TypeVar("Regressor", bound="DropoutMLPRegressor")
 
 
 class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
-    """A network that classifies, with dropout: scikit-learn's ``MLPClassifier`` and four parameters.
+    """A network that classifies, with dropout: scikit-learn's ``MLPClassifier`` and five parameters.
 
     ``dropout``: the share of hidden units that is dropped in a training step; ``input_dropout``: that of the
     features. ``max_norm``: c such that every hidden unit's incoming weights keep ‖w‖₂ ≤ c; 2 to 4 is usual.
@@ -26,6 +31,8 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
     networks no others are computed (`thinned.scratch.Thin`), and training takes less time than without
     dropout. False: other units for each row, at the full price. Copies of a row in a batch count as one row
     of their weight.
+    ``class_weight``: a dict of class -> weight, or "balanced" for N/(classes · rows of the class). It
+    multiplies ``sample_weight``, also where ``early_stopping`` scores rows. For labels: a list of dicts.
 
     All other parameters are scikit-learn's, except: ``solver`` is "adam" or "sgd". ``learning_rate_init``
     "auto" is 1/(units of the widest hidden layer), at most 0.01. Where units are dropped, ``tol`` applies to
@@ -46,9 +53,50 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958.
     """
 
+    class_weight: Any
+    classes_: Array
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        class_weight: Any = None,
+        dropout: float = 0.5,
+        input_dropout: float = 0.0,
+        max_norm: float | None = None,
+        thin: bool = True,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float | str = "auto",
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+    ) -> None:
+        self._take(locals())
+
     def partial_fit(
-        self, X: Any, y: Any, *, classes: ArrayLike | None = None, sample_weight: ArrayLike | None = None
-    ) -> Any:
+        self: Classifier,
+        X: Any,
+        y: Any,
+        *,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Classifier:
         """Train for one more epoch, on X and y.
 
         ``classes``: all classes of all calls; the first call needs them.
@@ -60,8 +108,21 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
         decided = self._decide(self._outputs(X)).astype(int)
         return decided if self._multilabel else self.classes_[decided.reshape(-1)]
 
-    def predict_proba(self, X: Any) -> Array:
-        """The probability of each class, (N, classes), in the order of ``classes_``; or of each label."""
+    @overload
+    def predict_proba(self, X: Any, return_std: Literal[False] = False, samples: int = 100) -> Array: ...
+    @overload
+    def predict_proba(self, X: Any, return_std: Literal[True], samples: int = 100) -> tuple[Array, Array]: ...
+    def predict_proba(
+        self, X: Any, return_std: bool = False, samples: int = 100
+    ) -> Array | tuple[Array, Array]:
+        """The probability of each class, (N, classes), in the order of ``classes_``; or of each label.
+
+        With ``return_std`` it is the mean over ``samples`` thinned networks, and their standard deviation
+        comes second, of the same shape: Monte-Carlo dropout (`thinned.uncertainty.predict`, which gives
+        quantiles and entropies too). Raises ValueError if nothing drops.
+        """
+        if return_std:
+            return self._samples(X, samples)
         outputs = self._outputs(X)
         last = scratch.Softmax() if self.out_activation_ == "softmax" else scratch.Sigmoid()
         y = last.forward(outputs)
@@ -72,6 +133,17 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
         with np.errstate(divide="ignore"):
             out: Array = np.log(self.predict_proba(X))
         return out
+
+    def _weights(self, y: Any, sample_weight: Any, partial: bool, dtype: Any) -> Array | None:
+        weights = super()._weights(y, sample_weight, partial, dtype)
+        if self.class_weight is None:
+            return weights
+        if partial and self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight must be a dict or None for partial_fit, got 'balanced', which needs all rows"
+            )
+        by_class = compute_sample_weight(self.class_weight, dense(y))
+        return sample_weights(by_class if weights is None else by_class * weights, y.shape[0], dtype)
 
     def _encode(self, y: Any, fresh: bool, dtype: Any, classes: Any) -> Array:
         """Class numbers (N,) for softmax; 0. and 1. for logistic, (N, 1) of two classes or (N, labels)."""
@@ -118,19 +190,74 @@ class DropoutMLPClassifier(ClassifierMixin, DropoutMLP):
 class DropoutMLPRegressor(RegressorMixin, DropoutMLP):
     """A network that predicts numbers, with dropout: scikit-learn's ``MLPRegressor`` and four parameters.
 
-    Parameters, X and the attributes after `fit` are those of `DropoutMLPClassifier`, except ``classes_``. The
-    loss is half the squared error, summed over outputs. y: (N,) or (N, outputs); scale it like X: the
-    first weights suit targets of about 1. ``early_stopping`` holds out small and large y alike, and uses R².
+    Parameters, X and the attributes after `fit` are those of `DropoutMLPClassifier`, except ``class_weight``
+    and ``classes_``. ``loss`` is "squared_error", half of it, or "poisson", half the deviance of counts y of
+    at least 0, whose logarithm the network learns; both are summed over outputs. y: (N,) or (N, outputs);
+    scale it like X if it is no count: the first weights suit targets of about 1. ``early_stopping`` holds
+    out small and large y alike, and uses R².
     """
 
-    def partial_fit(self, X: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> Any:
+    loss: str
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        loss: str = "squared_error",
+        dropout: float = 0.5,
+        input_dropout: float = 0.0,
+        max_norm: float | None = None,
+        thin: bool = True,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float | str = "auto",
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: Any = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+    ) -> None:
+        self._take(locals())
+
+    def partial_fit(self: Regressor, X: Any, y: Any, *, sample_weight: ArrayLike | None = None) -> Regressor:
         """Train for one more epoch, on X and y."""
         return self._fit(X, y, sample_weight, partial=True)
 
-    def predict(self, X: Any) -> Array:
-        """(N,) or (N, outputs)."""
-        y = self._outputs(X)
+    @overload
+    def predict(self, X: Any, return_std: Literal[False] = False, samples: int = 100) -> Array: ...
+    @overload
+    def predict(self, X: Any, return_std: Literal[True], samples: int = 100) -> tuple[Array, Array]: ...
+    def predict(self, X: Any, return_std: bool = False, samples: int = 100) -> Array | tuple[Array, Array]:
+        """(N,) or (N, outputs).
+
+        With ``return_std`` it is the mean over ``samples`` thinned networks, and their standard deviation
+        comes second, as in `DropoutMLPClassifier.predict_proba`. Noise of y is not in it.
+        """
+        if return_std:
+            return self._samples(X, samples)
+        y = self._numbers(self._outputs(X))
         return y[:, 0] if self.n_outputs_ == 1 else y
+
+    def _numbers(self, outputs: Array) -> Array:
+        with np.errstate(over="ignore"):
+            return Exp().forward(outputs) if self.out_activation_ == "exp" else outputs
+
+    def _checked(self) -> tuple[int, ...]:
+        _checks.one_of("loss", self.loss, LINKS)
+        return super()._checked()
 
     def _encode(self, y: Any, fresh: bool, dtype: Any, classes: Any) -> Array:
         """Numbers (N, outputs)."""
@@ -141,14 +268,20 @@ class DropoutMLPRegressor(RegressorMixin, DropoutMLP):
             )
         y = column_or_1d(y, warn=True)[:, None] if y.ndim == 1 or y.shape[1] == 1 else y
         if fresh:
-            self.n_outputs_, self.out_activation_ = y.shape[1], "identity"
+            self.n_outputs_, self.out_activation_ = y.shape[1], LINKS[self.loss]
         elif y.shape[1] != self.n_outputs_:
             raise ValueError(f"y must have {self.n_outputs_} outputs, as at the first call, got {y.shape[1]}")
-        return y.astype(dtype)
+        y = y.astype(dtype)
+        if self.out_activation_ == "exp" and (least := y.min()) < 0:
+            raise ValueError(f"y must be at least 0 for loss='poisson', got {least:g}")
+        return y
 
     def _score_outputs(self, outputs: Array, targets: Array, weights: Array | None) -> float:
         """R², the mean over outputs."""
-        return float(r2_score(targets, outputs, sample_weight=weights))
+        numbers = self._numbers(outputs)
+        return (
+            float(r2_score(targets, numbers, sample_weight=weights)) if np.isfinite(numbers).all() else np.nan
+        )
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

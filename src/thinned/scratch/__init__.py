@@ -17,7 +17,13 @@ from thinned.scratch.drops import LAYERS, DropConnect, Dropout, GaussianDropout,
 from thinned.scratch.files import load_params, save_params
 from thinned.scratch.layer import Layer
 from thinned.scratch.linear import Linear, Maxout
-from thinned.scratch.losses import LogisticCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
+from thinned.scratch.losses import (
+    LogisticCrossEntropy,
+    Loss,
+    PoissonDeviance,
+    SoftmaxCrossEntropy,
+    SquaredError,
+)
 from thinned.scratch.networks import Network, Sequential, ThreeLayerNet, mlp
 from thinned.scratch.norms import BatchNorm, GroupNorm, InstanceNorm, LayerNorm, Normalize
 from thinned.scratch.optimizers import SGD, Adam, Optimizer
@@ -44,6 +50,7 @@ __all__ = [
     "Network",
     "Normalize",
     "Optimizer",
+    "PoissonDeviance",
     "ReLU",
     "Sequential",
     "Sigmoid",

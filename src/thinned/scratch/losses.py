@@ -130,6 +130,29 @@ class SquaredError(Loss):
         return self._weighed(self._error.copy())
 
 
+class PoissonDeviance(Loss):
+    """L = 1/N Σ_n Σ_k e^x − t − t·(x − log t), half the deviance of counts t of which e^x are expected."""
+
+    _error: Array | None = None
+
+    def forward(self, x: Array, targets: NDArray[Any], weights: Array | None = None) -> float:
+        """The mean loss of logarithms x (N, K) and targets (N, K) of at least 0; ∞ where e^x overflows."""
+        x = outputs("x", x)
+        targets = same_shape("targets", targets, x.shape)
+        if targets.min() < 0:
+            raise ValueError(f"targets must be at least 0, got {targets.min():g}")
+        with np.errstate(over="ignore"):
+            self._error = np.exp(x) - targets
+        log = np.log(targets, out=np.zeros_like(targets), where=targets > 0)
+        return self._mean((self._error - targets * (x - log)).sum(axis=1), weights)
+
+    def backward(self) -> Array:
+        """∂L/∂x = (e^x − t)/N, of shape (N, K)."""
+        if self._error is None:
+            raise RuntimeError("PoissonDeviance.backward: call forward first")
+        return self._weighed(self._error.copy())
+
+
 def _score(y: Array, labels: NDArray[Any]) -> Array:
     """Σ_k t[n, k] y[n, k]; where t is 0, so is the term, also for y = −∞."""
     if labels.ndim == 1:

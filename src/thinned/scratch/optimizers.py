@@ -91,6 +91,16 @@ class SGD(Optimizer):
             raise ValueError("nesterov must be False without momentum, got True")
         self.moments = ("velocity",) if self.momentum else ()
 
+    def change_rate(self, lr: float) -> None:
+        """Set ``lr`` as in the rule u ← μ·u − lr·g, w ← w + u, whose memory u is a step and not a gradient.
+
+        Without it a new ``lr`` changes what is left of earlier steps, too. u is −lr·v.
+        """
+        lr = _checks.positive("lr", lr)
+        for v in self._state.values():
+            v *= self.lr / lr
+        self.lr = lr
+
     def _update(self, w: Array, g: Gradient, *moments: Array) -> None:
         (v,) = moments or (None,)
         rule: dict[str, Any] = {"lr": self.lr, "momentum": self.momentum, "nesterov": self.nesterov}
