@@ -38,7 +38,15 @@ def compare(
     no_header: Annotated[
         bool, typer.Option("--no-header", help="the table's first line has no names: columns are 0, 1, …")
     ] = False,
-    task: Annotated[str, typer.Option(help="auto, or classes: labels that are numbers are classes")] = "auto",
+    task: Annotated[
+        str, typer.Option(help="what is predicted: classes, numbers, or auto: found from the labels")
+    ] = "auto",
+    group: Annotated[
+        str | None, typer.Option(help="column whose groups are never in both training and test data")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="column of dates or numbers: the latest rows are test data")
+    ] = None,
     drop: Annotated[str, typer.Option(help="columns to leave out: a,b")] = "",
     categorical: Annotated[str, typer.Option(help="columns that hold categories, though numbers")] = "",
     numeric: Annotated[str, typer.Option(help="columns that hold numbers, though left out")] = "",
@@ -73,6 +81,7 @@ def compare(
     one_of("engine", settings["engine"], ENGINES)
     names = lab.known_methods(split(methods))
     how: dict[str, Any] = {"data_dir": data_dir, "label": label, "header": not no_header, "task": task}
+    how |= {"group": group, "time": time}
     given = {"drop": drop, "categorical": categorical, "numeric": numeric, "id": id}
     how |= {option: tuple(split(names)) for option, names in given.items()}
     dataset = load(data, **how)

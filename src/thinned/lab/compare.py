@@ -19,7 +19,7 @@ from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config, shown
-from thinned.lab.training.trainer import Trainer
+from thinned.lab.training.keeping import trainer
 
 MANY_COLUMNS = 40
 
@@ -52,17 +52,11 @@ def known_methods(names: Iterable[str]) -> list[str]:
     return names
 
 
-class Keeping(Trainer):
-    """Leaves the parameters of a finished run on disk, for `thinned.scratch.load_params`."""
-
-    keeps = True
-
-
 def jobs(base: Config, dataset: Dataset, names: Sequence[str], seeds: Iterable[int]) -> list[Job]:
     """A job for every method and seed, seed after seed: one that is cut off early has all methods."""
     names = known_methods(names)
     return [
-        Job(dataclasses.replace(base, method=name, seed=seed), dataset, Keeping)
+        Job(dataclasses.replace(base, method=name, seed=seed), dataset, trainer(dataset))
         for seed in seeds
         for name in names
     ]
@@ -110,7 +104,7 @@ def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, 
         found["columns"] = "; ".join(columns(dataset))
     if base.validation:
         found["judged on"] = f"{base.validation:g} of the training data, held out, in place of the test data"
-    found |= shown(base, dataset.x_train.shape[1], base.outputs or len(dataset.classes))
+    found |= shown(base, dataset.x_train.shape[1], base.outputs or dataset.outputs)
     return found | {"seeds": ", ".join(map(str, seeds))}
 
 

@@ -119,9 +119,10 @@ NAN = np.where(np.arange(90).reshape(30, 3) == 50, np.nan, 1.0)
             {"y_test": np.eye(10)},
             "y_test must have one label for each of 10 examples, got the shape (10, 10)",
         ),
-        ({"y_train": Y + 0.5}, "y_train must be whole numbers or strings, got 0.5 in row 0"),
-        ({"y_train": np.where(Y, np.nan, 0)}, "y_train must be whole numbers or strings, got nan in row 1"),
-        ({"y_train": Y.astype(complex)}, "must be whole numbers or strings, got complex128"),
+        ({"y_train": Y + 0.5, "y_test": np.array(["a"] * 10)}, "y_test must be numbers for --task numbers"),
+        ({"y_train": 0.5 + 0 * Y}, "y_train: labels must be two or more different numbers, got 0.5 alone"),
+        ({"y_train": np.where(Y, np.nan, 0)}, "y_train must be finite numbers or strings, got nan in row 1"),
+        ({"y_train": Y.astype(complex)}, "must be numbers or strings, got complex128"),
         (
             {"y_test": np.array(list("ababababab"))},
             "y_train and y_test must both be numbers, or both strings",
@@ -153,6 +154,21 @@ def test_npz_with_other_names_or_no_npz(tmp_path, rng):
     path = npz(tmp_path, **four(rng))
     path.write_bytes(path.read_bytes()[:-100])
     assert line(load, path).startswith(f"{path}: the file must be an .npz archive, got one that is truncated")
+
+
+def test_npz_of_numbers(tmp_path, rng):
+    """Real labels are numbers; integers are classes, any number of them, unless they are nearly unique."""
+    x = rng.normal(size=(60, 2))
+    reals = load(npz(tmp_path, x=x, y=np.arange(60) / 7))
+    assert (reals.classes, reals.outputs, reals.y_train.dtype) == ((), 1, np.float64)
+    assert sorted([*reals.y_train, *reals.y_test]) == sorted(np.arange(60) / 7)
+    assert len(reals.y_test) == 12
+    assert len(load(npz(tmp_path, x=x, y=np.arange(60) // 2)).classes) == 30
+    assert load(npz(tmp_path, x=x, y=np.arange(60))).classes == ()
+    assert load(npz(tmp_path, x=x, y=np.arange(60) // 2), task="numbers").classes == ()
+    assert "whole numbers or strings for --task classes, got 0.14" in line(
+        load, npz(tmp_path, x=x, y=np.arange(60) / 7), task="classes"
+    )
 
 
 def csv_file(tmp_path, text):

@@ -108,11 +108,6 @@ REAL = [f"{i * 1.37:.2f}" for i in range(10)] * 4
     [
         (["", "a", "b"] * 10, "10 of 30 rows have no label (an empty cell, NA, ?)"),
         (
-            REAL,
-            "must be classes, got 10 different numbers, such as 0 and 12.33; cut them into classes, or give",
-        ),
-        (list(range(25)) * 4, "must be classes, got 25 different numbers, such as 0 and 24"),
-        (
             [f"n{i}" for i in range(20)],
             "got 20 different labels in 20 rows; name another",
         ),
@@ -129,10 +124,37 @@ def test_labels_that_cannot_be_learnt(tmp_path, labels, fault):
     assert fault in answer
 
 
-def test_numbers_as_classes(tmp_path):
+@pytest.mark.parametrize(
+    ("labels", "described"),
+    [
+        (REAL, "label, numbers from 0 to 12.33"),
+        (list(range(25)) * 4, "label, numbers from 0 to 24"),
+        ([*range(15)], "label, numbers from 0 to 14"),
+        (["", *REAL], "label, numbers from 0 to 12.33, 1 rows without one dropped"),
+        (
+            list(range(20)) * 4,
+            f"label, 20 classes: {', '.join(repr(str(i)) for i in range(12))}, …, fewer than",
+        ),
+        (["a"] * 10 + ["b"] * 9, "label, 2 classes: 'a', 'b', fewer than 10 examples of 'b'"),
+    ],
+)
+def test_the_task_is_found(tmp_path, labels, described):
+    dataset = load(labelled(tmp_path, labels), label="y")
+    assert str(dataset.columns[0]).startswith(described)
+    assert (dataset.classes == ()) == ("numbers" in described)
+    assert dataset.y_train.dtype == (np.int64 if dataset.classes else np.float64)
+
+
+def test_the_task_can_be_given(tmp_path):
     assert len(check(load(labelled(tmp_path, REAL), label="y", task="classes")).classes) == 10
-    with pytest.raises(ValueError, match="task must be one of 'auto', 'classes', got 'numbers'"):
-        load(labelled(tmp_path, REAL), label="y", task="numbers")
+    numbers = load(labelled(tmp_path, [*range(8)] * 5), label="y", task="numbers")
+    assert sorted([*numbers.y_train, *numbers.y_test]) == sorted([*range(8)] * 5)
+    words = line(load, labelled(tmp_path, ["a", "b"] * 5), label="y", task="numbers")
+    assert "column 'y' must be numbers for --task numbers, got 'a'" in words
+    assert "must be finite numbers, got 'inf'" in line(load, labelled(tmp_path, [*REAL, "inf"]), label="y")
+    assert "two or more different numbers, got 1.5 alone" in line(
+        load, labelled(tmp_path, ["1.5"] * 9), label="y"
+    )
 
 
 @pytest.mark.parametrize(

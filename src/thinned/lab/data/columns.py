@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from thinned.lab.data.table import some_of
+from thinned.lab.data.table import LARGEST, some_of
 from thinned.lab.errors import LabError
 
 NUMBER, CATEGORY, YES_NO, DATE = "number", "category", "yes/no", "date"  # kinds that a network reads
 TEXT, ID, ROW_NUMBER, DROPPED = "text", "id", "row number", "dropped"
+GROUP, TIME = "group", "time"  # they decide the split
 CONSTANT, EMPTY, NESTED, LABEL = "constant", "empty", "lists or objects", "label"
 READ = (NUMBER, CATEGORY, YES_NO, DATE)
 FEW = 20  # a category of more values is target-encoded
-LARGEST = 1e100  # the square of a larger number may overflow
 PAIRS = ({"yes", "no"}, {"y", "n"}, {"true", "false"}, {"t", "f"}, {"on", "off"})
 NO_NUMBER = {"none", "-", "--", ".", "..", "missing", "unknown", "na", "n.a.", "#value!", "inf", "-inf"}
 ID_NAMES = re.compile(
@@ -35,13 +35,17 @@ class How:
     Attributes:
         label: the column of the labels.
         header: whether the first line names the columns.
-        task: "classes" takes numbers as classes too; "auto" finds out.
+        task: "classes" takes numbers as classes too, "numbers" as numbers; "auto" finds out.
+        group: no value of this column is in both parts of the data.
+        time: the latest rows by this column are the test data.
         drop, categorical, numeric, id: names of columns whose kind is given.
     """
 
     label: str | None = None
     header: bool = True
     task: str = "auto"
+    group: str | None = None
+    time: str | None = None
     drop: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     numeric: tuple[str, ...] = ()
@@ -101,6 +105,14 @@ def _given(where: str, frame: Any, how: How) -> dict[str, str]:
                 raise LabError(
                     f"{where}: a column must have one kind, got {given[name]} and {kind} for {name!r}"
                 )
+    for option, kind, split_by in (("group", GROUP, how.group), ("time", TIME, how.time)):
+        if split_by is None:
+            continue
+        if split_by not in frame.columns:
+            raise unknown(where, f"--{option}", split_by, list(frame.columns))
+        if split_by == how.label:
+            raise LabError(f"{where}: --{option} must be a column other than the label, got {split_by!r}")
+        given.setdefault(split_by, kind)  # --numeric or --categorical lets the network read it too
     return given
 
 
@@ -115,6 +127,8 @@ def _column(where: str, name: str, cells: Any, kind: str | None) -> tuple[Column
     """The column, and its cells as a network's pipeline takes them; None where it is left out."""
     if kind in (DROPPED, ID, NESTED):
         return Column(name, kind), None
+    if kind in (GROUP, TIME):
+        return Column(name, kind, ("it decides what is test data",)), None
     missing = int(cells.isna().sum())
     remarks = [f"{missing:,} missing"] if missing else []
     numbers = None if kind == CATEGORY else as_numbers(cells)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from thinned import _checks
-from thinned.key import Key, choose, is_key
-from thinned.lab.data.table import FOUR, Floats, Labels
+from thinned.key import Key, choose, is_key, permutation
+from thinned.lab.data.table import FOUR, Array, Floats, Labels, Source
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,22 +22,33 @@ class Dataset:
     Attributes:
         name: the built-in name, or the file's.
         x_train: (N, features) float32; x_test likewise.
-        y_train: (N,) int64 in 0 … len(classes) - 1; y_test likewise.
-        classes: the names of the classes.
+        y_train: (N,) int64 in 0 … len(classes) - 1, or float64 for numbers; y_test likewise.
+        classes: the names of the classes; empty where numbers are predicted.
         shape: of one example before it was flattened.
         note: how inputs were scaled and split.
         columns: what each column of a user's table holds (`columns.Column`), the label's first.
+        groups: (N,) groups of training examples that `holdout` keeps together; None: each for itself.
+        ordered: whether the groups have an order in time; `holdout` then takes the latest.
+        source: the test rows of a user's table before they became numbers.
     """
 
     name: str
     x_train: Floats = field(repr=False)
-    y_train: Labels = field(repr=False)
+    y_train: Array = field(repr=False)
     x_test: Floats = field(repr=False)
-    y_test: Labels = field(repr=False)
+    y_test: Array = field(repr=False)
     classes: tuple[str, ...]
     shape: tuple[int, ...]
     note: str
     columns: tuple[Any, ...] = ()
+    groups: Labels | None = field(default=None, repr=False)
+    ordered: bool = False
+    source: Source | None = field(default=None, repr=False)
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of a network: one a class, or one for a number."""
+        return len(self.classes) or 1
 
     @cached_property
     def fingerprint(self) -> str:
@@ -71,12 +82,27 @@ def holdout(dataset: Dataset, n_or_share: int | float, key: Key) -> Dataset:
         n_or_share = round(n_or_share * total)
     n = _checks.integer("n_or_share", n_or_share, 1, total)
     held = np.zeros(total, bool)
-    held[choose(key, total, n)] = True
+    held[_held_out(dataset, n, key)] = True
+    if held.all():
+        raise ValueError("groups must leave one to train on, got one alone; hold out nothing")
     return dataclasses.replace(
         dataset,
         x_train=dataset.x_train[~held],
         y_train=dataset.y_train[~held],
         x_test=dataset.x_train[held],
         y_test=dataset.y_train[held],
+        groups=None if dataset.groups is None else dataset.groups[~held],
+        source=None,
         note=f"{dataset.note} In place of the test data: {n:,} of the training examples, held out.",
     )
+
+
+def _held_out(dataset: Dataset, n: int, key: Key) -> Labels:
+    """Indices of about `n` training examples: any, whole groups, or the latest groups."""
+    if dataset.groups is None:
+        return choose(key, len(dataset.x_train), n)
+    sizes = np.bincount(dataset.groups)
+    order = np.arange(len(sizes))[::-1] if dataset.ordered else permutation(key, len(sizes))
+    order = order[sizes[order] > 0]
+    count = 1 + int(np.argmin(np.abs(np.cumsum(sizes[order]) - n)))
+    return np.flatnonzero(np.isin(dataset.groups, order[:count]))

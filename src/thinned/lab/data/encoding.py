@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned.lab.data.columns import CATEGORY, DATE, FEW, NUMBER, YES_NO, Column
-from thinned.lab.data.table import Array, Floats, Labels
+from thinned.lab.data.table import Array, Floats
 
 RARE = 5  # values seen less often share one column
 FOLDS = 5
 
 
-def pipeline(columns: list[Column], values: dict[str, int], seldom: dict[str, int], y: Labels) -> Any:
+def pipeline(columns: list[Column], values: dict[str, int], seldom: dict[str, int], y: Array) -> Any:
     """An unfitted ColumnTransformer of the columns that a network reads.
 
     Numbers: the median where missing, an indicator of that, then mean 0 and deviation 1. Dates: their parts,
@@ -25,13 +25,14 @@ def pipeline(columns: list[Column], values: dict[str, int], seldom: dict[str, in
         columns: what `columns.understand` found.
         values: the number of values of each category.
         seldom: how often the rarest value of each is in the training data.
-        y: (rows,) the classes of the training data: they decide what is rare, and the number of folds.
+        y: (rows,) classes, or numbers (floats), of the training data: the number of folds follows from them.
     """
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-    most = int(np.bincount(y).max())
+    numbers = y.dtype.kind == "f"
+    most = len(y) if numbers else int(np.bincount(y).max())
     few = FEW if most > 1 else len(y)  # folds need two examples of a class
 
     def named(wanted: Any) -> list[str]:
@@ -62,7 +63,7 @@ def pipeline(columns: list[Column], values: dict[str, int], seldom: dict[str, in
         ("some rare", one_hot(rare), named(lambda one: is_few(one) and seldom[one.name] < rare)),
         (
             "many",
-            make_pipeline(_target_encoder(max(2, min(FOLDS, most))), StandardScaler(), single),
+            make_pipeline(_target_encoder(max(2, min(FOLDS, most)), numbers), StandardScaler(), single),
             named(lambda one: one.kind in (CATEGORY, YES_NO) and values[one.name] > few),
         ),
     ]
@@ -78,15 +79,16 @@ def _numbers(last: Any) -> Any:
     return make_pipeline(imputer, StandardScaler(), last)
 
 
-def _target_encoder(folds: int) -> Any:
+def _target_encoder(folds: int, numbers: bool) -> Any:
     """Folds are blocks of rows: the rows come in the random order of the split."""
     import sklearn
-    from sklearn.model_selection import StratifiedKFold
+    from sklearn.model_selection import KFold, StratifiedKFold
     from sklearn.preprocessing import TargetEncoder
 
+    kind = "continuous" if numbers else "auto"
     if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 9):
-        return TargetEncoder(cv=folds, shuffle=False)
-    return TargetEncoder(cv=StratifiedKFold(folds))
+        return TargetEncoder(target_type=kind, cv=folds, shuffle=False)
+    return TargetEncoder(target_type=kind, cv=KFold(folds) if numbers else StratifiedKFold(folds))
 
 
 def as_floats(x: Array) -> Floats:

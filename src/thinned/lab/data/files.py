@@ -13,10 +13,11 @@ from thinned.lab.data.table import FOUR, Table, check_inputs, divide, labels, ma
 from thinned.lab.errors import LabError
 
 
-def read_npz(path: Path, test_share: float) -> Table:
+def read_npz(path: Path, test_share: float, task: str = "auto") -> Table:
     """The arrays `x_train, y_train, x_test, y_test`, or `x, y` to be split.
 
-    uint8 inputs are images, divided by 255; others are standardised. Labels are integers or strings.
+    uint8 inputs are images, divided by 255; others are standardised. Labels are integers or strings
+    (classes), or numbers, as `task` says.
 
     Raises:
         LabError: the file is damaged, or cannot be learnt from; the message names array, row and column.
@@ -33,7 +34,9 @@ def read_npz(path: Path, test_share: float) -> Table:
         )
     for x, y in zip(names[::2], names[1::2], strict=True):
         check_inputs(f"{path}: {x}", arrays[x])
-        arrays[y] = labels(f"{path}: {y}", arrays[y], len(arrays[x]))
+        arrays[y] = labels(f"{path}: {y}", arrays[y], len(arrays[x]), task)
+        if task == "auto":  # what the training data is, the test data is too
+            task = "numbers" if arrays[y].dtype.kind == "f" else "classes"
     if names == FOUR:
         x_train, y_train, x_test, y_test = (arrays[name] for name in FOUR)
         return make(path, x_train, y_train, x_test, y_test, "its own test data")
@@ -42,9 +45,9 @@ def read_npz(path: Path, test_share: float) -> Table:
 
 def _npz(path: Path, how: How, test_share: float) -> Table:
     for option, given in dataclasses.asdict(how).items():
-        if given != getattr(How(), option):
+        if option != "task" and given != getattr(How(), option):
             raise LabError(f"{path}: --{NAMES.get(option, option)} is for a table; leave it out here")
-    return read_npz(path, test_share)
+    return read_npz(path, test_share, how.task)
 
 
 NAMES = {"header": "no-header"}

@@ -76,6 +76,8 @@ def load(
     label: str | None = None,
     header: bool = True,
     task: str = "auto",
+    group: str | None = None,
+    time: str | None = None,
     drop: tuple[str, ...] = (),
     categorical: tuple[str, ...] = (),
     numeric: tuple[str, ...] = (),
@@ -92,9 +94,12 @@ def load(
     Args:
         name_or_path: a name or a file.
         data_dir: a folder with the canonical files of `mnist` or `cifar10`.
-        label: the column of the labels; for tables alone, as the five arguments below.
+        label: the column of the labels; for tables alone, as the arguments below; `task` is for `.npz` too.
         header: whether the first line names the columns; without, they are called 0, 1, ….
-        task: "auto" refuses numbers as labels; "classes" takes each number as a class.
+        task: what is predicted, "classes" or "numbers"; "auto" takes numbers for classes where they are
+            whole and of at most 20 values.
+        group: a column; its groups are never in both training and test data.
+        time: a column; the latest rows are the test data.
         drop, categorical, numeric, id: columns whose kind is not what `Dataset.columns` says.
         test_share: the share of each class, in (0, 1), that becomes test data where there is none (`digits`,
             tables, `.npz` with `x, y`); the choice is made with `Key(0)`.
@@ -111,7 +116,7 @@ def load(
     if limit is not None:
         limit = _checks.positive_int("limit", limit)
     name, wanted = os.fspath(name_or_path), Request(data_dir, download, test_share)
-    how = How(label, header, _checks.one_of("task", task, TASKS), drop, categorical, numeric, id)
+    how = How(label, header, _checks.one_of("task", task, TASKS), group, time, drop, categorical, numeric, id)
     is_file = suffix(Path(name)) in READERS
     if how != How() and not is_file:
         raise LabError(f"{name}: --label and options for columns are for a table; leave them out here")

@@ -13,6 +13,8 @@ from thinned.key import Key, permutation
 from thinned.lab.errors import LabError
 
 FOUR = ("x_train", "y_train", "x_test", "y_test")
+MOST = 20  # whole numbers of more values than this are taken for numbers, not for classes
+LARGEST = 1e100  # the square of a larger number may overflow
 BLOCK = 1 << 22  # numbers that are scaled at a time: a large table is never copied to float64 as a whole
 
 Array = NDArray[Any]
@@ -22,17 +24,28 @@ Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
 
 
+class Source(NamedTuple):
+    """The test rows of a user's table before they became numbers."""
+
+    rows: Any  # a frame of all columns, as they were read
+    columns: Any  # a frame of the columns that the network reads
+    encode: Any  # the fitted pipeline: `encode.transform(columns)` is x_test
+
+
 class Table(NamedTuple):
     """Training and test data as a network takes them; images are still bytes, to be divided by 255."""
 
     x_train: Array  # (N, features), float32 or uint8
-    y_train: Labels
+    y_train: Array  # (N,) int64: classes; or float64: numbers
     x_test: Array
-    y_test: Labels
-    classes: tuple[str, ...]
+    y_test: Array
+    classes: tuple[str, ...]  # none for numbers
     shape: tuple[int, ...]  # of one example before it was flattened
     note: str
     columns: tuple[Any, ...] = ()  # what each column of a user's table holds: `columns.Column`
+    groups: Labels | None = None  # of the training examples: those of a group stay together
+    ordered: bool = False  # the groups have an order in time
+    source: Source | None = None
 
 
 def stratified(y: Array, share: float, key: Key) -> tuple[Labels, Labels]:
@@ -70,29 +83,63 @@ def check_inputs(where: str, x: Array) -> None:
                 )
 
 
-def labels(where: str, y: Array, examples: int) -> Array:
-    """Labels (N,), as int64 or strings."""
+def labels(where: str, y: Array, examples: int, task: str = "auto") -> Array:
+    """Labels (N,): int64 or strings for classes, float64 for numbers."""
     if y.shape not in ((examples,), (examples, 1)):
         raise LabError(
             f"{where} must have one label for each of {examples} examples, got the shape {y.shape}"
         )
     y = y.reshape(-1)
     if y.dtype.kind == "S":
-        return np.char.decode(y, "utf-8", "replace")
-    if y.dtype.kind == "f":
-        whole = np.isfinite(y) & (y == np.trunc(y)) & (np.abs(y) < 2**53)
-        if not whole.all():
-            row = int(np.argmin(whole))
-            raise LabError(f"{where} must be whole numbers or strings, got {y[row]} in row {row}")
-    elif y.dtype.kind not in "buiU":
-        raise LabError(f"{where} must be whole numbers or strings, got {y.dtype}; convert it")
-    return y if y.dtype.kind == "U" else y.astype(np.int64)
+        y = np.char.decode(y, "utf-8", "replace")
+    if y.dtype.kind not in "buifU":
+        raise LabError(f"{where} must be numbers or strings, got {y.dtype}; convert it")
+    if y.dtype.kind == "U":
+        if task == "numbers":
+            raise LabError(f"{where} must be numbers for --task numbers, got {y[:1].tolist()} and others")
+        return y
+    finite = np.isfinite(y)
+    if not finite.all():
+        row = int(np.argmin(finite))
+        raise LabError(f"{where} must be finite numbers or strings, got {y[row]} in row {row}")
+    codes = y.dtype.kind in "iu" and len(np.unique(y)) <= 0.5 * len(y)  # integers: of any number of classes
+    if is_numbers(y, "classes" if task == "auto" and codes else task):
+        return y.astype(np.float64)
+    whole = (y == np.trunc(y)) & (np.abs(y) < 2**53)
+    if not whole.all():
+        row = int(np.argmin(whole))
+        raise LabError(
+            f"{where} must be whole numbers or strings for --task classes, got {y[row]} in row {row}"
+        )
+    return y.astype(np.int64)
+
+
+def is_numbers(y: Array, task: str) -> bool:
+    """Whether labels that are finite numbers are to be predicted as numbers, not as classes.
+
+    They are classes if they are whole and have at most `MOST` different values, two rows each or more.
+    """
+    if task != "auto" or y.dtype.kind == "b":
+        return task == "numbers"
+    distinct = len(np.unique(y))
+    return not (y == np.trunc(y)).all() or distinct > MOST or (len(y) >= 10 and 2 * distinct > len(y))
+
+
+def at_random(examples: int, share: float, key: Key) -> tuple[Labels, Labels]:
+    """Indices (training, test), in the order of a permutation; at least one of each."""
+    order = permutation(key, examples)
+    n_test = min(max(1, round(share * examples)), examples - 1)
+    return order[n_test:], order[:n_test]
 
 
 def divide(path: Path, x: Array, y: Array, share: float) -> Table:
-    """Undivided data: a share of each class becomes test data."""
+    """Undivided data: a share of each class, or of the numbers, becomes test data."""
     if len(y) == 0:
         raise LabError(f"{path}: no examples; there must be at least two of each class")
+    if y.dtype.kind == "f":
+        check_numbers(str(path), y)
+        train, test = at_random(len(y), share, Key(0))
+        return make(path, x[train], y[train], x[test], y[test], f"{share:g}, chosen at random, is test data")
     train, test = stratified(y, share, Key(0))
     if len(test) == 0:
         raise LabError(f"{path}: no class has two examples, so none can be kept for testing; add examples")
@@ -103,6 +150,34 @@ def divide(path: Path, x: Array, y: Array, share: float) -> Table:
 def make(path: Path, x_train: Array, y_train: Array, x_test: Array, y_test: Array, split: str) -> Table:
     """Labels become 0, 1, … in the order of the classes; inputs are flattened, numbers standardised."""
     _check_alike(path, x_train, y_train, x_test, y_test)
+    if y_train.dtype.kind == "f":
+        check_numbers(f"{path}: y_train", y_train)
+        known: tuple[tuple[str, ...], Array, Array] = (), y_train, y_test
+    else:
+        known = _codes(path, y_train, y_test)
+    shape = x_train.shape[1:]
+    x_train, x_test = x_train.reshape(len(x_train), -1), x_test.reshape(len(x_test), -1)
+    scale = "bytes / 255"
+    if x_train.dtype != np.uint8:
+        scale = "each column standardised with the training data's mean and deviation"
+        x_train, x_test = _standardised(path, x_train, x_test)
+    classes, y_train, y_test = known
+    return Table(x_train, y_train, x_test, y_test, classes, shape, f"Inputs: {scale}; {split}.")
+
+
+def check_numbers(where: str, y: Array) -> None:
+    """LabError unless there are two different numbers or more, of a size that can be squared."""
+    if len(y) < 2 or y.min() == y.max():
+        came = f"{y[0]:g} alone" if len(y) else "none"
+        raise LabError(
+            f"{where}: labels must be two or more different numbers, got {came}; name another column"
+        )
+    if np.abs(y).max() > LARGEST:
+        raise LabError(f"{where}: labels must be at most {LARGEST:g}, got {np.abs(y).max():g}; correct it")
+
+
+def _codes(path: Path, y_train: Array, y_test: Array) -> tuple[tuple[str, ...], Labels, Labels]:
+    """The classes of the training data, and the place of each label among them."""
     values, codes = np.unique(y_train, return_inverse=True)
     classes = tuple(str(value) for value in values)
     if len(classes) < 2:
@@ -115,13 +190,7 @@ def make(path: Path, x_train: Array, y_train: Array, x_test: Array, y_test: Arra
             f"{path}: y_test: row {row} is {y_test[row].item()!r}, but the training data has the classes "
             f"{some_of(classes)} alone; add such examples there, or remove them here"
         )
-    shape = x_train.shape[1:]
-    x_train, x_test = x_train.reshape(len(x_train), -1), x_test.reshape(len(x_test), -1)
-    scale = "bytes / 255"
-    if x_train.dtype != np.uint8:
-        scale = "each column standardised with the training data's mean and deviation"
-        x_train, x_test = _standardised(path, x_train, x_test)
-    return Table(x_train, codes, x_test, test_codes, classes, shape, f"Inputs: {scale}; {split}.")
+    return classes, codes.astype(np.int64), test_codes.astype(np.int64)
 
 
 def of_images(four: Four, classes: tuple[str, ...]) -> Table:
@@ -136,7 +205,14 @@ def limited(table: Table, limit: int) -> Table:
     """`limit` training and a fifth as many test examples; a smaller limit gives a part of a larger one's."""
     train = permutation(Key(0), len(table.x_train))[:limit]
     test = permutation(Key(0), len(table.x_test))[: max(1, limit // 5)]
+    if table.ordered:
+        train, test = np.sort(train), np.sort(test)
+    source = table.source
+    if source is not None:
+        source = source._replace(rows=source.rows.iloc[test], columns=source.columns.iloc[test])
     return table._replace(
+        groups=None if table.groups is None else table.groups[train],
+        source=source,
         x_train=table.x_train[train],
         y_train=table.y_train[train],
         x_test=table.x_test[test],

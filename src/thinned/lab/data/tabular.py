@@ -8,52 +8,60 @@ from typing import Any
 
 import numpy as np
 
-from thinned.key import Key
 from thinned.lab.data import frames
 from thinned.lab.data.columns import How, as_numbers, as_text, understand, unknown
 from thinned.lab.data.encoding import pipeline
-from thinned.lab.data.table import Array, Labels, Table, some_of, stratified
+from thinned.lab.data.splits import check_classes, split
+from thinned.lab.data.table import Array, Labels, Source, Table, check_numbers, is_numbers, some_of
 from thinned.lab.errors import LabError
 
-TASKS = ("auto", "classes")
+TASKS = ("auto", "classes", "numbers")
 MOST_UNLABELLED = 0.25  # a larger share of missing labels may mean something: it is not dropped
-MOST = 20  # whole numbers of more values than this are taken for numbers
+FEW_EXAMPLES = 10  # a class of fewer is named: little can be learnt, and less be tested
 
 
 def read_table(path: Path, how: How, test_share: float) -> Table:
     """One row an example. What each column holds is found out, and kept in `Table.columns`.
 
-    Rows without a label are dropped and counted. `test_share` of each class becomes test data; the encoding
-    of the columns is fitted on the others.
+    Rows without a label are dropped and counted. About `test_share` becomes test data (`splits.split`); the
+    encoding of the columns is fitted on the others.
 
     Raises:
         LabError: the file cannot be read or learnt from; the message names line or column.
     """
     frame, read_as = frames.read(path, how.header)
     label = _label(path, list(frame.columns), how.label)
-    frame, dropped = _labelled(f"{path}: column {label!r}", frame, label)
-    y = _labels(f"{path}: column {label!r}", frame[label], how.task)
+    where = f"{path}: column {label!r}"
+    frame, dropped = _labelled(where, frame, label)
+    y = _labels(where, frame[label], how.task)
     x, columns = understand(str(path), frame, how)
-    classes, codes = _classes(path, y)
-    train, test = stratified(codes, test_share, Key(0))
+    classes: tuple[str, ...] = ()
+    if y.dtype.kind == "f":
+        check_numbers(where, y)
+    else:
+        classes, y = _classes(path, y)
+    parts = split(str(path), frame, y, how, test_share)
+    train, test = parts.train, parts.test
+    if classes and (how.group or how.time):
+        check_classes(str(path), classes, y[train], y[test], "--group" if how.group else "--time")
     values = {name: x[name].nunique() for name in x if x[name].dtype == object}
     seldom = {name: int(x[name].iloc[train].value_counts().min()) for name in values}
-    encode = pipeline(columns, values, seldom, codes[train])
+    encode = pipeline(columns, values, seldom, y[train])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # rare classes are in fewer folds
-        x_train = encode.fit_transform(x.iloc[train], codes[train])
-    x_test = encode.transform(x.iloc[test])
-    columns[0] = _described(columns[0], classes, dropped)
+        x_train = encode.fit_transform(x.iloc[train], y[train])
+    source = Source(frame.iloc[test], x.iloc[test], encode)
+    columns[0] = _described(columns[0], classes, y, dropped)
     note = (
         f"Inputs: {len(x.columns)} of {len(frame.columns) - 1} columns as {x_train.shape[1]} numbers, "
-        f"fitted on the training data; {test_share:g} of each class is test data."
+        f"fitted on the training data; {parts.words}."
     )
     note += f" {dropped:,} rows without a label were dropped." if dropped else ""
     note += f" The file was {read_as}." if read_as.startswith("read") else ""
     return Table(
-        np.ascontiguousarray(x_train, np.float32), codes[train],
-        np.ascontiguousarray(x_test, np.float32), codes[test],
-        classes, (x_train.shape[1],), note, tuple(columns),
+        np.ascontiguousarray(x_train, np.float32), y[train],
+        np.ascontiguousarray(encode.transform(source.columns), np.float32), y[test],
+        classes, (x_train.shape[1],), note, tuple(columns), parts.groups, parts.ordered, source,
     )  # fmt: skip
 
 
@@ -71,8 +79,15 @@ def _labelled(where: str, frame: Any, label: str) -> tuple[Any, int]:
     return frame[kept].reset_index(drop=True), dropped
 
 
-def _described(column: Any, classes: tuple[str, ...], dropped: int) -> Any:
-    remarks = [f"{len(classes)} classes: {some_of(classes)}"]
+def _described(column: Any, classes: tuple[str, ...], y: Array, dropped: int) -> Any:
+    """The label's column, with what is to be predicted."""
+    if classes:
+        counts = np.bincount(y)
+        rare = [name for name, count in zip(classes, counts, strict=True) if count < FEW_EXAMPLES]
+        remarks = [f"{len(classes)} classes: {some_of(classes)}"]
+        remarks += [f"fewer than {FEW_EXAMPLES} examples of {some_of(rare)}"] if rare else []
+    else:
+        remarks = [f"numbers from {y.min():g} to {y.max():g}"]
     remarks += [f"{dropped:,} rows without one dropped"] if dropped else []
     return type(column)(column.name, column.kind, tuple(remarks))
 
@@ -90,21 +105,30 @@ def _label(path: Path, names: list[str], label: str | None) -> str:
 
 
 def _labels(where: str, cells: Any, task: str) -> Array:
-    """Text or whole numbers (N,): numbers where each is written as int writes it, so 007 and 7 differ."""
+    """The labels (N,): float64 to be predicted as numbers; else classes, as text or whole numbers.
+
+    Classes are numbers where each is written as int writes it, so 007 and 7 differ.
+    """
     numbers = as_numbers(cells)
     text = as_text(cells).to_numpy().astype(str)
     if numbers is None:
+        if task == "numbers":
+            word = next(str(one) for one in text if as_numbers(cells[cells == one]) is None)
+            raise LabError(f"{where} must be numbers for --task numbers, got {word!r}; correct it")
         _check_unique(where, text)
         return text
-    values = np.unique(numbers[~np.isnan(numbers)])
-    whole = bool((values == np.trunc(values)).all())
-    if task == "auto" and not (whole and len(values) <= MOST):
-        raise LabError(
-            f"{where} must be classes, got {len(values):,} different numbers, such as {values[0]:g} and "
-            f"{values[-1]:g}; cut them into classes, or give --task classes if each number is one"
-        )
+    known = numbers[~np.isnan(numbers)]
+    if is_numbers(known, task):
+        if len(known) < len(numbers):
+            word = str(text[np.isnan(numbers)][0])
+            raise LabError(
+                f"{where} must be finite numbers, got {word!r}; correct it or remove such rows, or give "
+                "--task classes"
+            )
+        return np.asarray(numbers, np.float64)
     _check_unique(where, text)
-    if cells.dtype.kind in "iuf" and whole and not np.isnan(numbers).any():
+    whole = bool((known == np.trunc(known)).all())
+    if cells.dtype.kind in "iuf" and whole and len(known) == len(numbers):
         return numbers.astype(np.int64)
     integers = whole and all(str(int(float(one))) == one for one in np.unique(text) if _plain(one))
     return text.astype(np.int64) if integers and all(map(_plain, np.unique(text))) else text

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned.lab.reporting.summary import Summary
-from thinned.lab.reporting.wording import number
 
 Floats = NDArray[np.float64]
 Run = tuple[Sequence[int], Sequence[float]]  # epochs and one column of one seed
@@ -180,16 +179,18 @@ def gaps(summaries: Sequence[Summary], styles: Mapping[str, int], baseline: str)
     for s in summaries:
         test, train = (float(v) for v in scale([s.test.mean, s.train.mean]))
         seeds = [(float(a), float(b)) for a, b in zip(scale(s.tests), scale(s.trains), strict=True)]
-        is_low = len(ended) > 1 and s.finished and number(s.test.mean) == number(low.test.mean)
+        is_low = (
+            len(ended) > 1 and s.finished and s.measure.text(s.test.mean) == low.measure.text(low.test.mean)
+        )
         lines.append(
             GapLine(
                 label=s.label,
                 style=styles[s.label],
                 test=test,
                 train=train,
-                test_text=number(s.test.mean),
-                train_text=number(s.train.mean),
-                gap_text=number(s.gap.mean),
+                test_text=s.measure.text(s.test.mean),
+                train_text=s.measure.text(s.train.mean),
+                gap_text=s.measure.text(s.gap.mean),
                 best=is_low,
                 note=s.note,
                 seeds=seeds if len(seeds) > 1 else [],

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thinned.lab.reporting.measure import ERROR, RMSE, Measure, rmse
 from thinned.lab.storage.run import Stored
 
 STATES = ("done", "diverged", "failed", "stopped")
@@ -23,6 +24,7 @@ class Row:
         seconds_per_epoch: seconds, for any number of runs.
         parameters: the number of trainable parameters.
         status: "done", "diverged", "failed" or "stopped" for each seed; empty if all are done.
+        measure: what the errors are measured in.
 
     Raises:
         ValueError: the lengths differ, or a status is unknown.
@@ -34,6 +36,7 @@ class Row:
     seconds_per_epoch: Sequence[float]
     parameters: int
     status: Sequence[str] = ()
+    measure: Measure = ERROR
 
     def __post_init__(self) -> None:
         n = len(self.test_error)
@@ -72,6 +75,7 @@ class Series:
 def rows(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | None = None) -> list[Row]:
     """A row for each label, in order of appearance; the runs of a row differ in their seeds."""
     found = []
+    measure = _measure(stored)
     for name, members in _groups(stored, label).items():
         results = [run.result for run in members]
         found.append(
@@ -82,9 +86,16 @@ def rows(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | N
                 seconds_per_epoch=[_number(result.get("seconds_per_epoch")) for result in results],
                 parameters=max(int(result.get("parameters", 0)) for result in results),
                 status=[run.status for run in members],
+                measure=measure,
             )
         )
     return found
+
+
+def _measure(stored: Sequence[Stored]) -> Measure:
+    if all(run.result.get("judged_by") != RMSE for run in stored):
+        return ERROR
+    return rmse(_number(run.result.get("test_error")) for run in stored)
 
 
 def series(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | None = None) -> list[Series]:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from thinned import _files
 from thinned.lab.reporting import curves
 from thinned.lab.reporting.from_runs import Series
+from thinned.lab.reporting.measure import ERROR, Measure
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.summary import Summary, best, summarise
 from thinned.lab.reporting.wording import finding, gap_finding, number, plural, seconds_text, seeds_text
@@ -47,8 +48,13 @@ def html(page: Page, folder: str = ".") -> str:
             pictures=_pictures(page, styles),
             rebuild=f"thinned report {shlex.quote(page.rebuild or folder)}",
             curves=curves,
+            measure=_measure(page),
         )
     )
+
+
+def _measure(page: Page) -> Measure:
+    return page.rows[0].measure if page.rows else ERROR
 
 
 def _styles(labels: Sequence[str], baseline: str) -> dict[str, int]:
@@ -60,8 +66,8 @@ def _styles(labels: Sequence[str], baseline: str) -> dict[str, int]:
 def _bold(every: Sequence[Summary]) -> dict[str, list[bool]]:
     """Which rows have the lowest test error, gap and time."""
     return {
-        "test": best([s.test.mean for s in every], [number(s.test.mean) for s in every]),
-        "gap": best([abs(s.gap.mean) for s in every], [number(s.gap.mean) for s in every]),
+        "test": best([s.test.mean for s in every], [s.measure.text(s.test.mean) for s in every]),
+        "gap": best([abs(s.gap.mean) for s in every], [s.measure.text(s.gap.mean) for s in every]),
         "seconds": best([s.seconds.mean for s in every], [seconds_text(s.seconds.mean) for s in every]),
     }
 
@@ -70,8 +76,10 @@ def _pictures(page: Page, styles: Mapping[str, int]) -> list[tuple[str, str, cur
     """The curves as (name, unit, picture), error first."""
     loss = "train_loss" if any("train_loss" in s.columns for s in page.series) else "loss"
     found = []
+    measure = _measure(page)
+    title = measure.name[:1].upper() + measure.name[1:]
     for name, unit, columns, factor in (
-        ("Error", "%", ("train_error", "test_error"), 100.0),
+        (title, measure.unit, ("train_error", "test_error"), measure.factor),
         ("Loss", "", (loss, "test_loss"), 1.0),
     ):
         train, test = (

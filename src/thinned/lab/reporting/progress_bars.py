@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from thinned.lab.reporting.measure import ERROR, RMSE, rmse
 from thinned.lab.reporting.wording import time_text
 
 if TYPE_CHECKING:
@@ -59,9 +60,11 @@ def summary(run: Stored) -> str:
         return f"{name}: failed: {run.failure}"
     if run.status != "done":
         return f"{name}: {run.status} in epoch {result.get('epoch')}"
-    errors = "" if result["test_error"] is None else f"test error {100 * result['test_error']:.2f} %, "
-    if result["train_error"] is not None:
-        errors += f"training error {100 * result['train_error']:.2f} %, "
+    errors = ""
+    for word, value in (("test", result["test_error"]), ("training", result["train_error"])):
+        if value is not None:
+            measure = rmse([value]) if result.get("judged_by") == RMSE else ERROR
+            errors += f"{word} {measure.name} {measure.with_unit(measure.factor * value)}, "
     return f"{name}: {errors}{run.seconds:.1f} s"
 
 

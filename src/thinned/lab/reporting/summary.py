@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from thinned.lab.reporting.from_runs import Row
+from thinned.lab.reporting.measure import ERROR, Measure
 
 BASELINE = "none"
 
@@ -33,7 +34,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of a row over its finished seeds: errors and gap in %, time in seconds per epoch."""
+    """The figures of a row over its finished seeds, as `measure` shows them; time in seconds per epoch."""
 
     label: str
     test: Stat
@@ -45,6 +46,12 @@ class Summary:
     tests: list[float]
     trains: list[float]
     lost: dict[str, int] = field(default_factory=dict)  # "diverged": 2
+    measure: Measure = ERROR
+
+    def stat(self, stat: Stat) -> str:
+        """`1.42 ± 0.05`, without ± for one seed."""
+        text = self.measure.text
+        return text(stat.mean) + (f" ± {text(stat.sd)}" if math.isfinite(stat.sd) else "")
 
     @property
     def finished(self) -> bool:
@@ -63,8 +70,9 @@ def summarise(row: Row) -> Summary:
     """The figures of a row; a seed counts if it is done and its test error is finite."""
     status = list(row.status) or ["done"] * len(row.test_error)
     ended = [s == "done" and math.isfinite(e) for s, e in zip(status, row.test_error, strict=True)]
-    tests = [100 * e for e, ok in zip(row.test_error, ended, strict=True) if ok]
-    trains = [100 * e for e, ok in zip(row.train_error, ended, strict=True) if ok]
+    factor = row.measure.factor
+    tests = [factor * e for e, ok in zip(row.test_error, ended, strict=True) if ok]
+    trains = [factor * e for e, ok in zip(row.train_error, ended, strict=True) if ok]
     lost = Counter("diverged" if s == "done" else s for s, ok in zip(status, ended, strict=True) if not ok)
     return Summary(
         label=row.label,
@@ -77,6 +85,7 @@ def summarise(row: Row) -> Summary:
         tests=tests,
         trains=trains,
         lost=dict(lost),
+        measure=row.measure,
     )
 
 

@@ -13,10 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from thinned.lab.reporting.from_runs import Row
+from thinned.lab.reporting.measure import ERROR
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.progress_bars import Bars, Line, Lines, Progress
 from thinned.lab.reporting.summary import best, summarise
-from thinned.lab.reporting.wording import number, seconds_text, seeds_text, stat_text
+from thinned.lab.reporting.wording import seconds_text, seeds_text
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
 
@@ -48,19 +49,27 @@ def show(page: Page, remarks: Sequence[str]) -> None:
 def table_text(rows: Sequence[Row]) -> Table:
     """The report's table for the terminal; the best figures are bold, unfinished runs are named."""
     every = [summarise(row) for row in rows]
-    caption = f"errors in %, {seeds_text(every)}; gap in points"
+    measure = every[0].measure if every else ERROR
+    units = "errors in %, gap in points" if measure.unit else "RMSE and gap in the label's units"
+    caption = f"{units}; {seeds_text(every)}"
     table = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("\nmethod", overflow="fold")
-    for head in ("test\nerror", "training\nerror", "\ngap", "seconds\nper epoch", "\nparameters"):
+    for head in (
+        f"test\n{measure.name}",
+        f"training\n{measure.name}",
+        "\ngap",
+        "seconds\nper epoch",
+        "\nparameters",
+    ):
         table.add_column(head, justify="right", no_wrap=True)
     columns = [
-        [stat_text(s.test) for s in every],
-        [stat_text(s.train) for s in every],
-        [number(s.gap.mean) for s in every],
+        [s.stat(s.test) for s in every],
+        [s.stat(s.train) for s in every],
+        [measure.text(s.gap.mean) for s in every],
         [seconds_text(s.seconds.mean) for s in every],
     ]
     bold = [
-        best([s.test.mean for s in every], [number(s.test.mean) for s in every]),
+        best([s.test.mean for s in every], [measure.text(s.test.mean) for s in every]),
         [False] * len(every),
         best([abs(s.gap.mean) for s in every], columns[2]),
         best([s.seconds.mean for s in every], columns[3]),
@@ -89,16 +98,16 @@ def print_json(found: Any) -> None:
 
 
 def as_json(page: Page, stored: Sequence[Stored], report: Folder) -> dict[str, Any]:
-    """A page for programs: errors as shares from 0 to 1, a row per label, and the runs."""
+    """A page for programs: errors as shares from 0 to 1 (or RMSE), a row per label, and the runs."""
     found = []
     for row in page.rows:
-        s = summarise(row)
+        s, factor = summarise(row), row.measure.factor
         stats = {"test_error": s.test, "train_error": s.train, "gap": s.gap}
         found.append(
             {
                 "label": row.label,
                 **{
-                    name: {"mean": stat.mean / 100, "sd": stat.sd / 100, "n": stat.n}
+                    name: {"mean": stat.mean / factor, "sd": stat.sd / factor, "n": stat.n}
                     for name, stat in stats.items()
                 },
                 "seconds_per_epoch": s.seconds.mean,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from thinned.lab.reporting.from_runs import Row
+from thinned.lab.reporting.measure import ERROR
 from thinned.lab.reporting.summary import BASELINE, Stat, Summary, summarise
 
 
@@ -25,7 +26,7 @@ def seconds_text(value: float) -> str:
 
 def number(value: float) -> str:
     """A figure in % or points with two decimals and a true minus; "–" for NaN."""
-    return f"{value + 0.0:.2f}".replace("-", "−") if math.isfinite(value) else "–"
+    return ERROR.text(value)
 
 
 def stat_text(stat: Stat) -> str:
@@ -64,7 +65,9 @@ def finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
     others = [s for s in ended if s is not base]
     if not others or len(ended) == 1:
         only = ended[0]
-        text = f"{only.label} has a test error of {stat_text(only.test)} %, with nothing to compare it with"
+        unit = only.measure.unit and f" {only.measure.unit}"
+        value = f"{only.stat(only.test)}{unit}"
+        text = f"{only.label} has a test {only.measure.name} of {value}, with nothing to compare it with"
     else:
         first = min(others, key=lambda s: s.test.mean)
         if base is None:
@@ -81,13 +84,14 @@ def finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
 def _lower(a: Summary, b: Summary, which: str = "") -> str:
     """`a` has the lowest test error; `b` is what it is compared with."""
     difference = b.test.mean - a.test.mean
-    if difference == 0:
-        return f"{a.label} and {b.label} share the lowest test error, {number(a.test.mean)} %"
+    show, name = a.measure.with_unit, a.measure.name
+    if show(a.test.mean) == show(b.test.mean):
+        return f"{a.label} and {b.label} share the lowest test {name}, {show(a.test.mean)}"
     share = 100 * difference / b.test.mean
     relative = f"{share:.0f} %" if share >= 1 else "less than 1 %"
     return (
-        f"{a.label} has the lowest test error: {number(a.test.mean)} % against {number(b.test.mean)} % for "
-        f"{b.label}{which}, which is {_points(_shown(b.test, a.test))} or, in relative terms, {relative} "
+        f"{a.label} has the lowest test {name}: {show(a.test.mean)} against {show(b.test.mean)} for "
+        f"{b.label}{which}, which is {_difference(b, a)} or, in relative terms, {relative} "
         f"lower; {_against_spread(a, b, difference)}"
     )
 
@@ -95,13 +99,14 @@ def _lower(a: Summary, b: Summary, which: str = "") -> str:
 def _not_lower(a: Summary, base: Summary) -> str:
     """No row is better than the baseline `base`; `a` comes closest."""
     difference = a.test.mean - base.test.mean
-    start = f"No method has a lower test error than {base.label}, {number(base.test.mean)} %"
-    if difference == 0:
+    show, name = a.measure.with_unit, a.measure.name
+    start = f"No method has a lower test {name} than {base.label}, {show(base.test.mean)}"
+    if show(a.test.mean) == show(base.test.mean):
         return f"{start}: {a.label} has the same"
     share = 100 * difference / base.test.mean if base.test.mean > 0 else math.inf
     relative = f" or, in relative terms, {share:.0f} %" if 1 <= share < math.inf else ""
     return (
-        f"{start}: {a.label} comes closest with {number(a.test.mean)} %, {_points(_shown(a.test, base.test))}"
+        f"{start}: {a.label} comes closest with {show(a.test.mean)}, {_difference(a, base)}"
         f"{relative} higher; {_against_spread(a, base, difference)}"
     )
 
@@ -110,8 +115,10 @@ def _against_spread(a: Summary, b: Summary, difference: float) -> str:
     sds = [s.test.sd for s in (a, b) if math.isfinite(s.test.sd)]
     if not sds:
         return "with one seed each, this may be chance"
-    most = f"up to {number(max(sds))}" if max(sds) >= 0.005 else "under 0.01"
-    spread = f"the spread over seeds (standard deviation {most} points)"
+    least = 10.0**-a.measure.decimals
+    most = f"up to {a.measure.text(max(sds))}" if max(sds) >= least / 2 else f"under {a.measure.text(least)}"
+    unit = a.measure.difference and f" {a.measure.difference}"
+    spread = f"the spread over seeds (standard deviation {most}{unit})"
     if difference > max(sds):
         return f"the difference is larger than {spread}"
     return f"the difference is not larger than {spread}, so it may be chance"
@@ -124,7 +131,8 @@ def gap_finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
         return ""
     low, high = (f(ended, key=lambda s: abs(s.gap.mean)) for f in (min, max))
     other = next((s for s in ended if s.label == baseline and s is not low), high)
-    if number(low.gap.mean) == number(other.gap.mean):
+    show = low.measure.text
+    if show(low.gap.mean) == show(other.gap.mean):
         return ""
     sds = [s.gap.sd for s in (low, other) if math.isfinite(s.gap.sd)]
     within = (
@@ -132,16 +140,16 @@ def gap_finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
         if sds and abs(other.gap.mean) - abs(low.gap.mean) <= max(sds)
         else ""
     )
+    unit = low.measure.difference and f" {low.measure.difference}"
     return (
-        f"The gap between training and test error is smallest for {low.label}: {number(low.gap.mean)} points "
-        f"against {number(other.gap.mean)} for {other.label}{within}."
+        f"The gap between training and test {low.measure.name} is smallest for {low.label}: "
+        f"{show(low.gap.mean)}{unit} against {show(other.gap.mean)} for {other.label}{within}."
     )
 
 
-def _shown(a: Stat, b: Stat) -> float:
+def _difference(a: Summary, b: Summary) -> str:
     """`a` − `b`, computed from the rounded figures, so that a reader gets the same."""
-    return round(round(a.mean, 2) - round(b.mean, 2), 2)
-
-
-def _points(value: float) -> str:
-    return f"{number(value)} points" if value >= 0.005 else "less than 0.01 points"
+    digits, least = a.measure.decimals, 10.0**-a.measure.decimals
+    value = round(round(a.test.mean, digits) - round(b.test.mean, digits), digits)
+    unit = a.measure.difference and f" {a.measure.difference}"
+    return (a.measure.text(value) if value >= least / 2 else f"less than {a.measure.text(least)}") + unit

@@ -63,10 +63,16 @@ def processor() -> str:
 
 
 def _commit(folder: Path) -> str | None:
-    """The git commit of the checkout that holds `folder`; None outside of a checkout."""
-    git = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The git commit of this package's own checkout; None where it is installed.
+
+    A virtual environment may lie in another project's checkout: there the package's files are not tracked.
+    """
+    git = ["git", "-C", str(folder)]
+    tracked = [*git, "ls-files", "--error-unmatch", "__init__.py"]
+    described = [*git, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(git, capture_output=True, text=True, timeout=10, check=True)
+        subprocess.run(tracked, capture_output=True, timeout=10, check=True)
+        done = subprocess.run(described, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None

@@ -6,6 +6,7 @@ A folder holds
 - `last.npz`: the checkpoint (parameters, optimizer, history, best parameters), replaced whole or not at all;
 - `best.npz`: the best parameters so far, for `thinned.scratch.load_params`; copied from the checkpoint;
 - `history.csv`: one line for each epoch; copied from the checkpoint;
+- `predictions.npz`: of a comparison: what the network predicts for each test example, and the labels;
 - `result.json`: the errors; written last, so a run is finished if it is there;
 - `failure.txt`: the reason of a failure, in place of a result; the same call tries the run again.
 
@@ -23,6 +24,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,7 @@ COLUMNS = (
     "seconds",  # of this epoch, training only
 )
 
-FAILURE = "failure.txt"
+FAILURE, PREDICTIONS = "failure.txt", "predictions.npz"
 
 History = dict[str, list[float]]
 Arrays = dict[str, np.ndarray]
@@ -81,8 +83,13 @@ class Stored:
     @property
     def seconds(self) -> float:
         """Seconds of training, without evaluation; NaN where there is no result."""
-        each = self.result.get("seconds_per_epoch")
-        return math.nan if each is None else float(each) * int(self.config["epochs"])
+        each = self.result.get("seconds_per_epoch")  # the median: start-up is not in it
+        if each is None:
+            return math.nan
+        if not self.history["epoch"]:
+            return float(each) * int(self.config["epochs"])
+        lengths = (b - a for a, b in pairwise([0.0, *self.history["epoch"]]))
+        return math.fsum(a * b for a, b in zip(self.history["seconds"], lengths, strict=True))
 
     @property
     def measured(self) -> dict[str, Any]:
@@ -185,6 +192,12 @@ class Run:
                 self._best_epoch = c.best_epoch
             _files.write_text(self.folder / "history.csv", history_csv(c.history))
 
+    def save_predictions(self, arrays: Arrays) -> None:
+        """Write `predictions.npz`, if there is anything to keep."""
+        if arrays:
+            with _writing(self.folder):
+                _files.save_npz(self.folder / PREDICTIONS, arrays)
+
     def save_history(self, history: History) -> None:
         """Write `history.csv`, and no checkpoint."""
         with _writing(self.folder):
@@ -211,6 +224,20 @@ class Run:
     def read(self) -> Stored:
         """What the folder holds now."""
         return read(self.folder)
+
+
+def predictions(folder: Folder) -> Arrays | None:
+    """What a run of a comparison predicts for each test example; None where it was not kept.
+
+    Raises:
+        LabError: the file is damaged.
+    """
+    try:
+        return _files.load_npz(folder / PREDICTIONS)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise LabError(f"{error}; remove it, and run the same command again") from error
 
 
 def history_csv(history: History) -> str:

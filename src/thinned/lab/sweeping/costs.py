@@ -51,7 +51,7 @@ def seconds(job: Job, threads: int) -> float:
     """The time of a run with that number of threads on this machine, about."""
     n, inputs = job.dataset.x_train.shape
     used = 1 if train.small(job.config, job.dataset) else threads
-    return time_of(job.trainer.work(asdict(job.config), n, inputs, len(job.dataset.classes)), used)
+    return time_of(job.trainer.work(asdict(job.config), n, inputs, job.dataset.outputs), used)
 
 
 def time_of(work: float, threads: int) -> float:

@@ -18,7 +18,7 @@ from thinned.scratch.drops import LAYERS
 
 def build(config: Config, dataset: Dataset) -> scratch.Network:
     """The network of a configuration: inputs → hidden layers, each followed by dropping → outputs."""
-    classes = len(dataset.classes)
+    classes = dataset.outputs
     outputs = classes if config.outputs is None else config.outputs
     if outputs < classes:
         raise ValueError(f"outputs must be at least the {classes} classes of {dataset.name}, got {outputs}")

@@ -64,6 +64,7 @@ def train(
             run.save_history(current.history)
         else:
             run.save(current.checkpoint())
+            run.save_predictions(current.predictions())
         run.finish(current.result())
     stored = run.read()
     progress.end(stored)
@@ -72,7 +73,7 @@ def train(
 
 def small(config: Config, dataset: Dataset) -> bool:
     """Whether one thread is enough: distributing the work would take longer than the work."""
-    sizes = (dataset.x_train.shape[1], *config.hidden, len(dataset.classes))
+    sizes = (dataset.x_train.shape[1], *config.hidden, dataset.outputs)
     return min(config.batch, len(dataset.x_train)) * max(a * b for a, b in pairwise(sizes)) < ONE_THREAD
 
 

@@ -32,6 +32,7 @@ class Trainer:
     """A network in training, one `next_epoch` after another. Experiments override methods such as `build`."""
 
     network = True  # whether it trains a network
+    judged_by = "error"  # what `mean_error` is
     keeps = False  # whether a report needs the parameters after training
     computed_by: tuple[str, ...] = ENGINES  # the engines that can train it
     folder: Folder | None = None  # of the run; a trainer may keep more files in it
@@ -92,6 +93,14 @@ class Trainer:
         """The number of errors."""
         return int(np.count_nonzero(outputs.argmax(axis=1) != targets))
 
+    def mean_error(self, wrong: float, examples: int) -> float:
+        """The error of that many examples, from the sum over `wrong`."""
+        return wrong / examples
+
+    def predictions(self) -> Arrays:
+        """What is kept of the test data after the last epoch, for each example; nothing by default."""
+        return {}
+
     def tests(self) -> bool:
         """Whether test data is evaluated after this epoch; it always is after the last."""
         return True
@@ -140,7 +149,9 @@ class Trainer:
         self.timed += 1
         logged = self.epoch % c.log == 0 or self.epoch + 1 == c.epochs
         if logged:
-            self._log(lr=self.optimizer.lr, loss=losses / n, error=errors / n, penalty=self.penalty)
+            self._log(
+                lr=self.optimizer.lr, loss=losses / n, error=self.mean_error(errors, n), penalty=self.penalty
+            )
         if self.diverged:
             return None
         self.epoch += 1
@@ -192,7 +203,7 @@ class Trainer:
         return int(self.history["epoch"][int(np.argmin(judged))]) if judged else 0
 
     def evaluate(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-        """Share of errors and mean loss in evaluation mode."""
+        """Error and mean loss in evaluation mode."""
         wrong, losses = 0.0, 0.0
         criterion = self.loss()
         with np.errstate(over="ignore", invalid="ignore"):
@@ -202,7 +213,7 @@ class Trainer:
                 scores = self.net.predict(inputs)
                 losses += criterion.forward(scores, targets) * len(inputs)
                 wrong += self.wrong(scores, targets)
-        return wrong / len(x), losses / len(x)
+        return self.mean_error(wrong, len(x)), losses / len(x)
 
     def result(self) -> dict[str, Any]:
         """The content of `result.json`: errors after the last epoch, on all training and test examples."""
@@ -212,7 +223,10 @@ class Trainer:
             "seed": self.config.seed,
             "judged_on": "held-out training data" if self.config.validation else "test data",
             "parameters": params,
-            "seconds_per_epoch": float(np.mean(self.history["seconds"])) if self.history["seconds"] else None,
+            **({} if self.judged_by == "error" else {"judged_by": self.judged_by}),
+            "seconds_per_epoch": float(np.median(self.history["seconds"]))
+            if self.history["seconds"]
+            else None,
             "about": about() | fabric.about(self.config),
         }
         if self.diverged:
