@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find src -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md LICENSE
 
-.PHONY: setup demo test lint bench battery sanitize peers clean
+.PHONY: setup demo test lint docs wheels release-check bench battery sanitize peers clean
 
 setup: $(VENV)/installed
 
@@ -18,7 +18,7 @@ $(VENV)/installed: constraints.txt $(SOURCES)
 	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@$(PIP) uninstall --quiet --yes thinned 2>/dev/null || true
 	@echo "installing it"
-	@$(PIP) install --quiet -c constraints.txt "$$(ls dist/thinned-*.whl)[torch,sklearn,lab,parquet,ray,dev]"
+	@$(PIP) install --quiet -c constraints.txt "$$(ls dist/thinned-*.whl)[torch,sklearn,lab,parquet,ray,trainers,dev,docs,release]"
 	@touch $@
 
 demo: setup
@@ -31,6 +31,18 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+# The site, in English and Chinese, in build/site. Warnings are errors; the notebooks are run; no network is needed.
+docs: setup
+	$(BIN)/python docs/build.py build/site
+
+# The wheels of this machine, in wheelhouse/, each tried in an empty environment.
+wheels: setup
+	bash .ci/wheels
+
+# What must hold before a release, beside .ci/run.
+release-check: setup
+	bash .ci/release-check
 
 # Every file of that folder is a benchmark. Blocks are measured in .peers.
 BENCHMARKS := $(filter-out __init__ blocks,$(basename $(notdir $(wildcard src/thinned/lab/bench/*.py))))
@@ -64,4 +76,4 @@ peers: .peers/installed
 	HF_HUB_OFFLINE=1 .peers/bin/python -m pytest tests/peers
 
 clean:
-	rm -rf build dist $(VENV) .peers
+	rm -rf build dist wheelhouse $(VENV) .peers

@@ -20,7 +20,7 @@ from thinned.functional import (
 from thinned.key import Key, choose
 from thinned.masks import keep_mask
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "Key",
     "alpha_dropout",

@@ -9,9 +9,27 @@ from __future__ import annotations
 
 import math
 import sys
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
+
+
+class Array(Protocol):
+    """What a type checker asks of an array: those of NumPy and the tensors of torch have it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of elements along each axis."""
+
+    @property
+    def dtype(self) -> Any:
+        """The type of its elements."""
+
+    def __len__(self) -> int:
+        """The length of its first axis."""
+
+
+X = TypeVar("X", bound=Array)  # a function that takes an X returns an array or tensor of the same type
 
 
 class Backend:

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from thinned import _array, _checks, masks
+from thinned._array import X
 from thinned.key import Key, is_key, normals, permutation, words
 
 
-def cutout(
-    images: Any, size: int, *, key: Key, holes: int = 1, fill: float = 0.0, sample_offset: int = 0
-) -> Any:
+def cutout(images: X, size: int, *, key: Key, holes: int = 1, fill: float = 0.0, sample_offset: int = 0) -> X:
     """Cutout: cover squares of the images, each ``size`` wide, with ``fill``.
 
     ``images``: (N, C, H, W) -> same. Centres are uniform over the image, so squares are clipped at its edges;
@@ -41,8 +40,8 @@ def cutout(
 
 
 def cutmix(
-    images: Any, labels: Any, *, key: Key, alpha: float = 1.0, classes: int | None = None
-) -> tuple[Any, Any]:
+    images: X, labels: Any, *, key: Key, alpha: float = 1.0, classes: int | None = None
+) -> tuple[X, Any]:
     """CutMix: paste a box of another image of the batch, and mix the labels by area.
 
     ``images``: (N, C, H, W) -> same; ``labels``: (N,) integers or (N, K) shares -> (N, K). Once a batch:
@@ -63,7 +62,7 @@ def cutmix(
 
 
 def attentive_cutmix(
-    images: Any,
+    images: X,
     labels: Any,
     attention: Any,
     *,
@@ -71,7 +70,7 @@ def attentive_cutmix(
     patches: int = 6,
     grid: int = 7,
     classes: int | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[X, Any]:
     """Attentive CutMix: paste the cells of another image that matter most, at the same place.
 
     ``images``: (N, C, H, W) -> same; ``labels``: (N,) integers or (N, K) shares -> (N, K); ``attention``:

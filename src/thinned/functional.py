@@ -16,11 +16,12 @@ and ValueError if p is not in [0, 1] or a shape does not fit.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from thinned import _array, _checks, _plans, kernels, masks, theory
+from thinned._array import X
 from thinned._method import Method, flag, one_of
 from thinned.kernels import connect
 from thinned.kernels.work import Draw
@@ -28,14 +29,14 @@ from thinned.key import Key, threshold
 
 
 def dropout(
-    x: Any,
+    x: X,
     p: float = 0.5,
     *,
     key: Key,
     training: bool = True,
-    rescale: str = "train",
+    rescale: Literal["train", "test"] = "train",
     sample_offset: int = 0,
-) -> Any:
+) -> X:
     """Dropout: zero each element with probability p.
 
     ``x``: any shape -> same, float16 to float64. With ``rescale="train"`` training divides the survivors by
@@ -61,9 +62,7 @@ ORIGINAL = Method(
 )
 
 
-def spatial_dropout(
-    x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
-) -> Any:
+def spatial_dropout(x: X, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> X:
     """Spatial dropout: zero each channel of each sample with probability p, divide the others by 1 − p.
 
     ``x``: (N, C, *spatial) -> same; torch's Dropout1d, Dropout2d and Dropout3d.
@@ -77,7 +76,7 @@ SPATIAL = Method(spatial_dropout, masks.CHANNEL, _plans.inverted, theory.bernoul
 
 
 def drop_block(
-    x: Any,
+    x: X,
     p: float = 0.1,
     block_size: int = 7,
     *,
@@ -86,7 +85,7 @@ def drop_block(
     per_channel: bool = True,
     exact_rate: bool = True,
     sample_offset: int = 0,
-) -> Any:
+) -> X:
     """DropBlock: zero contiguous blocks, so that a share p of the map is expected to be dropped.
 
     ``x``: (N, C, L), (N, C, H, W) or (N, C, D, H, W) -> same. A block has ``block_size`` places along each
@@ -112,8 +111,14 @@ DROP_BLOCK = Method(
 
 
 def drop_path(
-    x: Any, p: float = 0.1, *, key: Key, training: bool = True, mode: str = "sample", sample_offset: int = 0
-) -> Any:
+    x: X,
+    p: float = 0.1,
+    *,
+    key: Key,
+    training: bool = True,
+    mode: Literal["sample", "batch"] = "sample",
+    sample_offset: int = 0,
+) -> X:
     """Stochastic depth: zero the output of a residual branch, for each sample with probability p.
 
     ``x``: (N, …) -> same; the survivors are divided by 1 − p. ``mode="batch"`` keeps or drops the whole
@@ -135,14 +140,14 @@ DROP_PATH = Method(
 
 
 def thin_dropout(
-    x: Any,
+    x: X,
     p: float = 0.5,
     *,
     key: Key,
     training: bool = True,
     groups: int = masks.GROUPS,
     sample_offset: int = 0,
-) -> Any:
+) -> X:
     """Thin: groups of samples share which columns or channels they keep; these are divided by 1 − p.
 
     ``x``: (N, features) or (N, C, *spatial) -> same. Sample i of the whole batch has the survivors of group
@@ -166,9 +171,7 @@ THIN = Method(
 )
 
 
-def gaussian_dropout(
-    x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
-) -> Any:
+def gaussian_dropout(x: X, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> X:
     """Gaussian dropout: multiply each element by a sample of N(1, p/(1 − p)).
 
     ``x``: any shape -> same, float16 to float64. The factor has the mean and the variance of dropout's
@@ -182,7 +185,7 @@ def gaussian_dropout(
 GAUSSIAN = Method(gaussian_dropout, masks.ELEMENT, _plans.noisy, theory.gaussian_moments)
 
 
-def alpha_dropout(x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> Any:
+def alpha_dropout(x: X, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> X:
     """Alpha dropout: set each element to α′ with probability p, then y = a·x + b.
 
     ``x``: any shape -> same. α′ ≈ −1.7581 is the value at which SELU saturates. a and b keep mean 0 and
@@ -197,8 +200,8 @@ ALPHA = Method(alpha_dropout, masks.ELEMENT, _plans.affine, theory.alpha_moments
 
 
 def feature_alpha_dropout(
-    x: Any, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
-) -> Any:
+    x: X, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0
+) -> X:
     """Alpha dropout of whole channels: set each channel of each sample to α′ with probability p.
 
     ``x``: (N, C, *spatial) -> same.
@@ -215,17 +218,17 @@ FEATURE_ALPHA = Method(
 
 
 def drop_connect(
-    x: Any,
-    weight: Any,
-    bias: Any = None,
+    x: X,
+    weight: X,
+    bias: X | None = None,
     p: float = 0.5,
     *,
     key: Key,
     training: bool = True,
     per_sample: bool = True,
-    inference: str = "mean",
+    inference: Literal["mean", "gaussian"] = "mean",
     sample_offset: int = 0,
-) -> Any:
+) -> X:
     """DropConnect: y_n = (R_n * W) x_n/(1 − p) + b, where R_n drops each weight with probability p.
 
     ``x``: (N, in), ``weight`` (out, in), ``bias`` (out,) -> (N, out); the bias is never dropped.

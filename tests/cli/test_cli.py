@@ -48,6 +48,13 @@ def test_version_and_help():
         assert "Usage" in result.stdout
 
 
+def test_about_has_what_a_report_of_a_problem_needs():
+    found = json.loads(call("about", "--json").stdout)
+    assert found["thinned"] == thinned.__version__
+    assert {"python", "system", "processor", "kernels", "threads", "numpy"} <= set(found)
+    assert call("about").stdout.startswith(f"thinned: {thinned.__version__}\n")
+
+
 def test_thin_is_compared_on_either_engine(in_tmp):
     pytest.importorskip("torch")
     for engine in ("numpy", "torch"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -18,10 +18,11 @@ from thinned.nn.stream import Named, recomputing
 # Parts of qualified names that torch and Lightning Fabric add.
 _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
 _entering = threading.Lock()
+M = TypeVar("M", bound=nn.Module)
 
 
 @contextmanager
-def keyed(model: nn.Module, key: Key, step: int, sample_offset: int = 0) -> Iterator[nn.Module]:
+def keyed(model: M, key: Key, step: int, sample_offset: int = 0) -> Iterator[M]:
     """Within the block, masks depend only on the key, the step, the module's name and the sample's index.
 
     ::

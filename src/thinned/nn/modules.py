@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -247,7 +247,9 @@ class Dropout(_TorchDrop, nn.Dropout):
 
     settings, ranks = ("rescale",), range(masks.ANY)  # the ranks are those of the method: faster to find here
 
-    def __init__(self, p: float = 0.5, inplace: bool = False, *, rescale: str = "train") -> None:
+    def __init__(
+        self, p: float = 0.5, inplace: bool = False, *, rescale: Literal["train", "test"] = "train"
+    ) -> None:
         super().__init__(p, inplace)
         self.rescale = rescale
 
@@ -346,7 +348,7 @@ class DropPath(Drop):
     method = functional.DROP_PATH
     mode: str
 
-    def __init__(self, p: float = 0.1, mode: str = "sample") -> None:
+    def __init__(self, p: float = 0.1, mode: Literal["sample", "batch"] = "sample") -> None:
         super().__init__(p, mode=mode)
 
 
@@ -372,7 +374,7 @@ class DropConnectLinear(Drop):
         bias: bool = True,
         p: float = 0.5,
         per_sample: bool = True,
-        inference: str = "mean",
+        inference: Literal["mean", "gaussian"] = "mean",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:

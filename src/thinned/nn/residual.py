@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,14 @@ class Residual(DropPath):
     Stochastic depth: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
     """
 
-    def __init__(self, branch: nn.Module, p: float = 0.1, mode: str = "sample", *, skip: bool = True) -> None:
+    def __init__(
+        self,
+        branch: nn.Module,
+        p: float = 0.1,
+        mode: Literal["sample", "batch"] = "sample",
+        *,
+        skip: bool = True,
+    ) -> None:
         super().__init__(p, mode)
         if not isinstance(branch, nn.Module):
             raise TypeError(

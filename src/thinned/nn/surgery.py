@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -23,6 +24,8 @@ TWINS: dict[type[nn.Module], type[Drop]] = {
     nn.FeatureAlphaDropout: modules.FeatureAlphaDropout,
 }
 _BACK = {ours: theirs for theirs, ours in TWINS.items()}
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ def set_rate(
 
 
 @torch.no_grad()
-def max_norm_(model: nn.Module, c: float) -> nn.Module:
+def max_norm_(model: M, c: float) -> M:
     """Scale each unit's incoming weights down to the norm ``c`` if theirs is larger; call it after a step.
 
     w ← w·min(1, c/‖w‖₂), in place, for each row of a linear layer and each output channel of a convolution.

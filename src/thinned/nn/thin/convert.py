@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import nn
 
@@ -21,6 +21,8 @@ from thinned.nn.thin.run_branches import Gate, RunningBranch, ThinDropPath
 from thinned.nn.thin.run_chains import KINDS, PAYS_ABOVE, THIN, RunningChain
 from thinned.nn.thin.tracing import Explorer, TracedModule, join
 from thinned.nn.unreached import reason
+
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Thinning:
         return "\n".join(lines)
 
 
-def thin(model: nn.Module, groups: Groups = "auto", *, back: bool = False) -> nn.Module:
+def thin(model: M, groups: Groups = "auto", *, back: bool = False) -> M:
     """Make a model train only on the surviving units, in place; returns the model.
 
     A chain is a layer (`torch.nn.Linear`, `Conv1d` … `Conv3d`), activations, BatchNorm, pooling, a dropout of
