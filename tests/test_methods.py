@@ -97,4 +97,4 @@ def test_a_made_class_is_what_its_method_says():
 
 def test_every_public_method_has_a_row():
     functions = {m.function.__name__ for m in METHODS.values()}
-    assert set(thinned.__all__) - functions == {"Key", "choose", "keep_mask"}
+    assert set(thinned.__all__) - functions == {"Key", "choose", "keep_mask", "load"}

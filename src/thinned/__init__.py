@@ -5,6 +5,10 @@
 array([0., 2., 0., 2.])
 """
 
+from importlib import import_module
+from os import PathLike
+from typing import Any
+
 from thinned.augment import attentive_cutmix, cutmix, cutout
 from thinned.functional import (
     alpha_dropout,
@@ -19,6 +23,17 @@ from thinned.functional import (
 )
 from thinned.key import Key, choose
 from thinned.masks import keep_mask
+
+
+def load(run: str | PathLike[str]) -> Any:
+    """The trained network of a run of ``thinned compare`` on a table, as a fitted scikit-learn pipeline.
+
+    ``run``: the run's folder or URL. The pipeline takes a pandas frame with the columns of training, by name:
+    ``predict``, ``predict_proba(frame, return_std=True)``. Nothing is unpickled. Raises
+    ``thinned.lab.errors.LabError`` where there is no model, or a damaged one.
+    """
+    return import_module("thinned.lab.training.model").load(run)  # by name: the lab stands on this file
+
 
 __version__ = "0.2.0.dev0"
 __all__ = [
@@ -35,6 +50,7 @@ __all__ = [
     "feature_alpha_dropout",
     "gaussian_dropout",
     "keep_mask",
+    "load",
     "spatial_dropout",
     "thin_dropout",
 ]

@@ -17,7 +17,7 @@ def fail(text: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-NAMES = ("compare", "reproduce", "report", "methods", "bench", "about")
+NAMES = ("compare", "predict", "reproduce", "report", "methods", "bench", "about")
 
 
 class Commands(UserDict[str, Any]):

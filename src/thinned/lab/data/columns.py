@@ -24,6 +24,7 @@ NO_NUMBER = {"none", "-", "--", ".", "..", "missing", "unknown", "na", "n.a.", "
 ID_NAMES = re.compile(
     r"(?i:id|index|row ?names?|row\.names|uuid|guid|unnamed \d+|unnamed: \d+)|.*(?i:[_ .-]id)|.*[a-z]I[Dd]"
 )
+DAY_FIRST = "day first"  # a remark on dates
 DATES = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})([ T]\d{1,2}:\d{2}.*)?")
 OTHER_DATES = re.compile(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4})([ T]\d{1,2}:\d{2}.*)?")
 
@@ -218,8 +219,11 @@ def as_text(cells: Any) -> Any:
     return cells.astype("str").astype(object).where(cells.notna(), "")
 
 
-def as_dates(cells: Any) -> tuple[Any, str]:
-    """datetime64 of every cell, and a remark on their form; (None, "") where a cell is no date."""
+def as_dates(cells: Any, day_first: bool | None = None) -> tuple[Any, str]:
+    """datetime64 of every cell, and a remark on their form; (None, "") where a cell is no date.
+
+    ``day_first``: whether 3/4/2024 is in April; None finds it out from all cells.
+    """
     import pandas as pd
 
     if cells.dtype.kind == "M":
@@ -233,13 +237,14 @@ def as_dates(cells: Any) -> tuple[Any, str]:
     if not all(OTHER_DATES.fullmatch(cell) for cell in head):
         return None, ""
     parts = text.str.extract(r"^(\d{1,2})[-/.](\d{1,2})[-/.]\d{4}").astype(float)
-    day_first = bool(parts[0].max() > 12) or bool(text.str.contains(".", regex=False).all())
+    if day_first is None:
+        day_first = bool(parts[0].max() > 12) or bool(text.str.contains(".", regex=False).all())
     sure = day_first or bool(parts[1].max() > 12)
     order = r"\3-\2-\1" if day_first else r"\3-\1-\2"
     ordered = cells.str.replace(r"^(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})", order, regex=True)
     dates = _parsed(pd, cells, ordered)
     return dates, "" if dates is None else (
-        "day first" if day_first else "month first" + ("" if sure else ", as it seems")
+        DAY_FIRST if day_first else "month first" + ("" if sure else ", as it seems")
     )
 
 

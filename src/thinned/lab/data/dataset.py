@@ -30,6 +30,7 @@ class Dataset:
         groups: (N,) groups of training examples that `holdout` keeps together; None: each for itself.
         ordered: whether the groups have an order in time; `holdout` then takes the latest.
         source: the test rows of a user's table before they became numbers.
+        fitted: what makes inputs of a new table (`fitted.FittedColumns`).
     """
 
     name: str
@@ -44,6 +45,7 @@ class Dataset:
     groups: Labels | None = field(default=None, repr=False)
     ordered: bool = False
     source: Source | None = field(default=None, repr=False)
+    fitted: Any = field(default=None, repr=False)
 
     @property
     def outputs(self) -> int:

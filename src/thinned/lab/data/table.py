@@ -46,6 +46,7 @@ class Table(NamedTuple):
     groups: Labels | None = None  # of the training examples: those of a group stay together
     ordered: bool = False  # the groups have an order in time
     source: Source | None = None
+    fitted: Any = None  # `fitted.FittedColumns`: makes inputs of a new table
 
 
 def stratified(y: Array, share: float, key: Key) -> tuple[Labels, Labels]:

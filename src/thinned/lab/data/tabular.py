@@ -11,6 +11,7 @@ import numpy as np
 from thinned.lab.data import frames
 from thinned.lab.data.columns import How, as_numbers, as_text, understand, unknown
 from thinned.lab.data.encoding import pipeline
+from thinned.lab.data.fitted import fitted
 from thinned.lab.data.splits import check_classes, split
 from thinned.lab.data.table import Array, Labels, Source, Table, check_numbers, is_numbers, some_of
 from thinned.lab.errors import LabError
@@ -50,6 +51,7 @@ def read_table(path: Path, how: How, test_share: float) -> Table:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The least populated class")  # rare classes are in fewer folds
         x_train = encode.fit_transform(x.iloc[train], y[train])
+    plain = fitted(encode, x.iloc[train], columns)
     source = Source(frame.iloc[test], x.iloc[test], encode)
     columns[0] = _described(columns[0], classes, y, dropped)
     note = (
@@ -61,7 +63,7 @@ def read_table(path: Path, how: How, test_share: float) -> Table:
     return Table(
         np.ascontiguousarray(x_train, np.float32), y[train],
         np.ascontiguousarray(encode.transform(source.columns), np.float32), y[test],
-        classes, (x_train.shape[1],), note, tuple(columns), parts.groups, parts.ordered, source,
+        classes, (x_train.shape[1],), note, tuple(columns), parts.groups, parts.ordered, source, plain,
     )  # fmt: skip
 
 

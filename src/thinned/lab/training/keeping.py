@@ -7,6 +7,7 @@ import numpy as np
 from thinned import scratch
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.reporting.measure import RMSE
+from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Arrays
 from thinned.lab.training.config import Config
 from thinned.lab.training.trainer import BLOCK, Trainer
@@ -18,10 +19,21 @@ class Keeping(Trainer):
     """Classes. Keeps the probabilities (N, K), float32, and the labels (N,)."""
 
     keeps = True
+    units = 0.0, 1.0  # mean and deviation of what is predicted
 
     def predictions(self) -> Arrays:
         """What the network predicts for the test data, or for what is held out in its place."""
         return {OUTPUTS: self.outputs(self.data.x_test), LABELS: self.data.y_test}
+
+    def save_model(self, folder: Folder) -> None:
+        """The network with the columns that it reads, where a table gave its inputs: `thinned.load`."""
+        if self.data.fitted is None:
+            return
+        from thinned.lab.training import model
+
+        model.save(
+            folder, self.config, self.net.get_params(), self.data.fitted, self.data.classes, self.units
+        )
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """Probabilities (N, K), or numbers (N,) in the units of the labels."""
@@ -44,6 +56,7 @@ class Numbers(Keeping):
 
     def __init__(self, config: Config, dataset: Dataset) -> None:
         self.mean, self.deviation = float(dataset.y_train.mean()), float(dataset.y_train.std()) or 1.0
+        self.units = self.mean, self.deviation
         super().__init__(config, dataset)
 
     def loss(self) -> scratch.Loss:

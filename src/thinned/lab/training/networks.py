@@ -22,8 +22,13 @@ def build(config: Config, dataset: Dataset) -> scratch.Network:
     outputs = classes if config.outputs is None else config.outputs
     if outputs < classes:
         raise ValueError(f"outputs must be at least the {classes} classes of {dataset.name}, got {outputs}")
-    net = scratch.mlp(
-        (dataset.x_train.shape[1], *config.hidden, outputs),
+    return computed(dense(config, dataset.x_train.shape[1], outputs), config)
+
+
+def dense(config: Config, inputs: int, outputs: int) -> scratch.Sequential:
+    """The layers of a configuration, with their first weights."""
+    return scratch.mlp(
+        (inputs, *config.hidden, outputs),
         key=Key(config.seed).fold_in("init"),
         **drop_arguments(config.method),
         p=config.p,
@@ -33,7 +38,6 @@ def build(config: Config, dataset: Dataset) -> scratch.Network:
         max_norm=config.max_norm,
         dtype=np.dtype(config.dtype),
     )
-    return computed(net, config)
 
 
 def drop_arguments(method: str) -> dict[str, Any]:

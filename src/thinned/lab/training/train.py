@@ -65,6 +65,7 @@ def train(
         else:
             run.save(current.checkpoint())
             run.save_predictions(current.predictions())
+            current.save_model(run.folder)
         run.finish(current.result())
     stored = run.read()
     progress.end(stored)

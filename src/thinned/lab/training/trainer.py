@@ -101,6 +101,9 @@ class Trainer:
         """What is kept of the test data after the last epoch, for each example; nothing by default."""
         return {}
 
+    def save_model(self, folder: Folder) -> None:
+        """Keep the network so that it can be used on new data; nothing by default."""
+
     def tests(self) -> bool:
         """Whether test data is evaluated after this epoch; it always is after the last."""
         return True
