@@ -11,6 +11,7 @@ import thinned
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "site"))
+REPOSITORY = "https://github.com/thinned/thinned/blob/main/"
 CHINESE = tags.has("zh")  # noqa: F821, Sphinx gives the name
 
 project = "thinned"
@@ -27,9 +28,13 @@ extensions = [
     "site_math",
     "site_languages",
 ]
-exclude_patterns = ["zh", "site", "results", "images"] if not CHINESE else []
+exclude_patterns = ["zh", "site", "results", "images", "results-notes.md"] if not CHINESE else []
 nitpicky = False
-suppress_warnings = ["myst.header", "mystnb.mime_priority"]  # pages begin where they like
+suppress_warnings = [
+    "myst.header",
+    "mystnb.mime_priority",
+    "misc.highlighting_failure",
+]  # pages begin where they like
 
 # Text
 myst_enable_extensions = ["dollarmath", "amsmath", "html_image", "attrs_inline", "deflist"]
@@ -77,13 +82,33 @@ copybutton_prompt_is_regexp = True
 
 
 def setup(app: Any) -> None:
-    """Pages that are shown on the site and lie elsewhere in the repository."""
+    """What a page or a docstring needs before Sphinx reads it."""
     app.connect("source-read", _links)
+    app.connect("autodoc-process-docstring", _plain)
+    app.connect("autodoc-skip-member", _others)
 
 
 def _links(app: Any, docname: str, source: list[str]) -> None:
-    """A link that leaves docs/ (to a source file) leads to the repository."""
-    address = "https://github.com/thinned/thinned/blob/main/"
-    source[0] = re.sub(
-        r"\]\(\.\./(?!zh/|\.\./)((?:src|tests|examples|\.ci)/[^)]*)\)", rf"]({address}\1)", source[0]
+    """A link to a file beside docs/ leads to its page on the site, or to the repository."""
+    up = "../" * docname.count("/")
+    text = (
+        source[0]
+        .replace("../CONTRIBUTING.md", f"{up}contributing.md")
+        .replace("../CHANGELOG.md", f"{up}changelog.md")
     )
+    source[0] = re.sub(r"\]\((?:\.\./)+((?:src|tests|examples|\.ci)/[^)]*)\)", rf"]({REPOSITORY}\1)", text)
+
+
+def _plain(app: Any, what: str, name: str, object: Any, options: Any, lines: list[str]) -> None:
+    """Docstrings have literals and lists, and no other marks: `*`, `|` and `_` stand for themselves."""
+    for i, line in enumerate(lines):
+        if not line.lstrip().startswith((">>>", "...", "::")):
+            parts = re.split(r"(``.*?``|`.*?`)", line)
+            lines[i] = "".join(
+                part if part.startswith("`") else re.sub(r"([*|]|_(?=\W|$))", r"\\\1", part) for part in parts
+            )
+
+
+def _others(app: Any, what: str, name: str, object: Any, skip: bool, options: Any) -> bool | None:
+    """Leave out what scikit-learn adds to a class: its docstrings refer to its own pages."""
+    return True if name.endswith("_request") or name == "get_metadata_routing" else None

@@ -22,13 +22,14 @@ FLOORS = [
     {"methods"},
     {"nn", "scratch"},
     {"uncertainty"},
-    {"estimators"},
+    {"estimators", "trainers"},
     {"lab"},
     {"cli"},
     {"__main__"},
 ]
 MAY_IMPORT_TORCH = (
     "nn/",
+    "trainers/",
     "kernels/gpu.py",
     "kernels/autograd.py",
     "uncertainty/torch_graph.py",
