@@ -70,7 +70,8 @@ def test_compare_prints_a_table_and_writes_a_report(mine):
     for word in ("none", "dropout", "gaussian", "test error", "gap"):
         assert word in result.stdout
     path = Path(result.stdout.splitlines()[-1].removeprefix("report: "))
-    assert path == mine / "thinned-runs" / "compare-mine" / "report.html"
+    assert path.parent.parent == mine / "thinned-runs" / "compare-mine"
+    assert path.parent.name.startswith("none-dropout-gaussian-")
     assert "<html" in path.read_text("utf-8")
     assert len(result.stderr.splitlines()) == 3  # a line a run
 
@@ -78,7 +79,7 @@ def test_compare_prints_a_table_and_writes_a_report(mine):
 def test_the_default_is_digits(in_tmp):
     result = call("compare", *TINY, "--methods", "none")
     assert result.exit_code == 0, result.output
-    assert (in_tmp / "thinned-runs" / "compare-digits" / "report.html").exists()
+    assert list((in_tmp / "thinned-runs" / "compare-digits").glob("none-*/report.html"))
 
 
 def test_json_is_all_there_is_on_stdout(mine):
@@ -86,7 +87,9 @@ def test_json_is_all_there_is_on_stdout(mine):
     found = json.loads(result.stdout)
     assert [row["label"] for row in found["rows"]] == ["none", "dropout", "gaussian"]
     assert found["rows"][0]["test_error"]["sd"] is None  # one seed
-    assert found["report"] == str(Path("o/report.html"))
+    (path,) = Path("o").glob("*/report.html")
+    assert found["report"] == str(path)
+    assert found == json.loads((path.parent / "numbers.json").read_text("utf-8"))
     assert {run["result"]["status"] for run in found["runs"]} == {"done"}
 
 
@@ -116,14 +119,78 @@ def test_a_longer_call_trains_only_what_is_new(mine):
 
 def test_report_makes_the_same_report_again(mine):
     made = call("compare", "--data", "mine.npz", *TINY, "--out", "o")
-    before = Path("o/report.html").read_bytes()
-    Path("o/report.html").unlink()
+    (path,) = Path("o").glob("*/report.html")
+    before = path.read_bytes()
+    path.unlink()
     again = call("report", "o")
     assert again.exit_code == 0, again.output
-    assert Path("o/report.html").read_bytes() == before
+    assert path.read_bytes() == before
     assert again.stdout == made.stdout
-    Path("o/page.json").unlink()  # as after a run that was cut off
+    assert call("report", str(path.parent)).stdout == made.stdout
+    (path.parent / "page.json").unlink()  # as after a run that was cut off
     assert call("report", "o").exit_code == 0
+
+
+def test_each_question_has_its_report_and_all_are_listed(mine):
+    assert "no reports" in one_line(call("report"))
+    first = ["compare", "--data", "mine.npz", *TINY]
+    for more in (
+        ["--methods", "none"],
+        ["--methods", "none,dropout"],
+        ["--methods", "none,dropout", "--p", "0.2"],
+    ):
+        assert call(*first, *more).exit_code == 0
+    again = call(*first, "--methods", "none", "--seeds", "2")  # more seeds: the same question
+    assert again.exit_code == 0
+    for arguments in (["report"], ["report", str(Path("thinned-runs/compare-mine"))]):
+        listed = call(*arguments).stdout.splitlines()
+        assert len(listed) == 6
+        folders = [line for line in listed if not line.startswith(" ")]
+        assert all((Path(one) / "report.html").exists() for one in folders)
+    assert len(json.loads(call("report", "--json").stdout)) == 3
+
+
+def test_a_label_of_numbers_is_regression(in_tmp):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 2))
+    rows = ["a,b,price", *(f"{a},{b},{1000 + 90 * a - 50 * b:.2f}" for a, b in x)]
+    (in_tmp / "houses.csv").write_text("\n".join(rows))
+    result = call("compare", "--data", "houses.csv", "--label", "price", *TINY, "--seeds", "2", "--json")
+    found = json.loads(result.stdout)
+    assert set(found["scores"]) == {"none", "dropout", "gaussian", "always the mean", "linear (ridge)"}
+    assert found["scores"]["linear (ridge)"]["R²"][0] > 0.99
+    assert found["scores"]["none"]["RMSE"] == pytest.approx(
+        [run["result"]["test_error"] for run in found["runs"] if run["config"]["method"] == "none"]
+    )
+    assert len(found["differences"]) == 2
+    assert "RMSE" in found["found"]
+
+
+def test_runs_of_an_older_version_are_compared_or_it_says_why_not(mine):
+    arguments = [
+        "compare",
+        "--data",
+        "mine.npz",
+        *TINY,
+        "--seeds",
+        "2",
+        "--methods",
+        "none,dropout",
+        "--out",
+        "o",
+    ]
+    first = call(*arguments)
+    kept = sorted(Path("o").glob("*/predictions.npz"))
+    before = [path.read_bytes() for path in kept]
+    for path in kept:
+        path.unlink()
+    again = call(*arguments)
+    assert "4 runs of an older version have no predictions; these were computed" in again.stderr
+    assert again.stdout == first.stdout
+    assert [path.read_bytes() for path in kept] == before
+    kept[0].unlink()
+    (kept[0].parent / "last.npz").unlink()
+    assert "the parameters cannot be used; remove such a folder" in " ".join(call(*arguments).stderr.split())
 
 
 @pytest.mark.parametrize(
@@ -214,7 +281,6 @@ def test_bad_input_is_one_clear_line(mine, arguments, words):
         ["compare", "--epochs", "many"],
         ["compare", "--nope"],
         ["nope"],
-        ["report"],
     ],
 )
 def test_a_wrong_call_ends_with_2(in_tmp, arguments):
@@ -315,7 +381,7 @@ def test_ctrl_c_says_that_the_same_command_continues(mine):
     shown = call("report", "o")
     assert shown.exit_code == 0, shown.output
     assert "stopped" in shown.stdout
-    assert "--epochs 1000000" in (mine / "o" / "report.html").read_text("utf-8")
+    assert "--epochs 1000000" in next(mine.glob("o/*/report.html")).read_text("utf-8")
 
 
 def test_importing_the_command_is_light():

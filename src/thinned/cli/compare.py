@@ -75,6 +75,7 @@ def compare(
     from thinned.lab.storage.record import Record
     from thinned.lab.storage.remote import folder
     from thinned.lab.storage.run import run_name
+    from thinned.lab.study import study
     from thinned.lab.sweeping import sweep
     from thinned.lab.training import fabric
 
@@ -99,9 +100,11 @@ def compare(
         command(),
         lab.settings(base, dataset, every),
         [run_name(job.config) for job in todo],
+        shared=True,
     )
+    answer = place / lab.question(todo)
     recipe = functools.partial(lab.jobs_again, base, names, every, data, **how)
-    record.save(place)  # first, so that a report can be made of a part
+    record.save(answer)  # first, so that a report can be made of a part
     try:
         with terminal.progress(None, json) as progress:
             stored = sweep.run(
@@ -109,7 +112,8 @@ def compare(
             )
     except KeyboardInterrupt:
         fail(f"stopped; the same command continues where it left off (in {place})", 130)
-    finish(record, stored, place, json)
+    study(todo, stored, progress.note).save(answer)
+    finish(record, stored, answer, json)
     complain(stored)
 
 

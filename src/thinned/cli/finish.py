@@ -14,14 +14,24 @@ if TYPE_CHECKING:
     from thinned.lab.storage.run import Stored
 
 
+NUMBERS = "numbers.json"  # what --json prints, beside the report
+
+
 def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) -> None:
     """Write the report; print the table, the findings and the path of the report."""
+    from thinned import _files
     from thinned.lab import compare, experiments
     from thinned.lab.reporting import terminal
-    from thinned.lab.reporting.html import render
+    from thinned.lab.reporting.evidence import Evidence
+    from thinned.lab.reporting.html import NAME, render
 
-    page = (compare.page if record.kind == "compare" else experiments.load(record.kind).page)(record, stored)
+    if record.kind == "compare":
+        page = compare.page(record, stored, Evidence.load(out))
+    else:
+        page = experiments.load(record.kind).page(record, stored)
+    numbers = terminal.as_json(page, stored, out / NAME)
     try:
+        _files.write_json(out / NUMBERS, numbers)
         path = render(out, page)
     except OSError as error:
         fail(
@@ -30,7 +40,7 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
             1,
         )
     if json:
-        terminal.print_json(terminal.as_json(page, stored, path))
+        terminal.print_json(numbers)
     else:
         terminal.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
         print(f"report: {path.resolve()}")

@@ -12,16 +12,20 @@ from thinned.lab import choices
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.registry import load
 from thinned.lab.errors import LabError
+from thinned.lab.reporting.comparison import comparison
+from thinned.lab.reporting.evidence import Evidence
 from thinned.lab.reporting.from_runs import machine, rows, series
 from thinned.lab.reporting.page import Page
+from thinned.lab.reporting.summary import BASELINE
 from thinned.lab.reporting.wording import plural
 from thinned.lab.storage.record import Record
-from thinned.lab.storage.run import Stored
+from thinned.lab.storage.run import Stored, canonical, digest
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training.config import Config, shown
 from thinned.lab.training.keeping import trainer
 
 MANY_COLUMNS = 40
+MANY_METHODS = 4
 
 
 def known_methods(names: Iterable[str]) -> list[str]:
@@ -108,19 +112,31 @@ def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, 
     return found | {"seeds": ", ".join(map(str, seeds))}
 
 
-def page(record: Record, stored: Sequence[Stored]) -> Page:
-    """The report of a comparison."""
+def question(todo: Sequence[Job]) -> str:
+    """The folder of a comparison's report: its methods, and a hash of all settings but the seeds."""
+    names = list(dict.fromkeys(job.config.method for job in todo))
+    asked = sorted({canonical(dataclasses.replace(job.config, seed=0)) for job in todo})
+    shown = "-".join(names) if len(names) <= MANY_METHODS else f"{len(names)}-methods"
+    return f"{shown}-{digest(' '.join(asked))[:6]}"
+
+
+def page(record: Record, stored: Sequence[Stored], evidence: Evidence | None = None) -> Page:
+    """The report of a comparison. What compares predictions is there if they were kept."""
     data = stored[0].config["data"]
     held = " (on held-out training data in place of the test data)" if stored[0].config["validation"] else ""
     names = list(dict.fromkeys(run.config["method"] for run in stored))
     seeds = len({run.config["seed"] for run in stored})
+    found = rows(stored)
+    made = comparison(found, stored, evidence)
     return Page(
         title=f"{' against '.join(names[:2]) if len(names) <= 2 else 'Dropout methods'} on {data}",
         lead=f"The same network, trained with each of {len(names)} methods and "
         f"{plural(seeds, 'seed')}{held}; errors are measured after the last epoch.",
-        rows=rows(stored),
+        rows=found,
         series=series(stored),
         settings=dict(record.settings),
         command=record.command,
         machine=machine(stored),
+        baseline=made.verdict.other if made and made.verdict else BASELINE,
+        **(made.parts() if made else {}),
     )

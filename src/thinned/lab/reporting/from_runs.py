@@ -76,7 +76,7 @@ def rows(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | N
     """A row for each label, in order of appearance; the runs of a row differ in their seeds."""
     found = []
     measure = _measure(stored)
-    for name, members in _groups(stored, label).items():
+    for name, members in groups(stored, label).items():
         results = [run.result for run in members]
         found.append(
             Row(
@@ -107,20 +107,21 @@ def series(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] |
             [int(epoch) for epoch in run.history["epoch"]],
             {column: values for column, values in run.history.items() if column != "epoch"},
         )
-        for name, members in _groups(stored, label).items()
+        for name, members in groups(stored, label).items()
         for run in members
         if run.history["epoch"]
     ]
 
 
-def _groups(
-    stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | None
+def groups(
+    stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | None = None
 ) -> dict[str, list[Stored]]:
+    """The runs of each row."""
     label = label or labeller([run.config for run in stored])
-    groups: dict[str, list[Stored]] = {}
+    found: dict[str, list[Stored]] = {}
     for run in stored:
-        groups.setdefault(label(run.config), []).append(run)
-    return groups
+        found.setdefault(label(run.config), []).append(run)
+    return found
 
 
 def labeller(configs: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any]], str]:

@@ -6,9 +6,10 @@ import base64
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from thinned.lab.reporting.from_runs import Row, Series
+from thinned.lab.reporting.paired import Difference
 from thinned.lab.reporting.summary import BASELINE
 from thinned.lab.reporting.wording import finding, gap_finding
 
@@ -79,10 +80,26 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of a report with its own heading: tables, figures, and text below them."""
+
+    title: str
+    text: str = ""
+    tables: Sequence[Reference] = ()
+    figures: Sequence[Figure] = ()
+
+
+@dataclass(frozen=True)
 class Page:
     """Everything that a report shows; rows and series keep their order.
 
     Args:
+        found: sentences on the test errors; if empty, they follow from the rows.
+        next: what to do next.
+        sections: what a comparison shows of single examples, classes and columns.
+        differences: of every row from the baseline.
+        scores: row, or baseline -> figures of merit, a list over seeds.
+        files: names of files -> their text, to download.
         notes: how the runs differ from their source.
         baseline: the label of the row that others are compared with.
         rebuild: the folder to name in `thinned report`; if empty, the report's own.
@@ -105,6 +122,12 @@ class Page:
     baseline: str = BASELINE
     rebuild: str = ""
     headline: str = ""
+    found: Sequence[str] = ()
+    next: str = ""
+    sections: Sequence[Section] = ()
+    differences: Sequence[Difference] = ()
+    scores: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = [row.label for row in self.rows]
@@ -121,5 +144,5 @@ class Page:
         """What was learned: the headline, or what the test errors and the gaps show."""
         if self.headline:
             return [self.headline]
-        found = [finding(self.rows, self.baseline), gap_finding(self.rows, self.baseline)]
-        return [text for text in found if text]
+        found = [*(self.found or [finding(self.rows, self.baseline)]), gap_finding(self.rows, self.baseline)]
+        return [text for text in [*found, self.next] if text]

@@ -118,8 +118,11 @@ def as_json(page: Page, stored: Sequence[Stored], report: Folder) -> dict[str, A
     return {
         "title": page.title,
         "finding": " ".join(page.sentences()),
+        "found": page.sentences()[0],
         "rows": found,
         "runs": [{"folder": str(run.folder), "config": run.config, "result": run.result} for run in stored],
+        "differences": [dataclasses.asdict(one) | {"told": one.told} for one in page.differences],
+        "scores": page.scores,
         "references": [dataclasses.asdict(reference) for reference in page.references],
         "notes": list(page.notes),
         "settings": dict(page.settings),

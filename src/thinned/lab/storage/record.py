@@ -25,6 +25,7 @@ class Record:
         settings: the settings that the report prints, by name.
         runs: names of the run folders, in order; empty for all of them.
         budget: the budget of an experiment; empty for a comparison.
+        shared: whether the runs lie in the folder above, which several comparisons share.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class Record:
     settings: Mapping[str, str] = field(default_factory=dict)
     runs: Sequence[str] = ()
     budget: str = ""
+    shared: bool = False
 
     def save(self, out: Folder) -> None:
         """Write the record beside the runs."""
@@ -59,6 +61,7 @@ class Record:
         Raises:
             LabError: none has.
         """
+        out = out.resolve().parent if self.shared else out
         there = folders(out)
         if self.runs:
             there = [out / name for name in self.runs if out / name in there]

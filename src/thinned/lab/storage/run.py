@@ -108,10 +108,14 @@ def canonical(config: Any) -> str:
     return json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def digest(text: str) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 def run_name(config: Any) -> str:
     """`<method>-seed<k>-<12 hexadecimal digits of the SHA-256 of the configuration>`."""
-    digest = hashlib.sha256(canonical(config).encode()).hexdigest()
-    return f"{config.method}-seed{config.seed}-{digest[:12]}"
+    return f"{config.method}-seed{config.seed}-{digest(canonical(config))}"
 
 
 class BusyError(LabError):

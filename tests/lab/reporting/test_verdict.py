@@ -1,0 +1,107 @@
+"""The sentences of a verdict: what can be told, what cannot, ties, and what to do next."""
+
+import dataclasses
+
+import pytest
+
+from thinned.lab.reporting.from_runs import Row
+from thinned.lab.reporting.measure import rmse
+from thinned.lab.reporting.paired import Difference
+from thinned.lab.reporting.summary import summarise
+from thinned.lab.reporting.verdict import Verdict
+
+
+def row(label, test, train=0.0, measure=None):
+    made = Row(label, [test] * 3, [train] * 3, [1.0], 10)
+    return summarise(dataclasses.replace(made, measure=measure) if measure else made)
+
+
+def difference(label, mean, half, p=0.5, seeds=3, by_seeds=0.1, same=False):
+    return Difference(label, "none", mean, mean - half, mean + half, p, p, seeds, 359, by_seeds, same)
+
+
+def verdict(*found, errors=(0.02, 0.015), what="images"):
+    rows = {"none": row("none", errors[0])} | {
+        one.label: row(one.label, error) for one, error in zip(found, errors[1:], strict=True)
+    }
+    return Verdict(found, "none", rows, what, True)
+
+
+def test_what_can_be_told():
+    v = verdict(difference("dropout", -0.005, 0.004, p=0.01))
+    assert v.headline() == (
+        "dropout makes fewer errors than none: 1.50 % against 2.00 %, 1.8 of 359 images fewer "
+        "(95 % interval 0.4 to 3.2)."
+    )
+    assert v.next().startswith("Take dropout.")
+
+
+def test_what_is_worse():
+    v = verdict(difference("dropout", 0.005, 0.004, p=0.01), errors=(0.02, 0.025))
+    assert v.headline() == (
+        "No method makes fewer errors than none: dropout comes closest with 2.50 % against 2.00 %, 1.8 of "
+        "359 images more (95 % interval 0.4 to 3.2)."
+    )
+    assert v.next().startswith("Take none.")
+
+
+def test_what_cannot_be_told():
+    v = verdict(difference("dropout", -0.005, 0.01))
+    assert v.headline() == (
+        "It cannot be told whether dropout or none makes fewer errors: 1.50 % against 2.00 %, a difference "
+        "of 1.8 of 359 images (95 % interval −1.8 to 5.4)."
+    )
+    assert "about 1,700 are needed" in v.next()  # 1.2 · (0.01/0.005)² · 359
+
+
+def test_ties_are_ties():
+    v = verdict(difference("dropout", 0.0, 0.01), errors=(0.1667, 0.1667))
+    assert v.headline().startswith("dropout and none tie: 16.67 % each, a difference of 0.0 of 359 images")
+    assert "hardly matters" in v.next()
+    v = verdict(difference("dropout", 0.0, 0.0, p=1.0, same=True), errors=(0.1, 0.1))
+    assert v.headline() == "dropout and none err alike on all 359 images: 10.00 % each."
+
+
+def test_one_seed_is_not_enough():
+    v = verdict(difference("dropout", -0.05, 0.01, p=0.0001, seeds=1))
+    assert v.headline().startswith("It cannot be told")
+    assert v.headline().endswith("with one seed each, another seed may turn this around.")
+    assert "--seeds 5" in v.next()
+
+
+def test_seeds_that_would_tell():
+    assert "run --seeds 15" in verdict(difference("dropout", -0.005, 0.01, by_seeds=0.9)).next()
+
+
+def test_others_are_named():
+    found = (
+        difference("a", -0.01, 0.004, p=0.001),
+        difference("b", -0.008, 0.004, p=0.002),
+        difference("c", 0.01, 0.004, p=0.001),
+        difference("d", 0.0, 0.004),
+    )
+    v = verdict(*found, errors=(0.02, 0.01, 0.012, 0.03, 0.02))
+    assert v.first.label == "a"
+    assert v.others() == "b is better than none too; c is worse than none; d is not told apart from none."
+
+
+def test_numbers_are_in_their_units():
+    measure = rmse([23000.0])
+    rows = {
+        "none": row("none", 24000.0, measure=measure),
+        "dropout": row("dropout", 23000.0, measure=measure),
+    }
+    v = Verdict([difference("dropout", -1000.0, 300.0, p=0.01)], "none", rows, "rows", False)
+    assert v.headline() == (
+        "dropout has a lower test RMSE than none: 23,000 against 24,000, 1,000 lower (95 % interval 700 to "
+        "1,300)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "advice"), [(0.05, "smaller --p"), (0.001, "a larger --p"), (0.014, "a larger network")]
+)
+def test_the_next_rate_follows_from_the_training_error(train, advice):
+    rows = {"none": row("none", 0.02), "dropout": row("dropout", 0.015, train)}
+    v = Verdict([difference("dropout", -0.005, 0.004, p=0.01)], "none", rows, "images", True)
+    assert advice in v.next()
