@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := $(shell find src -type f -not -name '*.pyc' -not -name '*.so') CMakeLists.txt pyproject.toml README.md LICENSE
 
-.PHONY: setup demo test lint docs wheels release-check bench battery sanitize peers clean
+.PHONY: setup demo test lint docs wheels release-check bench battery sanitize gpu peers clean
 
 setup: $(VENV)/installed
 
@@ -62,6 +62,13 @@ battery: setup
 # The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer, then under ThreadSanitizer.
 sanitize: setup
 	bash tests/sanitize.sh $(BIN)/python
+
+# On a machine with a GPU, without a network: tests, benchmarks, then rows of the results until MINUTES are over.
+# It leaves all in the folder GPU_OUT; `thinned reproduce --take GPU_OUT/runs` publishes the rows.
+GPU_OUT ?= gpu-results
+MINUTES ?= 10
+gpu:
+	bash tests/gpu.sh "$(GPU_OUT)" "$(MINUTES)"
 
 # Other libraries as judges, in their own environment: torchvision without its binary part breaks other packages.
 .peers/installed: $(VENV)/installed

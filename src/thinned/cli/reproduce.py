@@ -12,7 +12,7 @@ from thinned.cli.finish import complain, finish
 from thinned.cli.options import DataDir, Json, Ray, SaveEvery, Workers, with_settings
 
 if TYPE_CHECKING:
-    from thinned.lab.reproduce.order import Order
+    from thinned.lab.reproduce.queue import Queue
     from thinned.lab.storage.remote import Folder
 
 
@@ -62,6 +62,16 @@ def reproduce(
     free_cores: Annotated[
         int, typer.Option(min=0, help="cores that --queue leaves free; all others get a worker")
     ] = 0,
+    order_by: Annotated[
+        str,
+        typer.Option("--order", help="of --queue: time, the shortest first, or worth, the most wanted first"),
+    ] = "time",
+    take: Annotated[
+        str | None,
+        typer.Option(
+            help="publish what --queue or `make gpu` finished in this folder on another machine, and stop"
+        ),
+    ] = None,
     page: Annotated[
         bool, typer.Option("--page", help="write the page of all published results again, and stop")
     ] = False,
@@ -77,10 +87,15 @@ def reproduce(
     from thinned.lab.grids.experiment import BUDGETS
     from thinned.lab.reporting import terminal
     from thinned.lab.reproduce import order, overview, results_page
+    from thinned.lab.reproduce import queue as queue_room
     from thinned.lab.storage.remote import folder
 
     if page:
         print(f"page: {results_page.write_page(publish or Path('docs/results'))}")
+        return
+    if take is not None:
+        for text in queue_room.take(folder(take), publish or Path("docs/results")):
+            print(text)
         return
     if queue:
         if ray:
@@ -89,7 +104,9 @@ def reproduce(
         more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
         asked_all = [order.order(one, budget or "paper", seeds, **more) for one in names]
         root = folder(out) if out else order.ROOT
-        _train_queue(asked_all, root, publish, workers, free_cores, save_every, json, dry_run)
+        _checks.one_of("order", order_by, ("time", "worth"))
+        waiting = queue_room.queue(asked_all, root, publish, order=order_by)
+        _train_queue(waiting, root, publish, workers, free_cores, save_every, json, dry_run)
         return
     budget = budget or "quick"
     if list_ or name is None:
@@ -129,7 +146,7 @@ def reproduce(
 
 
 def _train_queue(
-    orders: list[Order],
+    found: Queue,
     root: Folder,
     results: Path | None,
     wanted: int | None,
@@ -142,7 +159,6 @@ def _train_queue(
     from thinned.lab.reporting import terminal
     from thinned.lab.reproduce import queue
 
-    found = queue.queue(orders, root, results)
     count = queue.workers(free, wanted)
     rows, note = queue.table(found, count)
     terminal.table(["experiment", "system", "seeds left", "about"], rows)

@@ -1,6 +1,7 @@
 """The benchmark runs, gives readers and programs the same figures, and counts memory rightly. No timings."""
 
 import json
+import mmap
 import os
 import resource
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import nn
 
 from thinned import kernels
 from thinned.lab import bench
-from thinned.lab.bench import blocks, connect, elements, estimators, memory, predict, residual, thin
+from thinned.lab.bench import blocks, connect, elements, estimators, gpu, memory, predict, residual, thin
 from thinned.lab.bench.harness import measure, run, show
 from thinned.lab.bench.harness.measure import Effort
 from thinned.lab.errors import LabError
@@ -40,6 +41,11 @@ def small(monkeypatch):
     monkeypatch.setattr(thin, "SIDE", 4)
     monkeypatch.setattr(thin, "IMAGES", 2)
     monkeypatch.setattr(thin, "BY_HAND", (((5, 4, 3), 6, 1e-4, None), ((4, 4, 3), 6, 0.0, 3.5)))
+    monkeypatch.setattr(gpu, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu, "COMPILER", "eager")
+    monkeypatch.setattr(gpu, "SIZES", {"1M": 1 << 10, "16M": 1 << 11})
+    monkeypatch.setattr(gpu, "STEP", (5, 4, 3, 4))
+    monkeypatch.setattr(gpu, "BATCH", 6)
     monkeypatch.setattr(predict, "SAMPLES", 3)
     monkeypatch.setattr(predict, "SIZES", (5, 4, 3, 10))
     monkeypatch.setattr(predict, "IMAGES", 4)
@@ -66,7 +72,7 @@ def test_every_case_is_measured(small, capsys, name):
     printed = json.loads(capsys.readouterr().out)
     assert printed["machine"]["torch"] == torch.__version__
     rows = printed["results"]
-    assert {r["threads"] for r in rows} == ({1} if name == "memory" else {1, kernels.cores()})
+    assert {r["threads"] for r in rows} == ({1} if name in ("gpu", "memory") else {1, kernels.cores()})
     assert len({(r["group"], r["name"], r["threads"]) for r in rows}) == len(rows)
     for r in rows:
         assert set(r["ratios"]) == set(r["figures"]) - {r["ours"]}
@@ -159,8 +165,9 @@ def test_kept_bytes_of_known_functions():
 
 def test_the_peak_of_a_process_is_seen():
     before = memory.begin_peak()
-    block = bytearray(b"x") * (64 << 20)
-    size = len(block)
-    del block
+    size = 64 << 20
+    with mmap.mmap(-1, size) as block:  # new pages: an allocator could give back old ones
+        for _ in range(64):
+            block.write(bytes(1 << 20))
     slack = 64 * resource.getpagesize() * (os.cpu_count() or 1)  # pages are counted in batches, by core
     assert size - slack <= memory.peak() - before < 2 * size

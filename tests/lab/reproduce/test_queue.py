@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from types import SimpleNamespace
 
 import pytest
 from helpers.commands import call, outcome, start, wait_for
@@ -11,6 +12,7 @@ from helpers.recorder import Recorder
 pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
+from thinned.lab import experiments
 from thinned.lab.errors import LabError
 from thinned.lab.reproduce import order, queue, results_page
 from thinned.lab.reproduce.order import Order
@@ -174,3 +176,41 @@ def test_ctrl_c_ends_in_order_and_the_same_command_goes_on(tmp_path):
     todo = asked.jobs()
     whole = sweep.run(todo, tmp_path / "whole")
     assert outcome(sweep.run(todo, out)) == outcome(whole)
+
+
+def test_what_is_most_wanted_comes_first():
+    def waiting(experiment, system, seconds, seed=0):
+        asked, config = SimpleNamespace(experiment=experiment), SimpleNamespace(seed=seed)
+        return SimpleNamespace(asked=asked, system=system, config=config, seconds=seconds)
+
+    wanted = [
+        waiting("cifar10-mlp", "A, standard", 9e4),
+        waiting("cifar10-mlp", "E, thin in 16 groups", 5e4),
+        waiting("mnist-table2", "dropout, ReLU, 3 × 1024", 1e4),
+        waiting("mnist-averaging", "averages", 1e5),
+        waiting("norms", "shapes", 1.0),
+        waiting("spiral", "A, bypassed forward", 2.0),
+        waiting("cifar10-mlp", "A, standard", 9e4, seed=1),
+    ]
+    assert sorted(wanted[3:] + wanted[:3], key=queue.by_worth) == wanted
+
+
+@pytest.mark.parametrize(("experiment", "part"), queue.WORTH)
+def test_what_is_wanted_exists(experiment, part):
+    assert any(part in target.label for target in experiments.load(experiment).targets)
+
+
+def test_runs_of_another_machine_are_taken_in(tmp_path, published):
+    elsewhere = tmp_path / "elsewhere"
+    with pytest.raises(LabError, match="take must be the folder of a queue with finished runs"):
+        queue.take(elsewhere, published)
+    found = queue.queue(ORDERS, elsewhere, None)
+    queue.run(found, Recorder(), count=1, save_every=30, results=None)
+    assert not (published / "mnist-gaussian.json").exists()
+    assert queue.take(elsewhere, published) == [
+        "linear-theory, smoke: 1 run",
+        f"mnist-gaussian, smoke: {len(ORDERS[0].jobs())} runs",
+    ]
+    assert {system: seeds for system, (seeds, *_) in rows(published).items()} == {
+        one.system: [0, 1] for one in found.waiting if one.asked.experiment == "mnist-gaussian"
+    }

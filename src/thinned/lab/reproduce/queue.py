@@ -1,4 +1,4 @@
-"""`thinned reproduce --queue`: all runs that are not published, the shortest first, a process each."""
+"""`thinned reproduce --queue`: all runs that are not published, in order of time or worth, a process each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reporting.wording import plural, time_text
 from thinned.lab.reproduce import results_page
 from thinned.lab.reproduce.order import NoSystemError, Order, check_publish, default_out, publish, record
-from thinned.lab.storage.record import Record
+from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder, private
 from thinned.lab.storage.run import Run, Stored
 from thinned.lab.sweeping import costs
@@ -41,7 +41,7 @@ class Waiting:
 
 @dataclass
 class Queue:
-    """The runs to train, the shortest first, and what else a queue found.
+    """The runs to train, in their order, and what else a queue found.
 
     Args:
         finished: runs that are trained and not published.
@@ -55,8 +55,32 @@ class Queue:
     left_out: list[str] = field(default_factory=list)
 
 
-def queue(orders: Sequence[Order], root: Folder, results: Path | None) -> Queue:
+# What is most wanted, first: experiments, and parts of the names of their systems. The rest comes after.
+WORTH = (
+    ("cifar10-mlp", "A,"), ("cifar10-mlp", "B,"), ("cifar10-mlp", "thin"),
+    ("mnist-table2", "dropout, logistic"), ("mnist-table2", "dropout, ReLU"),
+    ("mnist-table2", "DBN"), ("mnist-table2", "DBM"), ("mnist-table2", "3 × 2048"),
+    ("mnist-table2", "Maxout"), ("mnist-table2", "2 × 4096"), ("mnist-table2", "2 × 8192"),
+    ("mnist-table2", "thin"), ("thin-parity", ""), ("dropconnect-mnist", ""), ("mnist-averaging", ""),
+    ("mnist-data-size", ""), ("mnist-keep-rate", ""), ("mnist-architectures", ""),
+)  # fmt: skip
+
+
+def by_worth(one: Waiting) -> tuple[int, int, float]:
+    """The order of `WORTH`; of one row the first seed first, of equal worth the shortest."""
+    places = [
+        i
+        for i, (experiment, part) in enumerate(WORTH)
+        if experiment == one.asked.experiment and part in one.system
+    ]
+    return one.config.seed, min(places, default=len(WORTH)), one.seconds
+
+
+def queue(orders: Sequence[Order], root: Folder, results: Path | None, *, order: str = "time") -> Queue:
     """All runs of the orders that are not published in the folder `results`.
+
+    Args:
+        order: "time", the shortest first, or "worth", what is most wanted first.
 
     Raises:
         LabError: runs of the orders cannot be published, or no order has any run.
@@ -75,8 +99,26 @@ def queue(orders: Sequence[Order], root: Folder, results: Path | None) -> Queue:
             found.left_out.append(f"{asked.experiment}: {error}")
     if orders and not found.records:
         raise LabError("; ".join([*found.left_out, *missing]))
-    found.waiting.sort(key=lambda one: one.seconds)
+    found.waiting.sort(key=by_worth if order == "worth" else lambda one: one.seconds)
     return found
+
+
+def take(folder: Folder, results: Path) -> list[str]:
+    """Publish the runs that a queue finished elsewhere in ``folder``; the experiments that it had.
+
+    Raises:
+        LabError: no run of an experiment is finished there, or the runs cannot be published.
+    """
+    taken = []
+    for path in sorted(file.parent for file in folder.glob(f"*/{RECORD}")):
+        kept = Record.load(path)
+        over = [run for run in kept.stored(path) if run.status in ("done", "diverged")]
+        if kept.kind in experiments.names() and over:
+            publish(results, kept, over, join=True)
+            taken.append(f"{kept.kind}, {kept.budget}: {plural(len(over), 'run')}")
+    if not taken:
+        raise LabError(f"take must be the folder of a queue with finished runs, got {folder}")
+    return taken
 
 
 def _add(found: Queue, asked: Order, out: Folder, results: Path | None) -> None:
