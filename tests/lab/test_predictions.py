@@ -89,3 +89,13 @@ def test_bad_runs(trained):
         path.unlink()
     assert "none of its runs has a model" in call("predict", "out", "--data", "new.csv").stderr
     shutil.rmtree("out")
+
+
+def test_one_of_several_comparisons_must_be_named(trained):
+    options = ["--data", "t.csv", "--hidden", "4", "--epochs", "3", "--seeds", "1", "--methods", "none"]
+    assert call("compare", "--label", "kind", "--out", "out", *options).exit_code == 0
+    result = call("predict", "out", "--data", "new.csv")
+    assert result.exit_code == 1
+    assert "out: several comparisons; give one of out/dropout-" in result.stderr
+    (named,) = (trained / "out").glob("none-*/page.json")
+    assert call("predict", str(named.parent), "--data", "new.csv").exit_code == 0

@@ -20,9 +20,20 @@ Columns = dict[str, Any]
 
 
 def chosen(place: Folder) -> Folder:
-    """The run of a folder: its own, or in a comparison's folder that of the best method's first seed."""
-    if (place / MODEL).exists() or not (place / RECORD).exists():
+    """The run of a folder: its own, or in a comparison's folder that of the best method's first seed.
+
+    Raises:
+        LabError: the folder holds several comparisons, or none of its runs has a model.
+    """
+    if (place / MODEL).exists():
         return place
+    if not (place / RECORD).exists():
+        questions = sorted(path.parent for path in place.glob(f"*/{RECORD}"))
+        if len(questions) > 1:
+            raise LabError(f"{place}: several comparisons; give one of {', '.join(map(str, questions))}")
+        if not questions:
+            return place
+        place = questions[0]
     errors: dict[str, list[float]] = {}
     first: dict[str, Folder] = {}
     for run in Record.load(place).stored(place):
