@@ -135,3 +135,69 @@ def test_the_pictures_of_predictions_are_drawn(tmp_path, monkeypatch):
         "strange.png",
         "turned.png",
     ]
+
+
+@pytest.fixture(scope="module")
+def same_masks():
+    from torch import distributed
+
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo")
+    return load("same_masks")
+
+
+SAME = ["one process, once more", "gradient accumulation, 8 parts", "activation checkpointing"]
+
+
+def is_rounding(example, runs, base):
+    """No mask bit differs; the losses differ by rounding, which 4 steps of 8·16 rows add up."""
+    for name, by in runs.items():
+        masks, loss = example.differences(by["thinned"], base["thinned"])
+        assert masks == 0, name
+        assert loss <= example.STEPS * example.BATCH * example.LENGTH * np.finfo(float).eps * 4, (name, loss)
+        assert by["torch"].losses.shape == base["torch"].losses.shape
+
+
+def bases(example):
+    return {library: example.train(library, example.network(library)) for library in example.LIBRARIES}
+
+
+def test_masks_are_the_same_in_one_process(same_masks):
+    runs = {
+        name: {library: same_masks.ALONE[name](library) for library in same_masks.LIBRARIES} for name in SAME
+    }
+    is_rounding(same_masks, runs, bases(same_masks))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, in its compiler
+def test_masks_are_the_same_compiled_with_a_memory_budget(same_masks):
+    found = same_masks.compiled("thinned", budget=0.5)
+    base = bases(same_masks)
+    is_rounding(same_masks, {"compiled": {"thinned": found, "torch": base["torch"]}}, base)
+
+
+def test_masks_are_the_same_in_two_processes(same_masks):
+    """DDP, FSDP2, tensor and sequence parallel."""
+    runs = same_masks.spread(2)
+    assert len(runs) == 4
+    is_rounding(same_masks, runs, bases(same_masks))
+
+
+def test_the_page_has_a_row_for_each_way():
+    page = (ROOT / "docs" / "same-masks.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| (\S+) \| (\S+) \| .* \|$", page, re.MULTILINE)
+    shown = [row for row in rows if row[0] not in ("training", "---")]
+    assert len(shown) == 16
+    assert all(masks == "0" and float(loss) < 1e-12 for _, masks, loss in shown)
+
+
+def test_torchs_keys():
+    """The lines on the page about torch's own keys."""
+    import torch
+
+    random = pytest.importorskip("torch.func._random")
+    for seed in (0, 42, 2**63 + 5, 2**64 - 1):
+        theirs = random.key(thinned.Key(seed).seed)
+        assert theirs.dtype == torch.uint64
+        assert theirs[1] == 0
+        assert thinned.Key(int(theirs[0])) == thinned.Key(seed)

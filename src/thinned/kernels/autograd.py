@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from thinned import _array, kernels
-from thinned.kernels import connect, maps
-from thinned.kernels.work import Draw, Map, Rule, Select, Words
+from thinned.kernels import connect, maps, shards
+from thinned.kernels.work import Draw, Map, Noise, Select, Words
 from thinned.key import Key
 
 CODES = {(dtype := getattr(torch, name)): (code, dtype.itemsize) for name, code in kernels.DTYPES.items()}
@@ -59,7 +59,7 @@ def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tens
     code, size = CODES.get(x.dtype, (None, 1))
     pointer, n, flat = _place(x, size)
     cpu, kind = kernels.extension(), type(how)
-    if not pointer or code is None or cpu is None or kind is Rule:
+    if not pointer or code is None or cpu is None or not (kind is Select or kind is Noise):
         y = _plainly(x, how, words)
         return y if out is None else out.copy_(y)
     if out is None:
@@ -73,6 +73,8 @@ def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tens
 
 def _plainly(x: Tensor, how: Map, words: Words) -> Tensor:
     """The map of a tensor by a kernel of its GPU, or by torch's operations."""
+    if shards.is_sharded(x):
+        return cast(Tensor, shards.apply(x, how, words, select))
     if x.is_nested:
         raise TypeError("x must not be a nested tensor: give its values, or one of its tensors")
     if x.layout != torch.strided:

@@ -60,7 +60,19 @@ class Rule(NamedTuple):
         return self
 
 
-Map = Select | Noise | Rule
+class Part(NamedTuple):
+    """The map ``of`` an array of shape ``whole``, on the block of it that begins at the place ``first``."""
+
+    of: Select | Noise
+    whole: tuple[int, ...]
+    first: tuple[int, ...]
+
+    def gradient(self) -> Part:
+        """∂L/∂y -> ∂L/∂x."""
+        return self._replace(of=self.of.gradient())
+
+
+Map = Select | Noise | Rule | Part
 
 
 class Blocks(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from thinned import _array, _checks, functional, masks
 from thinned._method import USUAL, Method
-from thinned.kernels import autograd
+from thinned.kernels import autograd, shards
 from thinned.kernels.work import Map, Words
 from thinned.key import Key
 from thinned.methods import classes
@@ -398,6 +398,8 @@ class DropConnectLinear(Drop):
     def check(self, input: Tensor) -> None:
         """Raise TypeError or ValueError if this module does not take such an input."""
         super().check(input)
+        if shards.is_sharded(input):
+            raise TypeError("input must be a plain tensor, got a DTensor: give each process its rows")
         if input.dim() == 0 or input.shape[-1] != self.in_features:
             raise ValueError(f"input must have shape (*, {self.in_features}), got {tuple(input.shape)}")
 
