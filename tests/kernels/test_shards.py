@@ -96,5 +96,5 @@ def test_a_module_takes_a_dtensor(mesh):
             y = drop(distribute_tensor(x, mesh, [Shard(1)]))
         assert torch.equal(y.full_tensor(), expected)
     linear = tnn.DropConnectLinear(8, 3)
-    with pytest.raises(TypeError, match="^input must be a plain tensor"):
+    with pytest.raises(TypeError, match="input must be a plain tensor"):
         linear(distribute_tensor(x, mesh, [Shard(0)]))
