@@ -22,7 +22,7 @@ GIVEN = ("optimizer", "epochs", "batch", "lr")  # what `defaults` completes
 
 
 @with_settings(
-    "hidden", "p", "input_p", "max_norm", "l2", "activation", "epochs", "batch", "optimizer", "lr",
+    "hidden", "input_p", "max_norm", "l2", "activation", "epochs", "batch", "optimizer", "lr",
     "momentum", "nesterov", "schedule", "validation", "engine", "device", "precision",
     after="methods", default={"hidden": "512,512"}, by_default=IN_WORDS,
 )  # fmt: skip
@@ -33,6 +33,18 @@ def compare(
     methods: Annotated[
         str, typer.Option(help="see thinned methods; all for every one that fits a dense network")
     ] = "none,dropout,gaussian",
+    p: Annotated[
+        str, typer.Option(help="probability of dropping a hidden unit; several are compared: 0.1,0.3,0.5")
+    ] = f"{Config.p:g}",
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="first choose p, input-p, max-norm, learning rate and width of each method, on held-out "
+            "training data; needs thinned[tune]",
+        ),
+    ] = False,
+    minutes: Annotated[float, typer.Option(min=0, help="for --tune, all methods together")] = 10.0,
     seeds: Annotated[int, typer.Option(min=1, help="the number of seeds: 3 means seeds 0, 1, 2")] = 3,
     label: Annotated[str | None, typer.Option(help="column of the labels in a table")] = None,
     no_header: Annotated[
@@ -70,6 +82,7 @@ def compare(
     guessing. The others go on, and the exit code is then 1.
     """
     from thinned.lab import compare as lab
+    from thinned.lab import tuning
     from thinned.lab.reporting import terminal
     from thinned.lab.storage.provenance import command
     from thinned.lab.storage.record import Record
@@ -90,22 +103,30 @@ def compare(
         print("\n".join(lab.columns(dataset)))
     settings["input_p"] = input_rate(dataset.shape, settings["input_p"])
     settings |= defaults(len(dataset.x_train), **{name: settings[name] for name in GIVEN})
-    base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", **settings)
+    variants, tuned = lab.rates(p, names), []
+    first = next((own[0]["p"] for own in variants.values()), Config.p)
+    base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", p=first, **settings)
     fabric.check(base.device)
-    every = range(seeds)
-    todo = lab.jobs(base, dataset, names, every)
     place = folder(out or Path("thinned-runs") / f"compare-{Path(data).stem}")
-    record = Record(
-        "compare",
-        command(),
-        lab.settings(base, dataset, every),
-        [run_name(job.config) for job in todo],
-        shared=True,
-    )
-    answer = place / lab.question(todo)
-    recipe = functools.partial(lab.jobs_again, base, names, every, data, **how)
-    record.save(answer)  # first, so that a report can be made of a part
+    again = functools.partial(functools.partial, lab.jobs_again, data=data, **how)
     try:
+        if tune:
+            lab.one_rate(variants)
+            with terminal.progress(None, json) as progress:
+                tuned = tuning.tune(base, names, dataset, place, minutes, progress, workers or 1, again)
+            variants = {one.method: [one.settings()] for one in tuned}
+        todo = lab.jobs(base, dataset, names, range(seeds), variants)
+        record = Record(
+            "compare",
+            command(),
+            lab.settings(base, dataset, range(seeds)) | tuning.words(tuned),
+            [run_name(job.config) for job in todo],
+            shared=True,
+            tried={one.method: one.over("p") for one in tuned},
+        )
+        answer = place / lab.question(todo)
+        record.save(answer)  # first, so that a report can be made of a part
+        recipe = again([job.config for job in todo])
         with terminal.progress(None, json) as progress:
             stored = sweep.run(
                 todo, place, progress, recipe=recipe, save_every=save_every, workers=workers, ray=ray

@@ -42,7 +42,7 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
     if json:
         terminal.print_json(numbers)
     else:
-        terminal.show(page, [] if record.kind == "compare" else [page.lead, *page.notes])
+        terminal.show(page, page.notes if record.kind == "compare" else [page.lead, *page.notes])
         print(f"report: {path.resolve()}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from thinned import methods
@@ -14,8 +14,9 @@ from thinned.lab.data.registry import load
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.comparison import comparison
 from thinned.lab.reporting.evidence import Evidence
-from thinned.lab.reporting.from_runs import machine, rows, series
+from thinned.lab.reporting.from_runs import labeller, machine, rows, series
 from thinned.lab.reporting.page import Page
+from thinned.lab.reporting.rates import best_rates, over_p
 from thinned.lab.reporting.summary import BASELINE
 from thinned.lab.reporting.wording import plural
 from thinned.lab.storage.record import Record
@@ -26,6 +27,7 @@ from thinned.lab.training.keeping import trainer
 
 MANY_COLUMNS = 40
 MANY_METHODS = 4
+Variants = Mapping[str, Sequence[Mapping[str, Any]]]  # method -> settings that differ from the others'
 
 
 def known_methods(names: Iterable[str]) -> list[str]:
@@ -56,32 +58,53 @@ def known_methods(names: Iterable[str]) -> list[str]:
     return names
 
 
-def jobs(base: Config, dataset: Dataset, names: Sequence[str], seeds: Iterable[int]) -> list[Job]:
-    """A job for every method and seed, seed after seed: one that is cut off early has all methods."""
-    names = known_methods(names)
+def jobs(
+    base: Config,
+    dataset: Dataset,
+    names: Sequence[str],
+    seeds: Iterable[int],
+    variants: Variants | None = None,
+) -> list[Job]:
+    """A job for every method, each of its variants and each seed, seed after seed.
+
+    A comparison that is cut off early has all methods. A method without variants has the settings of `base`.
+    """
+    names, make = known_methods(names), trainer(dataset)
     return [
-        Job(dataclasses.replace(base, method=name, seed=seed), dataset, trainer(dataset))
+        Job(dataclasses.replace(base, method=name, seed=seed, **settings), dataset, make)
         for seed in seeds
         for name in names
+        for settings in (variants or {}).get(name, ({},))
     ]
 
 
-def jobs_again(
-    base: Config,
-    names: Sequence[str],
-    seeds: Sequence[int],
-    data: str,
-    **how: Any,
-) -> list[Job]:
-    """The same `jobs` in another process, which loads the data itself, with the options `how` of `load`.
+def rates(text: str, names: Sequence[str]) -> Variants:
+    """`0.1,0.3,0.5` as variants of each method that drops; LabError unless it is a list of numbers."""
+    try:
+        found = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        found = []
+    if not found:
+        raise LabError(f"p must be a number, or several as 0.1,0.3,0.5, got {text!r}")
+    return {name: [{"p": p} for p in dict.fromkeys(found)] for name in names if name != "none"}
+
+
+def one_rate(variants: Variants) -> None:
+    """LabError if there are several rates, which `--tune` would not keep."""
+    if any(len(own) > 1 for own in variants.values()):
+        raise LabError("p must be one rate with --tune, which tries others; leave out --p, or --tune")
+
+
+def jobs_again(configs: Sequence[Config], data: str, **how: Any) -> list[Job]:
+    """The jobs of these configurations in another process, which loads the data itself, with options `how`.
 
     Raises:
         LabError: the data has changed since this comparison began.
     """
     dataset = load(data, **how)
-    if dataset.fingerprint != base.fingerprint:
+    if dataset.fingerprint != configs[0].fingerprint:
         raise LabError(f"{data}: the data has changed since this comparison began; run it again")
-    return jobs(base, dataset, names, seeds)
+    return [Job(config, dataset, trainer(dataset)) for config in configs]
 
 
 def columns(dataset: Dataset) -> list[str]:
@@ -126,8 +149,16 @@ def page(record: Record, stored: Sequence[Stored], evidence: Evidence | None = N
     held = " (on held-out training data in place of the test data)" if stored[0].config["validation"] else ""
     names = list(dict.fromkeys(run.config["method"] for run in stored))
     seeds = len({run.config["seed"] for run in stored})
-    found = rows(stored)
+    found, label = rows(stored), labeller([run.config for run in stored])
+    labels = [label(run.config) for run in stored]
     made = comparison(found, stored, evidence)
+    parts: dict[str, Any] = dict(made.parts()) if made else {}
+    parts["extras"] = [*parts.get("extras", ()), *over_p(stored, found, labels, record.tried)]
+    best = best_rates(stored, found, labels)
+    parts["notes"] = [
+        *parts.get("notes", ()),
+        *([f"Of the rates that were compared: {best}."] if best else []),
+    ]
     return Page(
         title=f"{' against '.join(names[:2]) if len(names) <= 2 else 'Dropout methods'} on {data}",
         lead=f"The same network, trained with each of {len(names)} methods and "
@@ -138,5 +169,5 @@ def page(record: Record, stored: Sequence[Stored], evidence: Evidence | None = N
         command=record.command,
         machine=machine(stored),
         baseline=made.verdict.other if made and made.verdict else BASELINE,
-        **(made.parts() if made else {}),
+        **parts,
     )

@@ -26,6 +26,7 @@ class Record:
         runs: names of the run folders, in order; empty for all of them.
         budget: the budget of an experiment; empty for a comparison.
         shared: whether the runs lie in the folder above, which several comparisons share.
+        tried: method -> (p, lowest held-out error) of `--tune`.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Record:
     runs: Sequence[str] = ()
     budget: str = ""
     shared: bool = False
+    tried: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     def save(self, out: Folder) -> None:
         """Write the record beside the runs."""

@@ -219,9 +219,9 @@ class Run:
             _files.write_text(self.folder / FAILURE, why)
 
     def trim(self) -> None:
-        """Remove the parameters of a finished run, and of the runs inside its folder."""
+        """Remove the parameters and predictions of a finished run, and of the runs inside its folder."""
         if self.finished():
-            for name in ("last.npz", "best.npz"):
+            for name in ("last.npz", "best.npz", "model.npz", "predictions.npz"):
                 for path in self.folder.glob(f"**/{name}"):
                     path.unlink()
 
