@@ -547,7 +547,7 @@ def test_opcheck_connect_and_draw():
         torch.library.opcheck(torch.ops.thinned.connect_gaussian, (*plain, ticket, 1), test_utils=CHECKS)
     stream = tnn.Dropout().stream
     drawn = stream.handle, torch.tensor(0.5, dtype=torch.float64), torch.empty(0)
-    torch.library.opcheck(torch.ops.thinned.ticket, drawn, test_utils=CHECKS[:3])
+    torch.library.opcheck(torch.ops.thinned.drawn, drawn, test_utils=CHECKS[:3])
 
 
 def test_compiled_code_may_read_p(fresh_compiler):

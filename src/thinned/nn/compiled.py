@@ -1,8 +1,9 @@
 """The operators that torch.compile and torch.export record in training. Their seed and rate are tensors.
 
-A *ticket* is an int64 tensor of three numbers: the seed, the index of the first sample, the bits of p. The
-backward pass makes the mask again from these alone. A graph does not hold their values, so another rate, seed
-or step needs no new compilation. An operator names its method by the public function and the options.
+A *ticket* is an int64 tensor of five numbers: the seed, the index of the first sample, the bits of p, the
+number of samples and what is known of their axis. The backward pass makes the mask again from these alone. A
+graph does not hold their values, so another rate, seed or step needs no new compilation. An operator names
+its method by the public function and the options.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from torch.utils.checkpoint import CheckpointPolicy
 from thinned import functional
 from thinned._method import Method
 from thinned.key import Key
+from thinned.masks import ELEMENT
 from thinned.methods import DROPS
 from thinned.nn import stream
+from thinned.nn.batches import UNKNOWN, Batch
 
 for _schema in (
     "drop(Tensor x, Tensor ticket, str function, str options) -> Tensor",
@@ -37,38 +40,46 @@ for _schema in (
 # The tag says that it is random. Common-subexpression elimination, however, exempts only aten's own random
 # operators. It never merges two empty tensors, so each call gets one of its own: ``once``.
 torch.library.define(
-    "thinned::ticket",
+    "thinned::drawn",
     "(Tensor stream, Tensor rate, Tensor once) -> Tensor",
     tags=(torch.Tag.nondeterministic_seeded,),
 )
 operators: Any = torch.ops.thinned
 
 
-def pack(seed: int, sample_offset: int, p: float) -> Tensor:
+WORDS = 5  # of a ticket
+
+
+def pack(seed: int, sample_offset: int, p: float, batch: Batch = UNKNOWN) -> Tensor:
     """The ticket of a call."""
-    return torch.frombuffer(bytearray(struct.pack("<QQd", seed, sample_offset, p)), dtype=torch.int64)
+    known = batch.axis + 2 * batch.always + 4 * batch.sure
+    words = struct.pack("<QQdqq", seed, sample_offset, p, batch.samples, known)
+    return torch.frombuffer(bytearray(words), dtype=torch.int64)
 
 
-def unpack(ticket: Tensor) -> tuple[Key, int, float]:
-    """Key, index of the first sample and p of a ticket."""
-    seed, sample_offset, p = struct.unpack("<QQd", struct.pack("<qqq", *ticket.tolist()))
-    return Key(seed), sample_offset, p
+def unpack(ticket: Tensor) -> tuple[Key, int, float, Batch]:
+    """Key, index of the first sample, p and samples of a ticket."""
+    words = struct.pack(f"<{WORDS}q", *ticket.tolist())
+    seed, sample_offset, p, samples, known = struct.unpack("<QQdqq", words)
+    return Key(seed), sample_offset, p, Batch(samples, known % 2, known & 2 > 0, known & 4 > 0)
 
 
-@torch.library.impl("thinned::ticket", "CompositeExplicitAutograd")
-def _ticket(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
-    seed, sample_offset, places = stream.find(int(handle.item())).draw_compiled()
+@torch.library.impl("thinned::drawn", "CompositeExplicitAutograd")
+def _drawn(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
+    seed, sample_offset, places, batch = stream.find(int(handle.item())).draw_compiled()
+    if batch.doubt and sample_offset:
+        raise ValueError(batch.doubt)
     if places is not None:
         raise RuntimeError(
             "inside keyed, a compiled branch with drop modules must get the whole batch, got the survivors "
             "alone: set skip=False in its Residual, or compile the Residual itself"
         )
-    return pack(seed, sample_offset, rate.item())
+    return pack(seed, sample_offset, rate.item(), batch)
 
 
-@torch.library.register_fake("thinned::ticket")
-def _ticket_fake(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
-    return torch.empty(3, dtype=torch.int64, device="cpu")
+@torch.library.register_fake("thinned::drawn")
+def _drawn_fake(handle: Tensor, rate: Tensor, once: Tensor) -> Tensor:
+    return torch.empty(WORDS, dtype=torch.int64, device="cpu")
 
 
 def _kept(mode: Any, draw: Any, types: Any, args: tuple, kwargs: Any) -> Any:
@@ -84,7 +95,7 @@ def _kept(mode: Any, draw: Any, types: Any, args: tuple, kwargs: Any) -> Any:
     return ticket
 
 
-torch.library.register_torch_dispatch("thinned::ticket", ProxyTorchDispatchMode, _kept)
+torch.library.register_torch_dispatch("thinned::drawn", ProxyTorchDispatchMode, _kept)
 
 
 @functools.lru_cache(256)
@@ -99,17 +110,20 @@ def _found(function: str, options: str) -> tuple[Method, list[Any]]:
 @torch.library.impl("thinned::drop", "CompositeExplicitAutograd")
 @torch.no_grad()
 def _drop(x: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
-    key, sample_offset, p = unpack(ticket)
+    key, sample_offset, p, batch = unpack(ticket)
     method, values = _found(function, options)
-    return _as_promised(method(x, p, key, True, sample_offset, *values), x)
+    where = batch.find(x.shape, sample_offset, method.unit is ELEMENT)
+    return _as_promised(where.call(lambda x, i: method(x, p, key, True, i, *values), x, sample_offset), x)
 
 
 @torch.library.impl("thinned::drop_gradient", "CompositeExplicitAutograd")
 @torch.no_grad()
 def _drop_gradient(grad: Tensor, ticket: Tensor, function: str, options: str) -> Tensor:
-    key, sample_offset, p = unpack(ticket)
+    key, sample_offset, p, batch = unpack(ticket)
     method, values = _found(function, options)
-    return _as_promised(method.gradient(grad, p, key, sample_offset, *values), grad)
+    where = batch.find(grad.shape, sample_offset, method.unit is ELEMENT)
+    gradient = where.call(lambda g, i: method.gradient(g, p, key, i, *values), grad, sample_offset)
+    return _as_promised(gradient, grad)
 
 
 def _as_promised(out: Tensor, x: Tensor) -> Tensor:
@@ -143,7 +157,8 @@ for _operator in ("drop", "drop_gradient"):
 def _connect(
     x: Tensor, weight: Tensor, bias: Tensor | None, ticket: Tensor, per_sample: bool, rows: int
 ) -> Tensor:
-    key, offset, p = unpack(ticket)
+    key, offset, p, batch = unpack(ticket)
+    rows = batch.rows_of(len(x), rows)
     out: Tensor = functional.drop_connect(
         x, weight, bias, p, key=key, per_sample=per_sample, sample_offset=offset * rows
     )
@@ -153,7 +168,8 @@ def _connect(
 @torch.library.impl("thinned::connect_gaussian", "CompositeExplicitAutograd")
 @torch.no_grad()
 def _gaussian(x: Tensor, weight: Tensor, bias: Tensor | None, ticket: Tensor, rows: int) -> Tensor:
-    key, offset, p = unpack(ticket)
+    key, offset, p, batch = unpack(ticket)
+    rows = batch.rows_of(len(x), rows)
     out: Tensor = functional.drop_connect(
         x, weight, bias, p, key=key, training=False, inference="gaussian", sample_offset=offset * rows
     )
@@ -171,7 +187,8 @@ def _connect_fake(x: Tensor, weight: Tensor, *_: Any) -> Tensor:
 def _connect_gradient(
     grad: Tensor, x: Tensor, weight: Tensor, ticket: Tensor, per_sample: bool, rows: int
 ) -> tuple[Tensor, Tensor]:
-    key, offset, p = unpack(ticket)
+    key, offset, p, batch = unpack(ticket)
+    rows = batch.rows_of(len(x), rows)
     of_x, of_weight = functional.drop_connect_gradient(
         grad, x, weight, p, key=key, per_sample=per_sample, sample_offset=offset * rows
     )

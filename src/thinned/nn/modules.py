@@ -21,6 +21,7 @@ from thinned.kernels import autograd, shards
 from thinned.kernels.work import Map, Words
 from thinned.key import Key
 from thinned.methods import classes
+from thinned.nn.batches import FIRST, UNKNOWN
 from thinned.nn.compiled import operators as ops
 from thinned.nn.stream import Draw, EachExampleError, Stream, scalar, transformed
 
@@ -37,10 +38,17 @@ class Drop(nn.Module):
 
     ranks: ClassVar[Collection[int]] = ()  # of the input, if they differ from those of the method
     unbatched: ClassVar[int | None] = None  # the rank that has no batch dimension
+    movable: bool = False  # whether samples may be any axis of the input
     inplace: bool = False
     unchanged: bool = True  # whether evaluation returns its input
     rate: Tensor
     stream: Stream
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        method = vars(cls).get("method")
+        if isinstance(method, Method):
+            cls.movable = method.unit is masks.ELEMENT
 
     def __init__(self, p: float = USUAL, **options: Any) -> None:
         nn.Module.__init__(self)  # not that of a class of torch among the bases
@@ -125,7 +133,7 @@ class Drop(nn.Module):
             draw = self.stream.draw()
         except EachExampleError:
             return self.transformed(x)
-        if draw.places is not None:
+        if draw.places is not None or not (draw.batch is UNKNOWN or self.plain(x, draw)):
             return self.by(draw, x)
         if self._p == 0.0:
             return x
@@ -141,6 +149,12 @@ class Drop(nn.Module):
             raise
         apply = autograd.apply_ if self.inplace else autograd.apply
         return apply(x, how, (draw.seed & 0xFFFF_FFFF, draw.seed >> 32))
+
+    def plain(self, x: Tensor, draw: Draw) -> bool:
+        """Whether the rows of x are the samples of the batch."""
+        if x.is_nested or (self.unbatched is not None and len(x) == 1):
+            return True
+        return draw.batch.find(x.shape, draw.sample_offset, self.movable) is FIRST
 
     def of_nested(self, x: Tensor, draw: Draw) -> Tensor:
         """The method on the values of a nested tensor, as one array; for methods that drop elements."""
@@ -168,7 +182,7 @@ class Drop(nn.Module):
 
     def transformed(self, x: Tensor) -> Tensor:
         """`eager` where each example of a vmap has its own mask."""
-        ticket = transformed(self.stream, len(x) if x.dim() else 1)
+        ticket = transformed(self.stream, x.shape)
         if self._p == 0.0:
             return x
         method, p = self.method, self._p
@@ -183,7 +197,7 @@ class Drop(nn.Module):
         """The result of the method with the mask of this draw."""
         method, key = self.method, Key(draw.seed)
         options = [getattr(self, name) for name in method.names]
-        return draw.spread(lambda x, i: method(x, self._p, key, True, i, *options), x)
+        return draw.spread(lambda x, i: method(x, self._p, key, True, i, *options), x, movable=self.movable)
 
     @property
     def shares_mask(self) -> bool:
@@ -201,7 +215,7 @@ class Drop(nn.Module):
 
     def ticket(self) -> Tensor:
         """Seed, index of the first sample and rate of this call, in the form for a compiled graph."""
-        ticket: Tensor = ops.ticket(self.stream.handle, self.rate, torch.empty(0, device="cpu"))
+        ticket: Tensor = ops.drawn(self.stream.handle, self.rate, torch.empty(0, device="cpu"))
         return ticket
 
     def options(self) -> str:
@@ -245,6 +259,7 @@ class Dropout(_TorchDrop, nn.Dropout):
     multiplies by 1 − p. The default is torch's rule.
     """
 
+    movable = True
     settings, ranks = ("rescale",), range(masks.ANY)  # the ranks are those of the method: faster to find here
 
     def __init__(
@@ -428,6 +443,8 @@ class DropConnectLinear(Drop):
             draw = self.stream.draw()
         except EachExampleError:
             return self._transformed(x, weight, bias, rows)
+        if draw.places is None:
+            rows = draw.batch.rows_of(len(x), rows)
         draw = Draw(draw.seed, draw.sample_offset * rows, draw.places if self.per_sample else None)
 
         def call(x: Tensor, first: int) -> Tensor:
@@ -443,7 +460,7 @@ class DropConnectLinear(Drop):
 
     def _transformed(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
         """`_eager` where each example of a vmap has its own masks."""
-        ticket, p = transformed(self.stream, len(x) // max(1, rows)), self._p
+        ticket, p = transformed(self.stream, (len(x) // max(1, rows),)), self._p
         if p == 0.0 or not self.training:
             key, first = autograd.read(ticket)
             return self._by(key, x, weight, bias, first * rows)

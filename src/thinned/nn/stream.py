@@ -7,7 +7,7 @@ import functools
 import itertools
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from torch._C import _functorch as functorch
 
 from thinned.kernels import autograd
 from thinned.key import Key
+from thinned.nn.batches import SECOND, UNKNOWN, Batch
 
 RECENT = 256  # calls that a stream remembers, in case checkpointing runs them again
 COMPILED = 1 << 16  # numbers of compiled calls that are remembered for that, of all streams together
@@ -34,19 +35,24 @@ class Draw(NamedTuple):
     seed: int
     sample_offset: int = 0  # index of the batch's first sample
     places: Places | None = None  # indices of these samples in that batch, ascending; None: all of it
+    batch: Batch = UNKNOWN
 
-    def spread(self, call: Call, x: torch.Tensor, work: int | None = None) -> torch.Tensor:
-        """``call(x, index of the first sample)``, so that each sample keeps its index in the whole batch.
+    def spread(
+        self, call: Call, x: torch.Tensor, work: int | None = None, movable: bool = False
+    ) -> torch.Tensor:
+        """``call(x, index of the first row)``, so that each sample keeps its index in the whole batch.
 
         Small samples are put in their places among zeros, and one call does them all. Large samples take one
         call for each run of neighbours. ``work`` is the cost of a sample, by default its number of elements.
-        If x has k rows for each sample, rows are numbered instead of samples.
+        If x has k rows for each sample, rows are numbered instead of samples. If ``movable``, the call takes
+        the axes in any order, and samples may be the second.
         """
         if self.places is None or not len(x) or len(x) % len(self.places):
-            return call(x, self.sample_offset)
+            return self.batch.find(x.shape, self.sample_offset, movable).call(call, x, self.sample_offset)
         rows = len(x) // len(self.places)
         first = int(self.places[0])
-        offset, places = self.sample_offset + first * rows, self.places - first
+        before = self.sample_offset * (rows if self.batch.samples else 1)
+        offset, places = before + first * rows, self.places - first
         if (rows * x[0].numel() if work is None else work) < SMALL:
             index = (places[:, None] * rows + np.arange(rows)).reshape(-1)
             where = torch.from_numpy(index).to(x.device)
@@ -70,14 +76,23 @@ def among(places: Places) -> Iterator[None]:
 
 
 @dataclass
+class Block:
+    """What the modules inside one `keyed` share."""
+
+    sample_offset: int = 0
+    batch: Batch = UNKNOWN  # of the pass under way
+    thread: int = field(default_factory=threading.get_ident)
+
+
+@dataclass
 class Named:
     """The key of one module inside `keyed`: its first call in a pass takes the key, call n > 0 folds in n."""
 
     key: Key
-    sample_offset: int
+    block: Block
+    second: bool = False  # whether it is in a layer of torch whose samples are the second axis
     calls: int = 0
     places: Places | None = None  # of the last call
-    thread: int = field(default_factory=threading.get_ident)
 
     def next(self) -> Draw:
         """The draw of the next call in this pass."""
@@ -87,7 +102,9 @@ class Named:
 
     def at(self, n: int) -> Draw:
         """The draw of call ``n`` in a pass."""
-        return Draw((self.key if n == 0 else self.key.fold_in(n)).seed, self.sample_offset, self.places)
+        seed = (self.key if n == 0 else self.key.fold_in(n)).seed
+        batch = SECOND if self.second else self.block.batch
+        return Draw(seed, self.block.sample_offset, self.places, batch)
 
 
 class Stream:
@@ -113,7 +130,7 @@ class Stream:
         """The draw that decides the mask of this call."""
         mark = random_seed(self.named is not None)
         if self.named is None and not self.recent:
-            return _draw((mark, 0, None))
+            return _draw((mark, 0, None, UNKNOWN))
         return self._of(mark)
 
     def draw_compiled(self) -> Draw:
@@ -156,15 +173,17 @@ class EachExampleError(RuntimeError):
     """A vmap asks for a mask of each example, and there is one seed for all."""
 
 
-def transformed(stream: Stream, samples: int) -> torch.Tensor:
+def transformed(stream: Stream, shape: Sequence[int]) -> torch.Tensor:
     """The ticket of a call inside torch.func: what `autograd.read` reads, with a lane for each example.
 
     Where no vmap has randomness="different", it is that of `Stream.draw`. Else each example is a lane; inside
-    `keyed` the examples have the masks of one batch of all of them, each of that many samples.
+    `keyed` the examples, each of that shape, have the masks of one batch of all of them.
     """
     with torch._C._DisableFuncTorch():
         draw, keyed = stream.draw(), stream.named is not None
-        ticket = autograd.ticket(Key(draw.seed), draw.sample_offset)
+        rows = draw.batch.find(shape, draw.sample_offset, movable=False).rows
+        samples = shape[0] if shape else 1
+        ticket = autograd.ticket(Key(draw.seed), draw.sample_offset * rows)
         zero = torch.zeros_like(ticket[0])
         lane, examples = zero, [(torch.arange(n, device="cpu"), n, level) for n, level in _different()]
     if draw.places is not None:
@@ -224,6 +243,14 @@ def random_seed(keyed: bool = False) -> int:
             cell[0].random_(-(1 << 63), None)
     number: int = cell[1][0]
     return number
+
+
+def next_mark() -> int:
+    """The next number of torch's generator, whose state does not change."""
+    state = torch.get_rng_state()
+    mark = random_seed(keyed=True)
+    torch.set_rng_state(state)
+    return mark
 
 
 def scalar(value: float, dtype: torch.dtype) -> torch.Tensor:

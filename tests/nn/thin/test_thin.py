@@ -526,7 +526,7 @@ def test_compiled_statistics():
 
 def test_the_operator():
     ticket = tnn.Dropout(0.5).ticket()
-    torch.library.opcheck(torch.ops.thinned.picks.default, (ticket, 10, 2, 5, 3))
+    torch.library.opcheck(torch.ops.thinned.picks.default, (ticket, 10, 2, 5, 0, (4, 3, 6)))
 
 
 @pytest.mark.parametrize("reentrant", [True, False])

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from thinned.nn.stream import RECENT, each_example, random_seed, recomputing
+from thinned.nn.stream import RECENT, each_example, next_mark, recomputing
 from thinned.nn.thin.tracing import defaults
 
 COMPILED = 0  # in a compiled graph, in place of the thread's number
@@ -109,14 +109,6 @@ class ModelHooks:
         self.open.pop(thread(), None)
         for each in self.running:
             each.close()
-
-
-def next_mark() -> int:
-    """The next number of torch's generator, whose state does not change."""
-    state = torch.get_rng_state()
-    mark = random_seed(keyed=True)
-    torch.set_rng_state(state)
-    return mark
 
 
 def thread() -> int:

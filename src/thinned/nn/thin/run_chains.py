@@ -9,7 +9,7 @@ each layer is what it was before.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from thinned import masks
 from thinned.kernels import autograd
 from thinned.key import Key
 from thinned.nn import modules
+from thinned.nn.batches import Batch
 from thinned.nn.compiled import unpack
 from thinned.nn.thin.find_chains import FoundChain
 from thinned.nn.thin.norms import batch_norm
@@ -30,13 +31,17 @@ from thinned.nn.thin.selection import Units
 from thinned.nn.thin.tracing import hooked, join, partly_outside
 
 torch.library.define(
-    "thinned::picks", "(Tensor ticket, int n, int groups, int width, SymInt rows) -> (Tensor, Tensor)"
+    "thinned::picks",
+    "(Tensor ticket, int n, int groups, int width, int rank, SymInt[] shape) -> (Tensor, Tensor)",
 )
 
 
 @torch.library.impl("thinned::picks", "CompositeExplicitAutograd")
-def _picks(ticket: Tensor, n: int, groups: int, width: int, rows: int) -> tuple[Tensor, Tensor]:
-    key, sample_offset, p = unpack(ticket)
+def _picks(
+    ticket: Tensor, n: int, groups: int, width: int, rank: int, shape: list[int]
+) -> tuple[Tensor, Tensor]:
+    key, sample_offset, p, batch = unpack(ticket)
+    rows = _rows(shape, rank) * _rows_of_samples(shape, batch, sample_offset, rank)
     units = Units.of(masks.picks(n, p, key, groups).rolled(sample_offset * rows), 1.0)
     index, valid = ticket.new_zeros(groups, width), ticket.new_zeros(groups, width, dtype=torch.bool)
     index[:, : units.width], valid[:, : units.width] = units.index, units.valid
@@ -44,8 +49,26 @@ def _picks(ticket: Tensor, n: int, groups: int, width: int, rows: int) -> tuple[
 
 
 @torch.library.register_fake("thinned::picks")
-def _picks_fake(ticket: Tensor, n: int, groups: int, width: int, rows: int) -> tuple[Tensor, Tensor]:
+def _picks_fake(
+    ticket: Tensor, n: int, groups: int, width: int, rank: int, shape: list[int]
+) -> tuple[Tensor, Tensor]:
     return ticket.new_empty(groups, width), ticket.new_empty(groups, width, dtype=torch.bool)
+
+
+def _rows(shape: Sequence[int], rank: int) -> int:
+    """The rows of each place along the first axis of an input of a chain of that rank."""
+    return math.prod(shape[1:-1]) if rank == 0 and len(shape) > 1 else 1
+
+
+def _rows_of_samples(shape: Sequence[int], batch: Batch, sample_offset: int, rank: int) -> int:
+    """The places along the first axis that each sample has."""
+    where = batch.find(shape, sample_offset, movable=rank == 0 and len(shape) > 2)
+    if where.axis == 1 and sample_offset:
+        raise ValueError(
+            f"with sample_offset, a thinned chain must get the samples first, got shape {tuple(shape)}: "
+            "leave it dense, or set batch_first=True"
+        )
+    return where.rows
 
 
 # When the kernel pays. Else all units are computed, and the same picks are applied to them.
@@ -128,16 +151,19 @@ class RunningChain(Running):
 
     def _draw(self, x: Tensor, scale: float) -> tuple[Units, bool] | None:
         """The units of a new pass, and whether the rows of x are in order; None outside a thinned call."""
-        rows = math.prod(x.shape[1:-1]) if self.rank == 0 and x.dim() > 1 else 1  # of a sample
+        rows = _rows(x.shape, self.rank)
         if torch.compiler.is_compiling():
             if not self.hooks.open:
                 return None
             width = masks.most_kept(self.n, self.drop.p)
-            index, valid = torch.ops.thinned.picks(self.drop.ticket(), self.n, self.groups, width, rows)
+            how = self.n, self.groups, width, self.rank, x.shape
+            index, valid = torch.ops.thinned.picks(self.drop.ticket(), *how)
             return Units(self.n, index, valid, scale), True
         if not self.due():
             return None
-        seed, sample_offset, places = self.drop.stream.draw()
+        seed, sample_offset, places, batch = self.drop.stream.draw()
+        if places is None:
+            rows *= _rows_of_samples(x.shape, batch, sample_offset, self.rank)
         picks = masks.picks(self.n, self.drop.p, Key(seed), self.groups)
         if places is None or self.groups == 1:
             return Units.of(picks.rolled(sample_offset * rows), scale), True
