@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,8 @@ from urllib.parse import unquote, urlsplit
 from sphinx.cmd.build import main as sphinx
 
 DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS / "site"))
+import chinese  # noqa: E402
 
 
 class Page(HTMLParser):
@@ -50,15 +53,25 @@ def broken(site: Path) -> list[str]:
 def build(out: Path) -> int:
     """English, Chinese, doctests, links; the first failure ends it."""
     work = out.parent / "doctrees"
+    shutil.rmtree(out, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
     common = ["-W", "--keep-going", "-q", "-c", str(DOCS)]
     runs = [
         ["-b", "html", *common, "-d", str(work / "en"), str(DOCS), str(out)],
-        ["-b", "html", *common, "-t", "zh", "-d", str(work / "zh"), str(DOCS / "zh"), str(out / "zh")],
+        ["-b", "html", *common, "-t", "zh", "-d", str(work / "zh"), str(work / "zh-pages"), str(out / "zh")],
         ["-b", "doctest", *common, "-d", str(work / "en"), str(DOCS), str(out.parent / "doctest")],
     ]
+    chinese.written(DOCS / "zh", work / "zh-pages")
     for run in runs:
         if code := sphinx(run):
             return code
+    for path in (out / "zh").rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for english, words in chinese.THEME.items():
+            text = text.replace(english, words)
+        path.write_text(text, encoding="utf-8")
+    page = out / "explore.html"  # a file of its own, whose links are those of docs/
+    page.write_text(page.read_text(encoding="utf-8").replace("theory.md", "theory.html"), encoding="utf-8")
     lost = broken(out)
     print(*lost, sep="\n")
     print(f"{len(list(out.rglob('*.html')))} pages in {out}, {len(lost)} links that lead nowhere")

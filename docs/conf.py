@@ -63,10 +63,10 @@ add_module_names = False
 # Look
 html_theme = "furo"
 html_title = "thinned"
-html_static_path = ["site/static"] if not CHINESE else ["../site/static"]
+html_static_path = ["site/static"]
 templates_path = ["site/templates"]
 html_css_files = ["site.css"]
-html_extra_path = ["explore.html"] if not CHINESE else ["../explore.html"]
+html_extra_path = ["explore.html"] if not CHINESE else []
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
@@ -95,6 +95,7 @@ def _links(app: Any, docname: str, source: list[str]) -> None:
         source[0]
         .replace("../CONTRIBUTING.md", f"{up}contributing.md")
         .replace("../CHANGELOG.md", f"{up}changelog.md")
+        .replace("](explore.html)", f"]({up}explore-page.md)")
     )
     source[0] = re.sub(r"\]\((?:\.\./)+((?:src|tests|examples|\.ci)/[^)]*)\)", rf"]({REPOSITORY}\1)", text)
 

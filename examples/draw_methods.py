@@ -594,6 +594,22 @@ are not independent: p·n of n units are dropped, to within a panel.
 """
 
 
+DRAWN = r"r \sim \text{Bernoulli}(1-p)"
+EQUATIONS = {  # what training does; r, R and g are drawn anew for each unit
+    "dropout": rf"y_i = \frac{{r_i\,x_i}}{{1-p}}, \qquad {DRAWN}",
+    "dropout-original": rf"y_i = r_i\,x_i, \qquad {DRAWN}",
+    "thin": r"h = f(x\,W_1[K]^\top + b_1[K]), \qquad y = \frac{h\,W_2[:,K]^\top}{1-p} + b_2",
+    "gaussian": r"y_i = x_i\,g_i, \qquad g \sim \mathcal{N}\left(1, \frac{p}{1-p}\right)",
+    "alpha": rf"y_i = a\,(r_i\,x_i + (1-r_i)\,\alpha') + b, \qquad {DRAWN}",
+    "feature-alpha": rf"y_{{n,c}} = a\,(r_{{n,c}}\,x_{{n,c}} + (1-r_{{n,c}})\,\alpha') + b, \qquad {DRAWN}",
+    "spatial": rf"y_{{n,c}} = \frac{{r_{{n,c}}\,x_{{n,c}}}}{{1-p}}, \qquad {DRAWN}",
+    "drop-block": r"y = x\,r\,\frac{\text{places}}{\text{kept places}}, \qquad E[\text{dropped share}] = p",
+    "drop-path": rf"y_n = \frac{{r_n\,x_n}}{{1-p}}, \qquad {DRAWN}",
+    "drop-connect": r"y_n = \frac{(R_n * W)\,x_n}{1-p} + b, \qquad R \sim \text{Bernoulli}(1-p)",
+    "cutmix": r"y = \lambda\,y_A + (1-\lambda)\,y_B, \qquad \lambda \sim \text{Beta}(\alpha, \alpha)",
+}
+
+
 def page(folder: str) -> str:
     """The page, with the pictures in ``folder``."""
     lines = ["| method | unit | input | on the command line |", "| --- | --- | --- | --- |"]
@@ -614,11 +630,12 @@ def _section(row: Row, folder: str) -> str:
         module, layer = MODULES[row.method].__name__, LAYERS[row.method].__name__
         also = f" As a layer: `thinned.nn.{module}`, `thinned.scratch.{layer}`."
     summary = row.summary[0].upper() + row.summary[1:]
+    equation = f"\n$$\n{EQUATIONS[row.name]}\n$$\n" if row.name in EQUATIONS else ""
     return f"""
 ## {row.title}
 
 {summary}. Unit: {row.unit}. Input: {_layout(row)}.
-
+{equation}
 ```python
 {_call(row)}
 ```

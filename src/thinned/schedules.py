@@ -5,6 +5,7 @@ Every function over steps is called ``f(p, step, steps)``: p is the full rate, `
 ``steps`` is the number of training steps. Epochs serve as well. A step beyond ``steps`` counts as ``steps``:
 training that goes on longer keeps the last rate.
 
+>>> from thinned.schedules import depth_linear, early, linear
 >>> [round(linear(0.1, step, 4), 4) for step in range(6)]
 [0.0, 0.025, 0.05, 0.075, 0.1, 0.1]
 >>> depth_linear(0.5, layers=4)
