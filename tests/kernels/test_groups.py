@@ -15,6 +15,8 @@ SIZES = [
     (33, 40, 600, 4),
     (64, 600, 45, 16),
     (70, 530, 1050, 16),
+    (121, 100, 192, 16),
+    (120, 270, 600, 16),
     (40, 1100, 520, 3),
     (300, 513, 512, 70),
 ]
@@ -45,7 +47,7 @@ def compact(x, picks, groups):
 @pytest.fixture(params=["native", "plain"])
 def path(request, monkeypatch):
     if request.param == "plain":
-        monkeypatch.setattr(products, "_native", lambda *arrays: None)
+        monkeypatch.setattr(products, "_reach", lambda *arrays: None)
     elif kernels.extension() is None or kernels.extension().levels()[-1] == "plain":
         pytest.skip("the native kernel is for processors with AVX2")
 

@@ -72,19 +72,21 @@ def noise(
     level: str = "",
 ) -> None: ...
 
-# Of one side of a weight: n, width, addresses of index, count, order and keep: Side of kernel.hpp.
-Side = tuple[int, int, int, int, int, int]
+class Kept:
+    """The units that each group of rows keeps; ``order`` (n,) int64 and ``kept`` (groups, panels) bool."""
+
+    def __init__(self, n: int, panel: int, groups: int, width: int, order: int, kept: int) -> None: ...
 
 def product(
     dtype: int,
-    groups: tuple[int, int, int],
+    rows: tuple[int, int, int],
     x: int,
     weight: int,
-    by_out: int,
-    by_in: int,
+    shape: tuple[int, int],
+    transposed: bool,
     bias: int,
-    of_in: Side,
-    of_out: Side,
+    of_in: Kept | None,
+    of_out: Kept | None,
     scale: float,
     y: int,
     threads: int = 1,
@@ -92,17 +94,20 @@ def product(
 ) -> None: ...
 def correlate(
     dtype: int,
-    groups: tuple[int, int, int],
+    rows: tuple[int, int, int],
     grad: int,
     x: int,
-    of_in: Side,
-    of_out: Side,
+    shape: tuple[int, int],
+    of_in: Kept | None,
+    of_out: Kept | None,
     scale: float,
     out_weight: int,
     threads: int = 1,
     level: str = "",
 ) -> None: ...
-def sums(dtype: int, groups: tuple[int, int, int], grad: int, of_out: Side, out: int) -> None: ...
+def sums(
+    dtype: int, rows: tuple[int, int, int], grad: int, n: int, of_out: Kept | None, out: int
+) -> None: ...
 def normals(out: int, n: int, start: int, k0: int, k1: int, threads: int = 1, level: str = "") -> None: ...
 def panel(dtype: int, level: str = "") -> int: ...
 def lay_out(dtype: int, x: int, rows: int, units: int, out: int, level: str = "") -> None: ...

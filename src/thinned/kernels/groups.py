@@ -21,9 +21,6 @@ from numpy.typing import NDArray
 from thinned import _array, kernels
 from thinned.kernels import survivors
 
-PANEL = 16  # units of a panel that the native kernel keeps or drops together
-EVERY = (0, 0, 0, 0)  # every group keeps all units
-
 
 @dataclass(frozen=True, eq=False)
 class Picks:
@@ -54,7 +51,10 @@ class Picks:
     @cached_property
     def counts(self) -> NDArray[np.int64]:
         """(groups,): how many units each group keeps."""
-        return np.count_nonzero(self.units, axis=1).astype(np.int64)
+        counts: NDArray[np.int64] = self.panel * self.kept.sum(axis=1, dtype=np.int64)
+        if self.n:
+            counts -= self.kept[:, -1] * (-self.n % self.panel)  # the last panel may be smaller
+        return counts
 
     @property
     def width(self) -> int:
@@ -88,23 +88,15 @@ class Picks:
         return Picks(self.n * run, self.panel * run, order, self.kept)
 
     @cached_property
-    def _order32(self) -> NDArray[np.int32]:
-        return self.order.astype(np.int32)
+    def native(self) -> Any:
+        """The same for the extension."""
+        cpu, width = kernels.extension(), self.width
+        assert cpu is not None
+        order, kept = np.ascontiguousarray(self.order), np.ascontiguousarray(self.kept)
+        return cpu.Kept(self.n, self.panel, self.groups, width, kernels.address(order), kernels.address(kept))
 
-    @cached_property
-    def _bits(self) -> NDArray[np.uint64]:
-        """(P, words): a bit for each group that keeps a panel."""
-        bits = np.packbits(self.kept.T, axis=1, bitorder="little")
-        return np.ascontiguousarray(np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))).view("<u8")
-
-    @cached_property
-    def described(self) -> tuple[int, int, int, int, int, int]:
-        """What the extension takes: n, width, and the addresses of columns, counts, order and bits."""
-        lists = kernels.address(self.columns), kernels.address(self.counts)
-        panels = (
-            (kernels.address(self._order32), kernels.address(self._bits)) if self.panel == PANEL else (0, 0)
-        )
-        return (self.n, self.width, *lists, *panels)
+    def __reduce__(self) -> Any:
+        return Picks, (self.n, self.panel, self.order, self.kept)
 
 
 @dataclass(frozen=True)
@@ -166,15 +158,16 @@ def gradient_of_weight(
     """
     out = survivors.room(shape, x) if out is None else out
     grad, x = _array.flat(grad), _array.flat(x)
-    if (cpu := _native(grad, x, out)) is None:
+    if (found := _reach(grad, x, out)) is None:
         out[...] = 0.0
         for g, some in enumerate(rows.slices()):
             part = grad[some, : _count(out_units, g)].T @ x[some, : _count(in_units, g)] * scale
             survivors.add(out, part, _kept(out_units, g), _kept(in_units, g))
         return out
-    of_in, of_out = _side(in_units, shape[1]), _side(out_units, shape[0])
-    addresses = _array.address(grad), _array.address(x), of_in, of_out, scale, _array.address(out)
-    cpu.correlate(_code(x), _groups(x, rows), *addresses, survivors.workers(x))
+    cpu, (at_grad, at_x, at_out) = found
+    sides = _side(in_units), _side(out_units)
+    arrays = at_grad, at_x, shape, *sides, scale, at_out
+    cpu.correlate(_code(x), _groups(x, rows), *arrays, survivors.workers(x))
     return out
 
 
@@ -184,9 +177,9 @@ def gradient_of_bias(grad: Any, n: int, *, out_units: Picks | None = None, rows:
         return grad.sum(0)
     grad = _array.flat(grad)
     out = _array.zeros((n,), grad)
-    if (cpu := _native(grad, out)) is not None:
-        side = _side(out_units, n)
-        cpu.sums(_code(grad), _groups(grad, rows), _array.address(grad), side, _array.address(out))
+    if (found := _reach(grad, out)) is not None:
+        cpu, (at_grad, at_out) = found
+        cpu.sums(_code(grad), _groups(grad, rows), at_grad, n, _side(out_units), at_out)
         return out
     for g, some in enumerate(rows.slices()):
         survivors.add(out, grad[some, : _count(out_units, g)].sum(0), _kept(out_units, g))
@@ -207,14 +200,12 @@ def _multiply(
     n_in, n_out = weight.shape if transposed else weight.shape[::-1]
     out = survivors.room((len(x), n_out if out_units is None else out_units.width), x)
     x = _array.flat(x)
-    if (cpu := _native(x, weight, out, *(() if bias is None else (bias,)))) is None:
+    if (found := _reach(x, weight, out, *(() if bias is None else (bias,)))) is None:
         return _by_group(x, weight.T if transposed else weight, bias, out_units, in_units, rows, scale, out)
-    steps = (1, n_out) if transposed else (n_in, 1)
-    addresses = _array.address(x), _array.address(weight), *steps, 0 if bias is None else _array.address(bias)
-    sides = _side(in_units, n_in), _side(out_units, n_out)
-    cpu.product(
-        _code(x), _groups(x, rows), *addresses, *sides, scale, _array.address(out), survivors.workers(x)
-    )
+    cpu, (at_x, at_weight, at_out, *at_bias) = found
+    layer = at_weight, (n_out, n_in), transposed, at_bias[0] if at_bias else 0
+    sides = _side(in_units), _side(out_units)
+    cpu.product(_code(x), _groups(x, rows), at_x, *layer, *sides, scale, at_out, survivors.workers(x))
     return out
 
 
@@ -246,9 +237,9 @@ def _count(units: Picks | None, group: int) -> int | None:
     return None if units is None else int(units.counts[group])
 
 
-def _side(units: Picks | None, n: int) -> tuple[int, int, int, int, int, int]:
+def _side(units: Picks | None) -> Any:
     """The units of one side, as the extension takes them."""
-    return (n, n, *EVERY) if units is None else units.described
+    return None if units is None else units.native
 
 
 def _groups(x: Any, rows: Rows) -> tuple[int, int, int]:
@@ -259,7 +250,7 @@ def _code(x: Any) -> int:
     return kernels.DTYPES[str(x.dtype).removeprefix("torch.")]
 
 
-def _native(*arrays: Any) -> ModuleType | None:
+def _reach(*arrays: Any) -> tuple[ModuleType, list[int]] | None:
     """The extension, where it takes these arrays and is as fast as a library's products: with AVX2."""
-    cpu = survivors.native(arrays)
-    return cpu if cpu is not None and cpu.levels()[-1] != "plain" else None
+    found = survivors.reach(arrays)
+    return found if found is not None and found[0].levels()[-1] != "plain" else None

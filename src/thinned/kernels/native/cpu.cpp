@@ -16,6 +16,7 @@
 #include "kernel.hpp"
 #include "picks.hpp"
 #include "pool.hpp"
+#include "products.hpp"
 #include "split.hpp"
 #include "strides.hpp"
 #include "survivors.hpp"
@@ -41,6 +42,12 @@ std::vector<const Level *> available() {
     if (others && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         found.push_back(&avx512::table);
 #endif
+    return found;
+}
+
+// The same, found once: it takes longer than a short call.
+const std::vector<const Level *> &levels() {
+    static const std::vector<const Level *> found = available();
     return found;
 }
 
@@ -203,92 +210,6 @@ void networks(int dtype, Address x, int64_t rows, int64_t units, Address words, 
           [=, &kernels, &work](int64_t begin, int64_t end) { kernels.networks(DType(dtype), work, {begin, end}); });
 }
 
-// n, width, index, count, order, keep: the fields of Side.
-using Units = std::tuple<int64_t, int64_t, Address, Address, Address, Address>;
-
-Side side(const Units &u, int64_t groups) {
-    const auto [n, width, index, count, order, keep] = u;
-    return {n, width, reinterpret_cast<const int32_t *>(index), reinterpret_cast<const int64_t *>(count), reinterpret_cast<const int32_t *>(order),
-            reinterpret_cast<const uint64_t *>(keep), nullptr, (groups + 63) / 64};
-}
-
-constexpr int64_t TALLEST = 96, LEAST = 12;  // units of a block of a product
-constexpr int64_t MULTIPLIED = 1 << 19;      // products that a thread must have to pay
-
-void product(int dtype, std::array<int64_t, 3> groups, Address x, Address weight, int64_t by_out, int64_t by_in, Address bias, const Units &in,
-             const Units &out, double scale, Address y, int threads, const std::string &level) {
-    const Level &kernels = level_of(level);
-    const DType type = DType(dtype);
-    Product p{{groups[0], groups[1], groups[2]}, side(in, groups[1]), side(out, groups[1]), reinterpret_cast<const void *>(x),
-              reinterpret_cast<const void *>(weight), reinterpret_cast<const void *>(bias), by_out, by_in, scale, reinterpret_cast<void *>(y), 0, nullptr};
-    nb::gil_scoped_release release;
-    if (p.groups.rows == 0 || p.out.n == 0) return;
-    const Block strips(kernels.strips(type, p.groups) * std::max<int64_t>(p.in.width, 1) * SIZES[dtype]);
-    p.strips = strips.data();
-    const int64_t each = (p.out.n + 4 * std::abs(threads) - 1) / (4 * std::max(std::abs(threads), 1));
-    p.tall = std::clamp<int64_t>(std::abs(threads) > 1 ? (each + 5) / 6 * 6 : TALLEST, LEAST, TALLEST);
-    const int64_t blocks = (p.out.n + p.tall - 1) / p.tall, work = p.groups.rows * std::max<int64_t>(p.in.width, 1);
-    split(p.groups.n, MULTIPLIED / (8 * std::max<int64_t>(work / p.groups.n, 1)) + 1, 1, threads,
-          [&](int64_t begin, int64_t end) { kernels.into_strips(type, p, {begin, end}); });
-    split(blocks, MULTIPLIED / std::max<int64_t>(work * p.out.width / blocks, 1) + 1, 1, threads,
-          [&](int64_t begin, int64_t end) { kernels.multiply(type, p, {begin, end}); });
-}
-
-// The column of each unit among those of each group, where there is an order.
-std::vector<int32_t> places(Side &side, int64_t groups) {
-    std::vector<int32_t> found(side.order ? groups * side.n : 0);
-    if (side.order) {
-        for (int64_t g = 0; g < groups; ++g)
-            for (int64_t i = 0; i < side.count[g]; ++i) found[g * side.n + side.index[g * side.width + i]] = (int32_t)i;
-        side.places = found.data();
-    }
-    return found;
-}
-
-void correlate(int dtype, std::array<int64_t, 3> groups, Address grad, Address x, const Units &in, const Units &out, double scale, Address out_weight,
-               int threads, const std::string &level) {
-    const Level &kernels = level_of(level);
-    const DType type = DType(dtype);
-    Correlation c{{groups[0], groups[1], groups[2]}, side(in, groups[1]), side(out, groups[1]), reinterpret_cast<const void *>(grad),
-                  reinterpret_cast<const void *>(x), scale, reinterpret_cast<void *>(out_weight), nullptr, nullptr};
-    nb::gil_scoped_release release;
-    if (c.in.n == 0 || c.out.n == 0) return;
-    const auto of_in = places(c.in, c.groups.n), of_out = places(c.out, c.groups.n);
-    const int64_t rows = c.groups.n * c.groups.most();
-    const auto panels = [](const Side &s) { return (s.n + PANEL - 1) / PANEL; };
-    const auto room = [&](const Side &s) { return Block(panels(s) * std::max<int64_t>(rows, 1) * PANEL * SIZES[dtype]); };
-    const Block grads = room(c.out), xs = room(c.in);
-    c.grads = grads.data(), c.xs = xs.data();
-    const int64_t grain = MULTIPLIED / std::max<int64_t>(rows * PANEL, 1);
-    for (const bool of_grad : {false, true})
-        split(panels(of_grad ? c.out : c.in), grain / 8 + 1, 1, threads, [&](int64_t begin, int64_t end) { kernels.into_panels(type, c, of_grad, {begin, end}); });
-    split(panels(c.out), grain / std::max<int64_t>(c.in.n, 1) + 1, 1, threads, [&](int64_t begin, int64_t end) { kernels.correlate(type, c, {begin, end}); });
-}
-
-// The sum of each unit over the rows whose group keeps it.
-template <class T>
-void sums_of(const Groups &groups, const T *grad, const Side &out, T *to) {
-    std::vector<double> sum(out.n), part(out.width);
-    for (int64_t g = 0; g < groups.n; ++g) {
-        const int64_t units = out.index ? out.count[g] : out.n;
-        std::fill(part.begin(), part.end(), 0.0);
-        for (int64_t r = 0; r < groups.size(g); ++r) {
-            const T *row = grad + (groups.row(g) + r * groups.n) * out.width;
-            for (int64_t i = 0; i < units; ++i) part[i] += row[i];
-        }
-        for (int64_t i = 0; i < units; ++i) sum[out.index ? out.index[g * out.width + i] : i] += part[i];
-    }
-    std::copy(sum.begin(), sum.end(), to);
-}
-
-void sums(int dtype, std::array<int64_t, 3> groups, Address grad, const Units &of_out, Address out) {
-    const Groups all{groups[0], groups[1], groups[2]};
-    const Side units = side(of_out, all.n);
-    nb::gil_scoped_release release;
-    if (DType(dtype) == DType::float32) sums_of(all, reinterpret_cast<const float *>(grad), units, reinterpret_cast<float *>(out));
-    if (DType(dtype) == DType::float64) sums_of(all, reinterpret_cast<const double *>(grad), units, reinterpret_cast<double *>(out));
-}
-
 void normals(Address out, int64_t n, uint64_t start, uint32_t k0, uint32_t k1, int threads, const std::string &level) {
     const Level &kernels = level_of(level);
     double *to = reinterpret_cast<double *>(out);
@@ -307,9 +228,8 @@ PyType_Slot block_slots[] = {{Py_bf_getbuffer, (void *)block_buffer}, {0, nullpt
 }  // namespace
 
 const Level &thinned::level_of(const std::string &name) {
-    static const std::vector<const Level *> levels = available();
-    if (name.empty()) return *levels.back();
-    for (const Level *level : levels)
+    if (name.empty()) return *levels().back();
+    for (const Level *level : levels())
         if (name == level->name) return *level;
     throw std::invalid_argument("level must be one of levels(), got '" + name + "'");
 }
@@ -319,7 +239,7 @@ NB_MODULE(_cpu, m) {
     nb::set_leak_warnings(false);  // a tensor that lives until the interpreter ends keeps its Block
     m.def("levels", [] {
         nb::list names;
-        for (const Level *level : available()) names.append(level->name);
+        for (const Level *level : levels()) names.append(level->name);
         return names;
     });
     using namespace nb::literals;
@@ -340,17 +260,12 @@ NB_MODULE(_cpu, m) {
     m.def("lay_out", &lay_out, "dtype"_a, "x"_a, "rows"_a, "units"_a, "out"_a, "level"_a = "");
     m.def("networks", &networks, "dtype"_a, "x"_a, "rows"_a, "units"_a, "words"_a, "limit"_a, "start"_a, "layers"_a, "n"_a, "lists"_a,
           "lists_each"_a, "out"_a, "threads"_a = 1, "level"_a = "");
-    m.def("product", &product, "dtype"_a, "groups"_a, "x"_a, "weight"_a, "by_out"_a, "by_in"_a, "bias"_a, "of_in"_a, "of_out"_a, "scale"_a,
-          "y"_a, "threads"_a = 1, "level"_a = "");
-    m.def("correlate", &correlate, "dtype"_a, "groups"_a, "grad"_a, "x"_a, "of_in"_a, "of_out"_a, "scale"_a, "out_weight"_a, "threads"_a = 1,
-          "level"_a = "");
-    m.def("sums", &sums, "dtype"_a, "groups"_a, "grad"_a,
-          "of_out"_a, "out"_a);
     m.def("normals", &normals, "out"_a, "n"_a, "start"_a, "k0"_a, "k1"_a, "threads"_a = 1, "level"_a = "");
     nb::class_<Block>(m, "Block", nb::type_slots(block_slots), "Memory from the pool, as a writable buffer.")
         .def(nb::init<std::size_t>(), "bytes"_a);
     m.def("keep_at_most", &keep_at_most, "bytes"_a, "Bound the memory that waits to be used again.");
     m.def("waiting", &waiting, "Bytes that wait to be used again.");
     bind_picks(m);
+    bind_products(m);
     bind_survivors(m);
 }

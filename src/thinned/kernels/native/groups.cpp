@@ -3,13 +3,12 @@
 //
 // product() computes tiles of HIGH units × the rows of a group, which lie in the lanes of one or two vectors: a weight
 // is one number for all lanes, so it is read where it lies, whichever units a group keeps, and nothing of the weights is
-// copied. Blocks of TALL units × DEEP inputs stay in the second cache while all groups go by.
-// correlate() has inputs in its lanes, PANEL of them, which a group keeps or drops together; rows are laid out in panels
-// first. Each sum has one order, whatever the number of threads.
+// copied. Blocks of TALL units × DEEP inputs stay in the second cache while all groups go by. Groups of few rows: few.cpp.
+// correlate() has inputs in its lanes, PANEL of them, which a group keeps or drops together; grad and x are laid out in
+// panels first. Each sum has one order, whatever the number of threads.
 
+#include "groups.hpp"
 #include "past.hpp"
-#include "select.hpp"
-#include "tiles.hpp"
 
 #include <algorithm>
 
@@ -20,12 +19,8 @@ namespace {
 constexpr int HIGH = 6;
 constexpr int64_t DEEP = 1024;  // inputs of a block of weights
 constexpr int64_t ROW = DEEP + 16;  // of a block that was copied: no power of two, whose rows would share cache lines
-constexpr int64_t EDGE = 4;     // of a square that is transposed in registers
 constexpr int64_t NEAR = 1 << 18;   // bytes of laid-out rows that stay in the second cache
 constexpr int64_t FAR = 1 << 23;    // bytes: a larger result is written past the caches
-
-template <class T>
-constexpr int64_t LANES = Vector<T>::lanes;
 
 // The rows of each group in strips of two vectors, and at the end of one where that is enough.
 template <class T>
@@ -35,33 +30,6 @@ struct Strips {
     int64_t n() const { return (lanes + 2 * LANES<T> - 1) / (2 * LANES<T>); }
     int64_t width(int64_t strip) const { return std::min(2 * LANES<T>, lanes - strip * 2 * LANES<T>); }
 };
-
-// Where in an ascending list of units those below `unit` end.
-int64_t below(const Side &side, int64_t group, int64_t unit) {
-    if (!side.index) return unit;
-    const int32_t *list = side.index + group * side.width;
-    return std::lower_bound(list, list + side.count[group], unit) - list;
-}
-
-// A square of EDGE × EDGE numbers: to[i][j] = from[j][i].
-template <class T>
-void transpose(const T *from, int64_t from_row, T *to, int64_t to_row) {
-#if defined(__GNUC__) && !defined(__clang__)
-    typedef T Four __attribute__((vector_size(EDGE * sizeof(T))));
-    typedef std::conditional_t<sizeof(T) == 4, int32_t, int64_t> Place __attribute__((vector_size(EDGE * sizeof(T))));
-    Four a[EDGE];
-    for (int i = 0; i < EDGE; ++i) std::memcpy(&a[i], from + i * from_row, sizeof(Four));
-    const Four low01 = __builtin_shuffle(a[0], a[1], Place{0, 4, 1, 5}), high01 = __builtin_shuffle(a[0], a[1], Place{2, 6, 3, 7});
-    const Four low23 = __builtin_shuffle(a[2], a[3], Place{0, 4, 1, 5}), high23 = __builtin_shuffle(a[2], a[3], Place{2, 6, 3, 7});
-    const Place first = {0, 1, 4, 5}, second = {2, 3, 6, 7};
-    const Four out[EDGE] = {__builtin_shuffle(low01, low23, first), __builtin_shuffle(low01, low23, second),
-                            __builtin_shuffle(high01, high23, first), __builtin_shuffle(high01, high23, second)};
-    for (int i = 0; i < EDGE; ++i) std::memcpy(to + i * to_row, &out[i], sizeof(Four));
-#else
-    for (int i = 0; i < EDGE; ++i)
-        for (int j = 0; j < EDGE; ++j) to[i * to_row + j] = from[j * from_row + i];
-#endif
-}
 
 // c[i][row] += the sum over k of w[i][k] x[k][row], for H units and the rows of a strip of NV vectors.
 template <class T, int H, int NV, bool PICKED>
@@ -195,7 +163,8 @@ class Multiplier {
                 const T *from = w + u * p_.by_out + k * p_.by_in;
                 T *to = weights_ + (u - units.begin) * ROW + k - some.begin;
                 if (p_.by_out == 1 && u + EDGE <= units.end && k + EDGE <= some.end) {
-                    transpose(from, p_.by_in, to, ROW);
+                    const T *rows[] = {from, from + p_.by_in, from + 2 * p_.by_in, from + 3 * p_.by_in};
+                    transpose(rows, 0, to, ROW);
                     continue;
                 }
                 for (int64_t i = 0; i < std::min(EDGE, units.end - u); ++i)
@@ -233,16 +202,9 @@ void multiply(const Product &p, Range blocks) {
 }
 
 // Where the units of a panel lie in a group's rows of the compact array; -1: nowhere.
-void columns_of(const Side &side, int64_t g, int64_t panel, int64_t *out) {
-    const int64_t first = panel * PANEL, units = std::min(PANEL, side.n - first);
+void columns_of(const Side &side, int64_t g, int64_t panel, int32_t *out) {
     std::fill(out, out + PANEL, -1);
-    if (!side.keeps(panel, g)) return;
-    if (side.order)
-        for (int64_t i = 0; i < units; ++i) out[i] = side.places[g * side.n + side.order[first + i]];
-    else if (!side.index)
-        for (int64_t i = 0; i < units; ++i) out[i] = first + i;
-    else
-        for (int64_t i = below(side, g, first), end = below(side, g, first + units); i < end; ++i) out[side.index[g * side.width + i] - first] = i;
+    for (int64_t i = 0; side.keeps(panel, g) && i < side.size(panel); ++i) out[i] = side.column(g, side.unit(panel, i));
 }
 
 // Panels of a side of a correlation: [panel][group][row of the group][PANEL], zeros where there is no unit.
@@ -255,7 +217,7 @@ void into_panels(const Correlation &c, const Side &side, const void *from, doubl
         for (int64_t g = 0; g < c.groups.n; ++g) {
             const int64_t end = std::min(p + ONCE, panels.end), rows = c.groups.size(g), step = c.groups.n * side.width;
             const T *x = static_cast<const T *>(from) + c.groups.row(g) * side.width;
-            int64_t columns[ONCE][PANEL];  // of a row of the compact array; -1: none
+            int32_t columns[ONCE][PANEL];  // of a row of the compact array; -1: none
             for (int64_t q = p; q < end; ++q) columns_of(side, g, q, columns[q - p]);
             for (int64_t r = 0; r < rows; ++r, x += step)
                 for (int64_t q = p; q < end; ++q) {
@@ -299,34 +261,49 @@ void panel_of(const T *grad, const T *x, const Rows *rows, int64_t n, T *out, in
     if constexpr (DONE + high < PANEL) panel_of<T, H, DONE + high>(grad, x, rows, n, out, stride);
 }
 
+// The rows of the groups that keep both panels; how many groups.
+int64_t both(const Correlation &c, int64_t out, int64_t in, const Rows *sizes, Rows *rows) {
+    int64_t n = 0;
+    for (int64_t first = 0; first < c.groups.n; first += 64) {
+        uint64_t bits = ~(uint64_t)0 >> std::max<int64_t>(64 - (c.groups.n - first), 0);
+        if (c.out.keep) bits &= c.out.keep[out * c.out.words + first / 64];
+        if (c.in.keep) bits &= c.in.keep[in * c.in.words + first / 64];
+        for (int64_t g = first; bits; ++g, bits >>= 1)
+            rows[n] = sizes[g], n += bits & 1;
+    }
+    return n;
+}
+
 template <class T>
 void correlate(const Correlation &c, Range panels) {
     constexpr int NV = PANEL / Vector<T>::lanes, H = NV == 1 ? 16 : NV == 2 ? 6 : NV == 4 ? 3 : 1;
-    const int64_t most = c.groups.most(), size = c.groups.n * most * PANEL, all = (c.in.n + PANEL - 1) / PANEL;
+    const int64_t most = c.groups.most(), size = c.groups.n * most * PANEL, all = c.in.panels;
     // The rows of some panels stay in cache. Where units lie in order, their places are far apart: all at once.
     const int64_t some = c.in.order ? all : std::clamp<int64_t>(NEAR / std::max<int64_t>(size * sizeof(T), 1), 1, all), row = some * PANEL + PANEL;
     const bool past = c.out.n * c.in.n * (int64_t)sizeof(T) > FAR;
     const T *grads = static_cast<const T *>(c.grads), *xs = static_cast<const T *>(c.xs);
+    const auto to = [&](int64_t unit) { return static_cast<T *>(c.out_weight) + unit * c.in.n; };
     const Room<T> block(PANEL * row);
-    const Room<Rows> rows(c.groups.n);
-    const Room<int32_t> rank(c.in.order ? c.in.n : 0);  // of each unit in the order
-    for (int64_t k = 0; c.in.order && k < c.in.n; ++k) rank[c.in.order[k]] = (int32_t)k;
+    const Room<Rows> rows(c.groups.n), sizes(c.groups.n);
+    for (int64_t g = 0; g < c.groups.n; ++g) sizes[g] = {g * most, c.groups.size(g)};
+    const Room<int32_t> rank(c.in.order ? c.in.n : 0);  // where in a row of panels each unit lies
+    for (int64_t i = 0; c.in.order && i < all; ++i)
+        for (int64_t k = 0; k < c.in.size(i); ++k) rank[c.in.unit(i, k)] = (int32_t)(i * PANEL + k);
     for (int64_t a = 0; a < all; a += some)
         for (int64_t b = panels.begin; b < panels.end; ++b) {
             const int64_t end = std::min(a + some, all);
             for (int64_t i = a; i < end; ++i) {
-                int64_t n = 0;
-                for (int64_t g = 0; g < c.groups.n; ++g)
-                    if (c.out.keeps(b, g) && c.in.keeps(i, g)) rows[n++] = {g * most, c.groups.size(g)};
+                for (int64_t u = 0; !past && u < c.out.size(b); ++u) fetch(to(c.out.unit(b, u)) + i * PANEL, 1);
+                const int64_t n = both(c, b, i, sizes, rows);
                 panel_of<T, H>(grads + b * size, xs + i * size, rows, n, block + (i - a) * PANEL, row);
             }
             const int64_t first = a * PANEL, last = std::min(end * PANEL, c.in.n);
-            for (int64_t u = 0; u < std::min(PANEL, c.out.n - b * PANEL); ++u) {
-                T *to = static_cast<T *>(c.out_weight) + (c.out.order ? c.out.order[b * PANEL + u] : b * PANEL + u) * c.in.n;
+            for (int64_t u = 0; u < c.out.size(b); ++u) {
+                T *row_of = to(c.out.unit(b, u));
                 const T *from = block + u * row;
-                if (c.in.order) for (int64_t k = 0; k < c.in.n; ++k) to[k] = from[rank[k]];
-                else if (past) copy_past(to + first, from, (last - first) * sizeof(T));
-                else std::memcpy(to + first, from, (last - first) * sizeof(T));
+                if (c.in.order) for (int64_t k = 0; k < c.in.n; ++k) row_of[k] = from[rank[k]];
+                else if (past) copy_past(row_of + first, from, (last - first) * sizeof(T));
+                else std::memcpy(row_of + first, from, (last - first) * sizeof(T));
             }
         }
 #ifdef __SSE2__

@@ -1,6 +1,7 @@
 // The kernels, each compiled for every level of the instruction set (plain, avx2, avx512), and the table
 // of a level through which cpu.cpp calls them. Arrays are addresses of contiguous memory.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -63,7 +64,7 @@ struct Networks {        // thinned networks of one perceptron, run on the same 
     int64_t some;        // panels of an item; the items of network 0 come first
 };
 
-constexpr int64_t PANEL = 16;  // units that a group of rows keeps or drops together
+constexpr int64_t PANEL = 16;  // units that lie in the lanes of a tile
 
 struct Groups {          // row i belongs to group (first + i) % n
     int64_t rows, n, first;
@@ -72,26 +73,31 @@ struct Groups {          // row i belongs to group (first + i) % n
     int64_t most() const { return (rows + n - 1) / n; }
 };
 
-struct Side {            // the units on one side of a weight
+struct Side {            // the units on one side of a weight; where all are null, every group keeps all units
     int64_t n, width;        // all of them; columns of the array that has a group's units side by side
-    const int32_t *index;    // (groups, width): the units that each group keeps, ascending; null: every group keeps all
+    int64_t panels;          // of at most PANEL units
+    const int32_t *index;    // (groups, width): the units that each group keeps, ascending
     const int64_t *count;    // (groups): how many
-    const int32_t *order;    // (n): panels of PANEL units, for correlate(); null: panels in the units' own order
-    const uint64_t *keep;    // (panels, words): a bit for each group that keeps a panel; null: all do, or zeros stand for units
-    const int32_t *places;   // (groups, n), where there is an order: columns of the units that a group keeps
+    const int32_t *place;    // (groups, n): the column of each unit that a group keeps; -1: none
+    const int32_t *order;    // (n): the units, panel by panel
+    const int32_t *starts;   // (panels + 1): where in the order each panel begins
+    const uint64_t *keep;    // (panels, words): a bit for each group that keeps units of a panel
     int64_t words;
     bool keeps(int64_t panel, int64_t group) const { return !keep || (keep[panel * words + group / 64] >> group % 64 & 1); }
+    int64_t size(int64_t panel) const { return starts ? starts[panel + 1] - starts[panel] : std::min(PANEL, n - panel * PANEL); }
+    int64_t unit(int64_t panel, int64_t i) const { return order ? order[starts[panel] + i] : panel * PANEL + i; }
+    int32_t column(int64_t group, int64_t unit) const { return place ? place[group * n + unit] : (int32_t)unit; }
 };
 
 struct Product {         // y = scale x wᵀ + bias, with the units of each row's group
     Groups groups;
     Side in, out;
     const void *x, *weight, *bias;  // (rows, in.width); w[o, i] at o * by_out + i * by_in; (out.n), or null
-    int64_t by_out, by_in;
+    int64_t by_out, by_in;          // one of them is 1
     double scale;
     void *y;             // (rows, out.width); zeros in columns that a group does not fill
-    int64_t tall;        // units of a block
-    void *strips;        // for strips() rows of in.width numbers
+    int64_t tall;        // units of a block; of few rows: panels
+    void *strips;        // for strips() rows of in.width numbers; of few rows: for groups.n * groups.most()
 };
 
 struct Correlation {     // out_weight = scale gradᵀ x, over the rows whose group keeps both units; else 0
@@ -133,10 +139,12 @@ struct Level {
     int64_t (*panel)(DType dtype);
     void (*lay_out)(DType dtype, const void *x, int64_t rows, int64_t units, void *out);
     void (*networks)(DType dtype, const Networks &all, Range items);
-    // A product in two phases, and a correlation in two, of which each may be split over threads.
+    // A product in two phases, another one for groups of few rows, and a correlation in two; each may be split over threads.
     int64_t (*strips)(DType dtype, const Groups &groups);
     void (*into_strips)(DType dtype, const Product &p, Range groups);
     void (*multiply)(DType dtype, const Product &p, Range blocks);
+    void (*into_tiles)(DType dtype, const Product &p, Range groups);
+    void (*multiply_few)(DType dtype, const Product &p, Range blocks);
     void (*into_panels)(DType dtype, const Correlation &c, bool of_grad, Range panels);
     void (*correlate)(DType dtype, const Correlation &c, Range panels);
     // A step of an optimizer for n elements of a parameter and their gradients.
@@ -162,6 +170,8 @@ const Level &level_of(const std::string &name);  // the best that this processor
     void networks(DType dtype, const Networks &all, Range items);                                                      \
     int64_t strips(DType dtype, const Groups &groups);                                                                 \
     void into_strips(DType dtype, const Product &p, Range groups);                                                     \
+    void into_tiles(DType dtype, const Product &p, Range groups);                                                      \
+    void multiply_few(DType dtype, const Product &p, Range blocks);                                                    \
     void multiply(DType dtype, const Product &p, Range blocks);                                                        \
     void into_panels(DType dtype, const Correlation &c, bool of_grad, Range panels);                                   \
     void correlate(DType dtype, const Correlation &c, Range panels);                                                   \
@@ -169,8 +179,8 @@ const Level &level_of(const std::string &name);  // the best that this processor
     void adam(DType dtype, void *w, void *m, void *v, const void *g, int64_t n, const Moments &rule);                  \
     void normals(double *out, uint64_t start, int64_t n, uint32_t k0, uint32_t k1);                                    \
     inline constexpr Level table{#level, mask, connect, connect_by_x, connect_by_weight, drop_block, drop, noise,      \
-                                 panel, lay_out, networks, strips, into_strips, multiply, into_panels, correlate,      \
-                                 descend, adam, normals};                                                              \
+                                 panel, lay_out, networks, strips, into_strips, multiply, into_tiles, multiply_few,    \
+                                 into_panels, correlate, descend, adam, normals};                                      \
     }
 
 THINNED_LEVEL_OF(plain)
