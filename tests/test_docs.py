@@ -47,6 +47,15 @@ def test_the_links_are_found():
     assert anchors("# Thin: on `these` alone\n\n## What p means\n") == {"thin-on-these-alone", "what-p-means"}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_picture_is_there(page):
+    for target in re.findall(
+        r"!\[[^\]]*\]\(([^)]+)\)|<img src=\"([^\"]+)\"", page.read_text(encoding="utf-8")
+    ):
+        path = next(filter(None, target))
+        assert re.match(r"https?:", path) or (page.parent / path).is_file(), f"{name(page)} shows {path}"
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=name)
 def test_no_page_names_a_path_of_one_machine(path):
     found = LOCAL.search(path.read_text(encoding="utf-8"))
@@ -63,6 +72,7 @@ def test_the_examples_of_the_readme_run(i, capsys):
     pytest.importorskip("sklearn")
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(examples) == 3
+    assert len(examples[i].splitlines()) <= 10
     exec(examples[i], {})
     assert capsys.readouterr().out
 
