@@ -28,7 +28,10 @@ GIVEN = ("optimizer", "epochs", "batch", "lr")  # what `defaults` completes
 )  # fmt: skip
 def compare(
     data: Annotated[
-        str, typer.Option(help=f"{', '.join(BUILT_IN)}, or a file: {', '.join(READERS)}")
+        str,
+        typer.Option(
+            help=f"{', '.join(BUILT_IN)}, a folder of images a class, or a file: {', '.join(READERS)}"
+        ),
     ] = "digits",
     methods: Annotated[
         str, typer.Option(help="see thinned methods; all for every one that fits a dense network")

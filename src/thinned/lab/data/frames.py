@@ -21,6 +21,17 @@ from thinned.lab.errors import LabError
 MAX_BYTES = 1 << 32  # no unpacked table is larger
 SAMPLE = 1 << 16  # characters in which separator and names are looked for
 MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "null", "NULL", "?", "#N/A", "<NA>")
+OTHERS = {  # what files of other kinds begin with
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"%PDF": "a PDF document",
+    b"PK\x03\x04": "a zip archive, such as .xlsx or .npz",
+    b"\xd0\xcf\x11\xe0": "an old Office document",
+    b"PAR1": "a Parquet file without its suffix",
+    b"SQLite format 3": "a data base",
+    b"<!doctype html": "a web page",
+    b"<html": "a web page",
+}
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
 # In which text that is not UTF-8 may be. GB18030 holds GBK.
 ENCODINGS = ["gb18030", "cp1252", "big5", "shift_jis", "euc_kr", "cp1251", "cp1250"]
@@ -127,6 +138,9 @@ def _bytes(path: Path) -> bytes:
 
 def _encoding(path: Path, data: bytes) -> str:
     """From the byte order mark, else UTF-8 where all bytes are, else what the bytes look like most."""
+    for start, what in OTHERS.items():
+        if data.lstrip()[: len(start)].lower() == start.lower():
+            raise LabError(f"{path} must be a table in text, got {what}; give the table itself")
     for mark, name in (
         (codecs.BOM_UTF8, "utf-8-sig"),
         (codecs.BOM_UTF16_LE, "utf-16"),

@@ -16,6 +16,7 @@ from thinned.lab.data.columns import How
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.files import READERS
 from thinned.lab.data.frames import suffix
+from thinned.lab.data.images import read_images
 from thinned.lab.data.table import Table, limited, of_images, pixels
 from thinned.lab.data.tabular import TASKS
 from thinned.lab.errors import LabError
@@ -86,13 +87,15 @@ def load(
     limit: int | None = None,
     download: bool = True,
 ) -> Dataset:
-    """The data set of a built-in name (a key of `BUILT_IN`), or of a file: arrays in `.npz`, or a table.
+    """The data set of a built-in name (a key of `BUILT_IN`), a file (arrays in `.npz`, a table), or a folder.
+
+    A folder has a folder of images for each class.
 
     MNIST and CIFAR-10 are looked for in `data_dir`, in `$THINNED_DATA`, then in the user's cache. A
     download fills the cache, unless `download` is False.
 
     Args:
-        name_or_path: a name or a file.
+        name_or_path: a name, a file or a folder.
         data_dir: a folder with the canonical files of `mnist` or `cifar10`.
         label: the column of the labels; for tables alone, as the arguments below; `task` is for `.npz` too.
         header: whether the first line names the columns; without, they are called 0, 1, ….
@@ -118,10 +121,14 @@ def load(
     name, wanted = os.fspath(name_or_path), Request(data_dir, download, test_share)
     how = How(label, header, _checks.one_of("task", task, TASKS), group, time, drop, categorical, numeric, id)
     is_file = suffix(Path(name)) in READERS
-    if how != How() and not is_file:
+    is_folder = name not in BUILT_IN and Path(name).expanduser().is_dir()
+    if how != How() and name in BUILT_IN:
         raise LabError(f"{name}: --label and options for columns are for a table; leave them out here")
     try:
-        table = _from_file(Path(name), how, test_share) if is_file else _built_in(name, wanted)
+        if is_folder:
+            table = read_images(Path(name).expanduser(), how, test_share)
+        else:
+            table = _from_file(Path(name), how, test_share) if is_file else _built_in(name, wanted)
     except OSError as error:
         raise LabError(f"{error.filename or name}: cannot be read: {error.strerror or error}") from error
     if limit is not None:
@@ -144,4 +151,7 @@ def _built_in(name: str, wanted: Request) -> Table:
     near = difflib.get_close_matches(name, BUILT_IN, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     suffixes = " or ".join(READERS)
-    raise LabError(f"data must be {', '.join(BUILT_IN)}, or a file ending in {suffixes}, got {name!r}{hint}")
+    raise LabError(
+        f"data must be {', '.join(BUILT_IN)}, a folder of images, or a file ending in {suffixes}, "
+        f"got {name!r}{hint}"
+    )
