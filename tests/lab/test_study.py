@@ -40,9 +40,9 @@ def test_the_column_that_decides_matters_most(tmp_path, numbers):
     assert means["a"] > 3 * max(abs(means["b"]), abs(means["c"]))
     assert found.of in ("none", "dropout")
     np.testing.assert_array_equal(found.labels, data.y_test)
-    assert found.columns == ["a", "b", "c", "y"]
+    assert found.columns == ["a", "b", "c"]
     row = data.source.rows.iloc[found.index[0]]
-    assert found.rows[0] == [str(cell) for cell in row]
+    assert found.rows[0] == [str(cell) for cell in row[["a", "b", "c"]]]
 
 
 def test_hardest_are_those_with_the_least_probability(tmp_path):

@@ -17,7 +17,8 @@ from thinned.lab.reporting.evidence import Evidence
 from thinned.lab.reporting.from_runs import labeller, machine, rows, series
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.rates import best_rates, over_p
-from thinned.lab.reporting.summary import BASELINE
+from thinned.lab.reporting.sections import sections
+from thinned.lab.reporting.summary import BASELINE, styles
 from thinned.lab.reporting.wording import plural
 from thinned.lab.storage.record import Record
 from thinned.lab.storage.run import Stored, canonical, digest
@@ -152,13 +153,17 @@ def page(record: Record, stored: Sequence[Stored], evidence: Evidence | None = N
     found, label = rows(stored), labeller([run.config for run in stored])
     labels = [label(run.config) for run in stored]
     made = comparison(found, stored, evidence)
+    baseline = made.verdict.other if made and made.verdict else BASELINE
     parts: dict[str, Any] = dict(made.parts()) if made else {}
-    parts["extras"] = [*parts.get("extras", ()), *over_p(stored, found, labels, record.tried)]
+    pictures = over_p(stored, found, labels, record.tried)
+    parts["sections"] = (
+        sections(made, styles([row.label for row in found], baseline), pictures) if made else ()
+    )
+    if not made:
+        parts["extras"] = pictures
     best = best_rates(stored, found, labels)
-    parts["notes"] = [
-        *parts.get("notes", ()),
-        *([f"Of the rates that were compared: {best}."] if best else []),
-    ]
+    if best and parts.get("found"):
+        parts["found"] = [*parts["found"], f"Of the rates that were compared: {best}."]
     return Page(
         title=f"{' against '.join(names[:2]) if len(names) <= 2 else 'Dropout methods'} on {data}",
         lead=f"The same network, trained with each of {len(names)} methods and "
@@ -168,6 +173,6 @@ def page(record: Record, stored: Sequence[Stored], evidence: Evidence | None = N
         settings=dict(record.settings),
         command=record.command,
         machine=machine(stored),
-        baseline=made.verdict.other if made and made.verdict else BASELINE,
+        baseline=baseline,
         **parts,
     )

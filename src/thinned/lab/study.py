@@ -122,13 +122,13 @@ def _shown(dataset: Dataset, index: np.ndarray) -> tuple[np.ndarray, Sequence[Se
         return dataset.x_test[index].reshape(-1, *dataset.shape), (), ()
     if dataset.source is None:
         return np.zeros(0), (), ()
-    cells = dataset.source.rows.iloc[index]
+    cells = dataset.source.rows.iloc[index].drop(columns=dataset.columns[0].name)
     text = [["" if cell != cell or cell is None else str(cell) for cell in row] for row in cells.to_numpy()]
     return np.zeros(0), text, list(map(str, cells.columns))
 
 
 def importance(trainers: Sequence[Keeping]) -> Mapping[str, list[float]]:
-    """Column -> by how much the error of each network grows where the column's test cells are shuffled.
+    """Column -> by how much log loss, or RMSE, of each network grows where its test cells are shuffled.
 
     At most `SHUFFLED` test examples. Columns with the same content stand in for each other: each alone then
     seems unimportant. Source: Breiman 2001, "Random forests".
@@ -144,7 +144,8 @@ def importance(trainers: Sequence[Keeping]) -> Mapping[str, list[float]]:
 
 
 def _error(trainer: Keeping, x: np.ndarray, labels: np.ndarray) -> float:
-    return trainer.evaluate(x, labels)[0]
+    error, loss = trainer.evaluate(x, labels)
+    return loss if trainer.data.classes else error
 
 
 def _shuffled(dataset: Dataset, part: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -285,7 +285,7 @@ def test_long_names_and_twelve_methods() -> None:
     labels = ["none", *(f"a method {i} with a name that is far too long for any picture" for i in range(11))]
     rows = [row(label, [0.02 + 0.001 * i]) for i, label in enumerate(labels)]
     text = report.html(page(rows, [run(r.label, 0, [0.5, r.test_error[0]]) for r in rows]))
-    assert "…" in check(text).text
+    assert "…" not in check(text).text  # so many names are in the legend
     classes = re.findall(r'class="g-name (c\d)"', text)
     assert classes == ["c0", "c1", "c2", "c3", "c4", "c5", "c6", "c7", "c1", "c2", "c3", "c4"]
     check(

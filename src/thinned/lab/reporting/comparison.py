@@ -1,7 +1,9 @@
-"""A comparison from its runs' predictions: the verdict, the figures of merit, and what is shown of them."""
+"""A comparison from its runs' predictions: the verdict, and figures of merit."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +12,13 @@ import numpy as np
 
 from thinned.lab.reporting.evidence import Evidence
 from thinned.lab.reporting.from_runs import Row, groups
-from thinned.lab.reporting.measure import ERROR, Measure
-from thinned.lab.reporting.page import Reference, Section
 from thinned.lab.reporting.paired import differences
 from thinned.lab.reporting.scores import losses, scores
-from thinned.lab.reporting.summary import BASELINE, Stat, Summary, summarise
+from thinned.lab.reporting.summary import BASELINE, Summary, summarise
 from thinned.lab.reporting.verdict import Verdict
 from thinned.lab.storage.run import Stored, predictions
 
+UNBALANCED = 0.8  # a larger share of one class is named
 Kept = Mapping[str, Mapping[int, tuple[np.ndarray, np.ndarray]]]  # label -> seed -> (outputs, labels)
 
 
@@ -40,37 +41,63 @@ class Comparison:
     def parts(self) -> dict[str, Any]:
         """The arguments of `Page` that come from predictions."""
         found = [self.verdict.headline(), self.verdict.others()] if self.verdict else []
+        found += [self.beside()] if found else []
         return {
             "found": [text for text in found if text],
             "next": self.verdict.next() if self.verdict else "",
-            "sections": self.sections(),
+            "files": {"runs.csv": self.table()},
             "differences": self.verdict.found if self.verdict else (),
             "scores": self.scores(),
         }
 
-    def sections(self) -> list[Section]:
-        """The sections of a report, in order."""
-        made = [self.differences(), self.merits()]
-        return [one for one in made if one is not None]
+    def beside(self) -> str:
+        """Whether a simple predictor is as good as every network, and whether classes are unbalanced."""
+        if not self.kept or not len(self.evidence.labels):
+            return ""
+        each = self.scores()
+        name = next(iter(each[self.best]))
+        measure = self.rows[self.best].measure
+        simple = {one: each[one][name][0] for one in self.evidence.baselines}
+        low = min(simple, key=lambda one: simple[one], default="")
+        text = ""
+        if low and simple[low] <= min(float(np.mean(each[label][name])) for label in self.kept):
+            value = measure.with_unit(measure.factor * simple[low])
+            text = f"A simple predictor is as good or better: {low} has a test {name} of {value}. "
+        return (text + self._unbalanced(each)).strip()
 
-    def differences(self) -> Section | None:
-        """Every difference with its interval, and whether it can be told."""
-        v = self.verdict
-        if v is None:
-            return None
-        unit = v.what if v.counts else next(iter(self.rows.values())).measure.name
-        lines = []
-        for one in v.found:
-            answer = "yes" if one.told else "no"
-            lines.append(
-                [one.label, v.amount(one, one.mean), v.interval(one), _p(one.p), _p(one.corrected), answer]
-            )
-        head = ["method", f"difference, {unit}", "95 % interval", "p", "p, corrected", "can be told"]
-        return Section(
-            f"Difference from {v.other}",
-            tables=[Reference(head, lines)],
-            text=_how(v),
+    def _unbalanced(self, each: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+        labels, classes = self.evidence.labels, self.evidence.classes
+        shares = np.bincount(labels, minlength=len(classes)) / len(labels) if classes else np.zeros(1)
+        if shares.max() <= UNBALANCED:
+            return ""
+        figure = float(np.mean(each[self.best]["balanced accuracy"]))
+        return (
+            f"{100 * shares.max():.0f} % of the test {self.evidence.what} are "
+            f"{classes[int(shares.argmax())]!r}, so the error says little: the balanced accuracy of "
+            f"{self.best} is {figure:.2f}, where a guess gets {1 / len(shares):.2f}."
         )
+
+    @property
+    def best(self) -> str:
+        """The row with the lowest error, of those whose predictions were kept."""
+        return min(self.kept, key=lambda label: self.rows[label].test.mean)
+
+    def pooled(self, label: str) -> tuple[np.ndarray, np.ndarray]:
+        """(outputs, labels) of all seeds of a row, one after the other."""
+        pairs = list(self.kept[label].values())
+        return np.concatenate([one for one, _ in pairs]), np.concatenate([one for _, one in pairs])
+
+    def table(self) -> str:
+        """All figures of merit as comma-separated text: a line a run, and the simple predictors."""
+        text = io.StringIO()
+        each = self.scores()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["method", "seed", *next(iter(each.values()), {})])
+        for label, found in each.items():
+            seeds = list(self.kept[label]) if label in self.kept else [""]
+            rows = zip(*found.values(), strict=True)
+            writer.writerows([label, seed, *row] for seed, row in zip(seeds, rows, strict=True))
+        return text.getvalue()
 
     def scores(self) -> dict[str, dict[str, list[float]]]:
         """Row, or simple predictor -> figures of merit, a list over seeds."""
@@ -82,32 +109,6 @@ class Comparison:
         return {
             label: {name: [one[name] for one in found] for name in found[0]} for label, found in each.items()
         }
-
-    def merits(self) -> Section | None:
-        """All figures of merit, a row a method, and the simple predictors."""
-        each = self.scores()
-        names = list(next(iter(each.values()))) if each else []
-        if not names:
-            return None
-        measures = {name: self._measure_of(name) for name in names}
-        lines = [
-            [label, *(_stat(measures[name], found[name]) for name in names)] for label, found in each.items()
-        ]
-        head = ["method", *(measures[name].axis for name in names)]
-        return Section("Beside simple predictors", tables=[Reference(head, lines, MERITS)])
-
-    def _measure_of(self, name: str) -> Measure:
-        if name == "error":
-            return ERROR
-        if name in ("RMSE", "MAE"):
-            return Measure(name, "", "", 1.0, next(iter(self.rows.values())).measure.decimals)
-        return Measure(name, "", "", 1.0, 3)
-
-
-MERITS = (
-    "Balanced accuracy is the mean share of right answers over the classes; a guess gets 1/classes. The log "
-    "loss is low where probabilities are right. AUC and R² are 1 at best; R² is 0 for the mean of the labels."
-)
 
 
 def comparison(rows: Sequence[Row], stored: Sequence[Stored], evidence: Evidence | None) -> Comparison | None:
@@ -132,33 +133,3 @@ def _verdict(kept: Kept, rows: Mapping[str, Summary], evidence: Evidence) -> Ver
     counts = bool(evidence.classes)
     found = differences(lost, other, counts=counts, crossed=len(evidence.labels) > 0)
     return Verdict(found, other, rows, evidence.what, counts) if found else None
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _stat(measure: Measure, values: Sequence[float]) -> str:
-    stat = Stat.of([measure.factor * value for value in values])
-    return measure.text(stat.mean) + (f" ± {measure.text(stat.sd)}" if len(values) > 1 else "")
-
-
-def _how(v: Verdict) -> str:
-    """How the differences were judged."""
-    seeds = v.found[0].seeds
-    many = len(v.found) > 1
-    level = f" for all {len(v.found)} comparisons together" if many else ""
-    if seeds == 1:
-        test = "McNemar's exact test" if v.counts else "a paired t-test"
-        text = (
-            f"All methods saw the same test {v.what}. p is of {test}; one seed each tells nothing for sure."
-        )
-    else:
-        agree = "; for p, the exact test of flipped signs must agree" if v.counts else ""
-        text = (
-            f"All methods saw the same {v.found[0].examples:,} test {v.what} with the same {seeds} seeds. "
-            f"Both vary the difference, and both are in its interval (two-way random effects){agree}."
-        )
-    below = "Below 0: fewer errors" if v.counts else "Below 0: a lower error"
-    corrected = " p is corrected by Holm." if many else ""
-    return f"{below} than {v.other}. {text} Intervals hold with 95 %{level}.{corrected}"

@@ -19,6 +19,8 @@ BOX = 1000  # curves are drawn in a box of 1000 x 1000 that the page stretches
 HEIGHT = 280  # pixels of a curve picture, without its axis
 LABEL_STEP = 16  # pixels between two labels at line ends
 ZERO_ZONE = 0.07  # part of a logarithmic axis that is kept for values at or below its floor
+FIRST = 10  # the first tenth of the epochs has no say in the scale
+NAMED = 8  # lines at most that have labels at their ends
 COLOURS = 7  # colours of methods in the style sheet, besides colour 0 for the baseline
 
 
@@ -246,6 +248,7 @@ class CurvePicture:
     bin: int  # epochs that one point of a line stands for
     band: bool
     strays: bool
+    above: bool = False  # whether first epochs are above the picture
 
     @property
     def named(self) -> bool:
@@ -331,14 +334,16 @@ class _Frame:
 
 
 def _shown(lanes: list[_Lane]) -> Floats:
-    """The values that decide the scale: complete runs, and other runs where they are not higher."""
-    whole = [lane.whole.ravel() for lane in lanes if lane.whole.size]
+    """The values that decide the scale: complete runs after their first tenth, and others if not higher.
+
+    So the first epochs do not flatten the later ones; where they are higher, lines begin above the picture.
+    """
+    later = [lane.whole[:, lane.whole.shape[1] // FIRST :] for lane in lanes if lane.whole.size]
     strays = [v for lane in lanes for _, _, v in lane.strays]
-    if not whole and not strays:
+    if not later and not strays:
         return np.empty(0)
-    ceiling = max(float(v.max()) for v in whole) if whole else 3 * max(float(v[0]) for v in strays)
-    means = [lane.whole.mean(axis=0) for lane in lanes if lane.whole.size]
-    tops = [lane.whole.max(axis=0) for lane in lanes if lane.whole.size]
+    ceiling = max(float(v.max()) for v in later) if later else 3 * max(float(v[0]) for v in strays)
+    means, tops = [v.mean(axis=0) for v in later], [v.max(axis=0) for v in later]
     return np.concatenate([*means, *tops, *(v[v <= ceiling] for v in strays)])
 
 
@@ -373,6 +378,7 @@ def curves(
         bin=max(1, round(max(len(a.epochs) for a in there) / points)),
         band=any(len(a.whole) > 1 for a in there),
         strays=strays > 0,
+        above=any(float(np.max(y(a.whole))) > 1 for a in there if a.whole.size),
     )
 
 
@@ -384,11 +390,9 @@ def _named(drawn: list[Curve]) -> list[Curve]:
         end = None if line is None else line.end or (line.stray[-1].end if line.stray else None)
         if end is not None:
             ends[i] = (end[0], float(np.clip(end[1], 0, 1)))
-    last = [
-        i for i, (x, _) in ends.items() if x > 0.97
-    ]  # lines that ended earlier keep their labels at their ends
-    if len(last) > HEIGHT // LABEL_STEP:
-        return drawn  # no room: the legend names the lines
+    last = [i for i, (x, _) in ends.items() if x > 0.97]
+    if len(last) > NAMED or len(last) < len(ends):
+        return drawn  # labels would lie over lines: the legend names them
     places = {i: y * HEIGHT for i, (_, y) in ends.items()}
     places |= zip(last, spread([places[i] for i in last], LABEL_STEP, 6, HEIGHT - 6), strict=True)
     return [replace(c, at=ends.get(i), name_y=places.get(i)) for i, c in enumerate(drawn)]

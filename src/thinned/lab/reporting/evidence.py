@@ -26,7 +26,7 @@ class Evidence:
         classes: their names; empty for numbers.
         labels: (N,) of the test examples; empty where each run holds out its own.
         baselines: name -> (N, K) probabilities or (N,) numbers, of predictors that are no networks.
-        importance: column -> by how much the error of each run grows where the column is shuffled.
+        importance: column -> by how much log loss, or RMSE, of each run grows where the column is shuffled.
         of: the label of the row that importance and examples are about.
         index: (M,) which test examples are kept, the worst-predicted first.
         images: (M, height, width) or (M, 3, height, width) of these examples, or empty.

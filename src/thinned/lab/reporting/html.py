@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from thinned.lab.reporting.from_runs import Series
 from thinned.lab.reporting.measure import ERROR, Measure
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.summary import Summary, best, summarise
+from thinned.lab.reporting.summary import styles as style_of
 from thinned.lab.reporting.wording import finding, gap_finding, number, plural, seconds_text, seeds_text
 from thinned.lab.storage.remote import Folder
 
@@ -32,7 +34,7 @@ def render(out_dir: Folder, page: Page) -> Folder:
 def html(page: Page, folder: str = ".") -> str:
     """The page as one HTML document that loads nothing from elsewhere."""
     every = [summarise(row) for row in page.rows]
-    styles = _styles([row.label for row in page.rows], page.baseline)
+    styles = style_of([row.label for row in page.rows], page.baseline)
     return (
         templates()
         .get_template("report.html.j2")
@@ -56,12 +58,6 @@ def html(page: Page, folder: str = ".") -> str:
 
 def _measure(page: Page) -> Measure:
     return page.rows[0].measure if page.rows else ERROR
-
-
-def _styles(labels: Sequence[str], baseline: str) -> dict[str, int]:
-    """A style number for each label, the same in every picture: 0 for the baseline, 1, 2, … for others."""
-    others = [label for label in labels if label != baseline]
-    return {label: 0 if label == baseline else 1 + others.index(label) for label in labels}
 
 
 def _bold(every: Sequence[Summary]) -> dict[str, list[bool]]:
@@ -110,7 +106,9 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters.update(number=number, seconds=seconds_text, tied=_tied, shorten=_shorten, pc=_pc, px=_px)
+    env.filters.update(
+        number=number, seconds=seconds_text, tied=_tied, data=_data, shorten=_shorten, pc=_pc, px=_px
+    )
     env.globals.update(plural=plural)
     return env
 
@@ -118,6 +116,11 @@ def templates() -> jinja2.Environment:
 def _tied(text: str) -> str:
     """The text with numbers tied to their % and ± by no-break spaces."""
     return re.sub(r" (?=%|±|points\b)|(?<=±) ", "\N{NO-BREAK SPACE}", text)
+
+
+def _data(text: str) -> str:
+    """A CSV text as a data URL."""
+    return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
 
 
 def _shorten(text: str, most: int = 20) -> str:

@@ -87,6 +87,7 @@ class Section:
     text: str = ""
     tables: Sequence[Reference] = ()
     figures: Sequence[Figure] = ()
+    gallery: bool = False  # whether the figures are small images, side by side
 
 
 @dataclass(frozen=True)

@@ -96,3 +96,9 @@ def best(values: Sequence[float], shown: Sequence[str]) -> list[bool]:
         return [False] * len(values)
     low = shown[min(finite, key=lambda i: values[i])]
     return [i in finite and shown[i] == low for i in range(len(values))]
+
+
+def styles(labels: Sequence[str], baseline: str) -> dict[str, int]:
+    """A style number for each label, the same in every picture: 0 for the baseline, 1, 2, … for others."""
+    others = [label for label in labels if label != baseline]
+    return {label: 0 if label == baseline else 1 + others.index(label) for label in labels}

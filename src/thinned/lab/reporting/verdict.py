@@ -68,10 +68,15 @@ class Verdict:
         elif mine == theirs:
             bounds = self._bounds(one, -1)
             text = f"{one.label} and {self.other} tie: {mine} each, a difference of {amount} ({bounds})"
+        elif one.mean > 0:
+            text = (
+                f"No method {name[0]} than {self.other} here, but it cannot be told: {one.label} comes "
+                f"closest with {against}, {amount} {name[2]} ({self._bounds(one, 1)})"
+            )
         else:
             text = (
                 f"It cannot be told whether {one.label} or {self.other} {name[0]}: {against}, a "
-                f"difference of {amount} ({self._bounds(one, -1 if one.mean < 0 else 1)})"
+                f"difference of {amount} ({self._bounds(one, -1)})"
             )
         return text + ("; with one seed each, another seed may turn this around." if one.seeds == 1 else ".")
 
@@ -95,6 +100,10 @@ class Verdict:
         if one.told:
             return f"{self._take(one)} {self._rates(one)}"
         keep = f"Keep {self.other}, or choose by time and taste: what was measured does not decide."
+        if self.rows[one.label].train.mean > self.rows[self.other].test.mean:
+            keep = (
+                f"Try a smaller --p: {one.label} errs more on training data than {self.other} on test data."
+            )
         return f"{keep} {self._more(one)}"
 
     def _take(self, one: Difference) -> str:
