@@ -52,6 +52,9 @@ class Backend:
     def address(self, x: Any, write: bool = False) -> int:
         return 0
 
+    def flat_address(self, x: Any, write: bool = False) -> int:
+        return 0
+
     def is_flat(self, x: Any) -> bool:
         return False
 
@@ -80,6 +83,9 @@ class NumPy(Backend):
     def address(self, x: Any, write: bool = False) -> int:
         readable = x.flags.aligned and x.dtype.isnative and (x.flags.writeable or not write)
         return int(x.__array_interface__["data"][0]) if readable else 0
+
+    def flat_address(self, x: Any, write: bool = False) -> int:
+        return self.address(x, write) if x.flags.c_contiguous else 0
 
     def is_flat(self, x: Any) -> bool:
         return bool(x.flags.c_contiguous)
@@ -173,6 +179,11 @@ class Torch(Backend):
 
     def address(self, x: Any, write: bool = False) -> int:
         return self.place(x, x.itemsize)[0]
+
+    def flat_address(self, x: Any, write: bool = False) -> int:
+        size = x.itemsize
+        where, _, flat = self.place(x, size)
+        return where if flat and where % size == 0 else 0
 
     def place(self, x: Any, size: int) -> tuple[int, int, bool]:
         """The `address` of a tensor, how many elements it has, of ``size`` bytes, and whether it is flat."""
@@ -355,6 +366,11 @@ def address(x: Any, write: bool = False) -> int:
     mode or a trace of torch, which must see what is done. Raises ValueError where a tensor's memory was cut.
     """
     return int(of(x).address(x, write))
+
+
+def flat_address(x: Any, write: bool = False) -> int:
+    """The `address` of ``x`` where its elements lie there aligned, in C order and without gaps; else 0."""
+    return int(of(x).flat_address(x, write))
 
 
 def is_flat(x: Any) -> bool:

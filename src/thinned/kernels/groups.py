@@ -11,7 +11,7 @@ all else runs group by group in NumPy's or torch's own products. Both give the s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from types import ModuleType
 from typing import Any
 
@@ -157,8 +157,10 @@ def gradient_of_weight(
     Written to ``out`` where that is given.
     """
     out = survivors.room(shape, x) if out is None else out
-    grad, x = _array.flat(grad), _array.flat(x)
     if (found := _reach(grad, x, out)) is None:
+        grad, x = _array.flat(grad), _array.flat(x)
+        found = _reach(grad, x, out)
+    if found is None:
         out[...] = 0.0
         for g, some in enumerate(rows.slices()):
             part = grad[some, : _count(out_units, g)].T @ x[some, : _count(in_units, g)] * scale
@@ -176,11 +178,12 @@ def gradient_of_bias(grad: Any, n: int, *, out_units: Picks | None = None, rows:
     if out_units is None:
         return grad.sum(0)
     grad = _array.flat(grad)
-    out = _array.zeros((n,), grad)
+    out = survivors.room((n,), grad)
     if (found := _reach(grad, out)) is not None:
         cpu, (at_grad, at_out) = found
         cpu.sums(_code(grad), _groups(grad, rows), at_grad, n, _side(out_units), at_out)
         return out
+    out[...] = 0.0
     for g, some in enumerate(rows.slices()):
         survivors.add(out, grad[some, : _count(out_units, g)].sum(0), _kept(out_units, g))
     return out
@@ -198,9 +201,12 @@ def _multiply(
 ) -> Any:
     """scale·X Wᵀ + b, or scale·X W where ``transposed``, of the units on both sides."""
     n_in, n_out = weight.shape if transposed else weight.shape[::-1]
-    out = survivors.room((len(x), n_out if out_units is None else out_units.width), x)
-    x = _array.flat(x)
-    if (found := _reach(x, weight, out, *(() if bias is None else (bias,)))) is None:
+    out = survivors.room((x.shape[0], n_out if out_units is None else out_units.width), x)
+    others = (weight, out) if bias is None else (weight, out, bias)
+    if (found := _reach(x, *others)) is None:
+        x = _array.flat(x)
+        found = _reach(x, *others)
+    if found is None:
         return _by_group(x, weight.T if transposed else weight, bias, out_units, in_units, rows, scale, out)
     cpu, (at_x, at_weight, at_out, *at_bias) = found
     layer = at_weight, (n_out, n_in), transposed, at_bias[0] if at_bias else 0
@@ -243,7 +249,7 @@ def _side(units: Picks | None) -> Any:
 
 
 def _groups(x: Any, rows: Rows) -> tuple[int, int, int]:
-    return len(x), rows.n, rows.first % rows.n
+    return x.shape[0], rows.n, rows.first % rows.n
 
 
 def _code(x: Any) -> int:
@@ -252,5 +258,11 @@ def _code(x: Any) -> int:
 
 def _reach(*arrays: Any) -> tuple[ModuleType, list[int]] | None:
     """The extension, where it takes these arrays and is as fast as a library's products: with AVX2."""
-    found = survivors.reach(arrays)
-    return found if found is not None and found[0].levels()[-1] != "plain" else None
+    return survivors.reach(arrays) if _fast() else None
+
+
+@cache
+def _fast() -> bool:
+    """Whether the processor has AVX2."""
+    cpu = kernels.extension()
+    return cpu is not None and cpu.levels()[-1] != "plain"

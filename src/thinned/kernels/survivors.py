@@ -219,7 +219,7 @@ def clip(w: Any, rows: Indices | None, bound: float) -> None:
 def native(
     read: tuple[Any, ...], written: tuple[Any, ...] = (), sizes: tuple[int, ...] = (4, 8)
 ) -> ModuleType | None:
-    """The extension, where it may touch all arrays, and they are contiguous and of one dtype. Else None."""
+    """The extension, where it may touch all arrays, and they are of one dtype, without gaps. Else None."""
     found = reach(read, written, sizes)
     return None if found is None else found[0]
 
@@ -228,14 +228,15 @@ def reach(
     read: tuple[Any, ...], written: tuple[Any, ...] = (), sizes: tuple[int, ...] = (4, 8)
 ) -> tuple[ModuleType, list[int]] | None:
     """`native`, and the addresses of the arrays."""
-    first, addresses = (*read, *written)[0], []
+    first = (read or written)[0]
+    dtype, addresses = first.dtype, []
     for arrays, write in ((read, False), (written, True)):
         for x in arrays:
-            if x.dtype != first.dtype or not (at := _array.address(x, write)) or not _array.is_flat(x):
+            if x.dtype != dtype or not (at := _array.flat_address(x, write)):
                 return None
             addresses.append(at)
     cpu = kernels.extension()
-    known = first.dtype.itemsize in sizes and _array.is_floating(first)
+    known = dtype.itemsize in sizes and _array.is_floating(first)
     return (cpu, addresses) if known and cpu is not None else None
 
 

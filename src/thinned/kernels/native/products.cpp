@@ -45,12 +45,14 @@ class Kept {
     void lists(int64_t panel, const bool *kept) {
         const int64_t all = (n_ + panel - 1) / panel;
         std::vector<int32_t> panel_of(n_), list(n_ + 1);
-        for (int64_t i = 0; i < n_; ++i) panel_of[order_[i]] = (int32_t)(i / panel);
+        for (int64_t q = 0; q < all; ++q)
+            for (int64_t i = q * panel; i < std::min((q + 1) * panel, n_); ++i) panel_of[order_[i]] = (int32_t)q;
         for (int64_t g = 0; g < groups_; ++g) {
-            int32_t n = 0;
-            for (int64_t unit = 0; unit < n_; ++unit) {
-                const bool has = kept[g * all + panel_of[unit]];
-                list[n] = (int32_t)unit, place_[g * n_ + unit] = has ? n : -1;
+            int32_t n = 0, *place = place_.data() + g * n_;
+            const bool *of_group = kept + g * all;
+            for (int32_t unit = 0; unit < n_; ++unit) {
+                const int32_t has = of_group[panel_of[unit]];
+                list[n] = unit, place[unit] = n | (has - 1);  // no branch, which half of the units would take
                 n += has;
             }
             std::copy(list.begin(), list.begin() + n, index_.begin() + g * width_);

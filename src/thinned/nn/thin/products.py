@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinned import _array
+from thinned import _array, kernels
 from thinned.kernels import groups as kernel
 from thinned.kernels import survivors
 from thinned.kernels.groups import Picks, Rows
@@ -65,7 +65,7 @@ def native(x: Tensor, weight: Tensor, bias: Tensor | None, *units: Chosen) -> bo
         or torch.autograd.forward_ad._current_level >= 0
     ):
         return False
-    return survivors.native(tuple(each.contiguous() for each in tensors)) is not None
+    return x.itemsize >= 4 and all(each.dtype == x.dtype and kernels.native(each) for each in tensors)
 
 
 def by_group(
