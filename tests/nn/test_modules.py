@@ -16,6 +16,8 @@ from thinned import Key, functional
 torch = pytest.importorskip("torch")
 
 from torch import _dynamo, nn  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import thinned.nn as tnn  # noqa: E402
@@ -548,6 +550,100 @@ def test_opcheck_connect_and_draw():
     stream = tnn.Dropout().stream
     drawn = stream.handle, torch.tensor(0.5, dtype=torch.float64), torch.empty(0)
     torch.library.opcheck(torch.ops.thinned.drawn, drawn, test_utils=CHECKS[:3])
+
+
+@EACH
+def test_opcheck_of_gradients(case):
+    kind, options, shape, *_ = case
+    module = kind(0.4, **options)
+    how = ops.pack(9, 3, 0.4), module.method.name, module.options()
+    torch.library.opcheck(
+        torch.ops.thinned.drop_gradient, (inputs(shape, requires_grad=True), *how), test_utils=CHECKS
+    )
+
+
+@pytest.mark.parametrize("per_sample", [True, False])
+@pytest.mark.parametrize("p", [0.0, 0.4, 1.0])
+def test_the_operators_of_drop_connect_differentiate_twice(p, per_sample):
+    kinds = {"dtype": torch.float64, "requires_grad": True}
+    x, w, g = inputs((4, 6), **kinds), inputs((3, 6), **kinds), inputs((4, 3), **kinds)
+    ticket = ops.pack(9, 3, p)
+    run = lambda x, w: torch.ops.thinned.connect(x, w, None, ticket, per_sample, 1)  # noqa: E731
+    assert torch.autograd.gradcheck(run, (x, w))
+    assert torch.autograd.gradgradcheck(run, (x, w))
+    torch.library.opcheck(
+        torch.ops.thinned.connect_gradient, (g, x, w, ticket, per_sample, 1), test_utils=CHECKS
+    )
+
+
+# Tensors without numbers, recorded functions, and torch.func inside a compiled function.
+
+MADE = {**CASES, "drop_connect": (None, {}, (6, 8), functional.drop_connect)}
+
+
+def made(case):
+    """A module with rate 0.5 and an input for it."""
+    kind, options, shape, *_ = case
+    return tnn.DropConnectLinear(8, 3) if kind is None else kind(0.5, **options), inputs(shape)
+
+
+ALL = pytest.mark.parametrize("case", MADE.values(), ids=MADE)
+
+
+@ALL
+def test_fake_tensors_stay_fake(case):
+    with FakeTensorMode():
+        module, x = made(case)
+        y = module(x.requires_grad_())
+        y.sum().backward()
+    assert type(y) is type(x.grad) is FakeTensor
+
+
+@ALL
+def test_a_recorded_function_draws(case):
+    module, x = made(case)
+
+    def gradient(x):
+        x = x.detach().requires_grad_()
+        y = module(x)
+        return y, torch.autograd.grad(y.square().sum(), x)[0]
+
+    for run in (module, gradient):
+        recorded = make_fx(run)(x)
+        torch.manual_seed(4)
+        expected = run(x)
+        torch.manual_seed(4)
+        torch.testing.assert_close(recorded(x), expected)
+        if module.method.name != "drop_path":  # six samples may fall alike
+            assert not all(torch.equal(recorded(x)[0], recorded(x)[0]) for _ in range(20))
+
+
+TRANSFORMED = {
+    "vmap": lambda f: torch.vmap(f, randomness="same"),
+    "grad": lambda f: torch.vmap(torch.func.grad(lambda x: f(x).square().sum()), randomness="same"),
+    "jvp": lambda f: lambda x: torch.func.jvp(lambda x: f(x[0]), (x,), (x.cos(),)),
+    "second": lambda f: lambda x: torch.func.jvp(torch.func.grad(lambda x: f(x[0]).exp().sum()), (x,), (x,)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, in its compiler
+@pytest.mark.parametrize("how", TRANSFORMED.values(), ids=TRANSFORMED)
+@pytest.mark.parametrize("case", [MADE[name] for name in ("alpha", "gaussian", "drop_connect")])
+def test_torch_func_compiled_is_eager(case, how, fresh_compiler):
+    module, x = made(case)
+    xs, run = torch.stack([x, 2 * x]), how(module)
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    results = []
+    for call in (run, compiled):
+        with tnn.keyed(module, Key(3), 1, sample_offset=2):
+            results.append(call(xs))
+    torch.testing.assert_close(*results)
+
+
+def test_masks_of_each_example_are_not_compiled(fresh_compiler):
+    run = torch.compile(torch.vmap(tnn.Dropout(), randomness="different"), backend="aot_eager")
+    with pytest.raises(Exception, match="randomness of a compiled vmap must be 'same'"):
+        run(torch.ones(3, 4))
 
 
 def test_compiled_code_may_read_p(fresh_compiler):

@@ -212,3 +212,21 @@ def _connect_backward(ctx: Any, grad: Tensor) -> tuple:
 
 
 torch.library.register_autograd("thinned::connect", _connect_backward, setup_context=_connect_keep)
+
+
+def _gradient_keep(ctx: Any, inputs: tuple, output: Any) -> None:
+    *tensors, ctx.per_sample, ctx.rows = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gradient_backward(ctx: Any, a: Tensor, b: Tensor) -> tuple:
+    """The gradients of sum over n of g_nᵀ (R_n * W) a_n + g_nᵀ (R_n * b) x_n by g, x and W."""
+    grad, x, weight, ticket = ctx.saved_tensors
+    how = ticket, ctx.per_sample, ctx.rows
+    of_grad = operators.connect(a, weight, None, *how) + operators.connect(x, b, None, *how)
+    of_x = operators.connect_gradient(grad, x, b, *how)[0]
+    of_weight = operators.connect_gradient(grad, a, weight, *how)[1]
+    return of_grad, of_x, of_weight, None, None, None
+
+
+torch.library.register_autograd("thinned::connect_gradient", _gradient_backward, setup_context=_gradient_keep)

@@ -23,7 +23,15 @@ from thinned.key import Key
 from thinned.methods import classes
 from thinned.nn.batches import FIRST, UNKNOWN
 from thinned.nn.compiled import operators as ops
-from thinned.nn.stream import Draw, EachExampleError, Stream, scalar, transformed
+from thinned.nn.stream import (
+    Draw,
+    EachExampleError,
+    Stream,
+    compiling_transforms,
+    recording,
+    scalar,
+    transformed,
+)
 
 NO_TRACE = "torch.jit.trace cannot record a dropout in training: call eval() before, or use torch.export"
 
@@ -122,7 +130,9 @@ class Drop(nn.Module):
         if self.unbatched is not None and input.dim() == self.unbatched:
             out = self.drop(input.unsqueeze(0)).squeeze(0)
         elif torch.compiler.is_compiling():
-            out = ops.drop(input, self.ticket(), self.method.name, self.options())
+            out = self.by_factors(input) if compiling_transforms() else self.recorded(input)
+        elif recording():
+            out = self.recorded(input)
         else:
             out = self.eager(input)
         return input.copy_(out) if self.inplace and out is not input else out
@@ -155,6 +165,18 @@ class Drop(nn.Module):
         if x.is_nested or (self.unbatched is not None and len(x) == 1):
             return True
         return draw.batch.find(x.shape, draw.sample_offset, self.movable) is FIRST
+
+    def recorded(self, x: Tensor) -> Tensor:
+        """`drop` as one operator of a graph."""
+        out: Tensor = ops.drop(x, self.ticket(), self.method.name, self.options())
+        return out
+
+    def by_factors(self, x: Tensor) -> Tensor:
+        """`recorded` as y = r·x + c, by operations that torch.func can differentiate in every way."""
+        how = self.ticket(), self.method.name, self.options()
+        ones = torch.ones(x.shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        r, c = ops.drop_gradient(ones, *how), ops.drop(torch.zeros_like(ones), *how)
+        return torch.where(r == 0, c, x * r + c).to(x.dtype)
 
     def of_nested(self, x: Tensor, draw: Draw) -> Tensor:
         """The method on the values of a nested tensor, as one array; for methods that drop elements."""
@@ -427,16 +449,33 @@ class DropConnectLinear(Drop):
             return nn.functional.linear(input, self.weight, self.bias)
         x, weight, bias = _as_autocast(input.reshape(-1, self.in_features), self.weight, self.bias)
         rows = math.prod(input.shape[1:-1])  # of each sample
-        out = (self._compiled if torch.compiler.is_compiling() else self._eager)(x, weight, bias, rows)
+        graph = torch.compiler.is_compiling() or recording()
+        out = (self._compiled if graph else self._eager)(x, weight, bias, rows)
         return out.reshape(*input.shape[:-1], self.out_features)
 
     def _compiled(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+        if torch.compiler.is_compiling() and compiling_transforms():
+            return self._by_factors(x, weight, bias, rows)
         out: Tensor = (
             ops.connect(x, weight, bias, self.ticket(), self.per_sample, rows)
             if self.training
             else ops.connect_gaussian(x, weight, bias, self.ticket(), rows)
         )
         return out
+
+    def _by_factors(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
+        """`_compiled` by operations that torch.func can differentiate in every way, with a mask in memory."""
+        if not self.training:
+            raise RuntimeError(
+                "DropConnectLinear with inference='gaussian' inside torch.func is not compiled"
+            )
+        first = rows if self.per_sample else 0
+        ticket = self.ticket() * torch.tensor([1, first, 1], device="cpu")
+        shape = (len(x), *weight.shape) if self.per_sample else weight.shape
+        ones = torch.ones(shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
+        kept = ops.drop_gradient(ones, ticket, "dropout", "{}") * weight
+        y = torch.einsum("noi,ni->no" if self.per_sample else "oi,ni->no", kept, x.to(ones.dtype)).to(x.dtype)
+        return y if bias is None else y + bias
 
     def _eager(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
         try:

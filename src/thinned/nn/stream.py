@@ -16,6 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch._C import _functorch as functorch
+from torch._C import _len_torch_dispatch_stack as _modes
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils._python_dispatch import _disable_current_modes
 
 from thinned.kernels import autograd
 from thinned.key import Key
@@ -197,6 +200,24 @@ def transformed(stream: Stream, shape: Sequence[int]) -> torch.Tensor:
     return ticket + torch.stack([zero, lane * samples, zero] if keyed else [zero, zero, lane + 1])
 
 
+def compiling_transforms() -> bool:
+    """Whether the compiler traces code inside torch.func. Raises RuntimeError for a mask of each example."""
+    if _different():
+        raise RuntimeError(
+            "randomness of a compiled vmap must be 'same' for a dropout, got 'different': compile without it"
+        )
+    return bool(functorch.get_interpreter_stack()) or torch.autograd.forward_ad._current_level >= 0
+
+
+# `torch.compiler.assume_constant_result`, which would import the compiler.
+compiling_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def recording() -> bool:
+    """Whether `make_fx` records what is done."""
+    return _modes() > 0 and get_proxy_mode() is not None
+
+
 def each_example() -> bool:
     """Whether a vmap asks for a mask of each example."""
     return autograd.transforming() and bool(_different())
@@ -231,7 +252,11 @@ def random_seed(keyed: bool = False) -> int:
     """64 bits from torch's default CPU generator. Inside torch.func they are the same for all examples."""
     cell = _cell.own
     try:
-        cell[0].random_(-(1 << 63), None)
+        if _modes():  # which do not run the operation, or record it
+            with _disable_current_modes():
+                cell[0].random_(-(1 << 63), None)
+        else:
+            cell[0].random_(-(1 << 63), None)
     except RuntimeError:  # torch.func forbids to write into the cell
         if not autograd.transforming():
             raise
