@@ -1,12 +1,10 @@
 """The examples run, and write the pages that are in docs/."""
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.examples import ROOT, load
 
 import thinned
 from thinned.methods import METHODS
@@ -14,20 +12,6 @@ from thinned.methods import METHODS
 pytest.importorskip("matplotlib")
 pytest.importorskip("sklearn")
 pytest.importorskip("torch")
-
-ROOT = Path(__file__).parents[1]
-
-
-def load(name):
-    """The example of that name as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses need their module there
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        del sys.modules[name]
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,10 @@ ID_NAMES = re.compile(
 DAY_FIRST = "day first"  # a remark on dates
 DATES = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})([ T]\d{1,2}:\d{2}.*)?")
 OTHER_DATES = re.compile(r"(\d{1,2})([-/.])(\d{1,2})[-/.](\d{4})([ T]\d{1,2}:\d{2}.*)?")
+MONTH = "(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+NAMED_DATES = re.compile(
+    rf"(?i:{MONTH}[-/. ]+\d{{1,2}}|\d{{1,2}}[-/. ]+{MONTH})[-/., ]+\d{{4}}([ T]\d{{1,2}}:\d{{2}}.*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,8 @@ def as_dates(cells: Any, day_first: bool | None = None) -> tuple[Any, str]:
     head = text.iloc[:20]
     if all(DATES.fullmatch(cell) for cell in head):
         return _parsed(pd, cells, cells.str.replace(r"^(\d{4})[/.](\d{1,2})[/.]", r"\1-\2-", regex=True)), ""
+    if len(head) and all(NAMED_DATES.fullmatch(cell) for cell in head):
+        return _parsed(pd, cells, cells), ""
     if not all(OTHER_DATES.fullmatch(cell) for cell in head):
         return None, ""
     parts = text.str.extract(r"^(\d{1,2})[-/.](\d{1,2})[-/.]\d{4}").astype(float)

@@ -218,6 +218,8 @@ def _names(path: Path, sample: list[str], separator: str, header: bool) -> tuple
     if not header:
         return [str(i) for i in range(len(rows[0]))], []
     first, later = [name.strip() for name in rows[0]], rows[1:]
+    if all(re.fullmatch("'.+'", name) for name in first):  # SAS and R write such names
+        first = [name[1:-1] for name in first]
     if len(first) > 1 and all(map(_is_number, first)) and first not in _counted(len(first)):
         raise LabError(
             f"{path}: the first line must name the columns, got numbers ({some_of(first[:4])}); "

@@ -164,5 +164,6 @@ def _classes(path: Path, y: Array) -> tuple[tuple[str, ...], Labels]:
         raise LabError(
             f"{path}: each class must have two or more examples, got one of {some_of(rare)}; "
             "add some, or join or remove such classes"
+            + (", or give --task numbers" if all(map(_plain, classes)) else "")
         )
     return classes, codes.astype(np.int64)
