@@ -84,6 +84,7 @@ copybutton_prompt_is_regexp = True
 def setup(app: Any) -> None:
     """What a page or a docstring needs before Sphinx reads it."""
     app.connect("source-read", _links)
+    app.connect("source-read", _forgotten)
     app.connect("autodoc-process-docstring", _plain)
     app.connect("autodoc-skip-member", _others)
 
@@ -98,6 +99,14 @@ def _links(app: Any, docname: str, source: list[str]) -> None:
         .replace("](explore.html)", f"]({up}explore-page.md)")
     )
     source[0] = re.sub(r"\]\((?:\.\./)+((?:src|tests|examples|\.ci)/[^)]*)\)", rf"]({REPOSITORY}\1)", text)
+
+
+def _forgotten(app: Any, docname: str, source: list[str]) -> None:
+    """A new page that index.md does not name yet stands behind the last page of the background."""
+    if docname == "index" and not CHINESE:
+        named = {*source[0].split(), *(Path(pattern).stem for pattern in exclude_patterns), "index"}
+        new = sorted(page.stem for page in DOCS.glob("*.md") if page.stem not in named)
+        source[0] = source[0].replace("\nmethods-notes\n", "\n".join(["", "methods-notes", *new, ""]), 1)
 
 
 def _plain(app: Any, what: str, name: str, object: Any, options: Any, lines: list[str]) -> None:
