@@ -470,7 +470,7 @@ class DropConnectLinear(Drop):
                 "DropConnectLinear with inference='gaussian' inside torch.func is not compiled"
             )
         first = rows if self.per_sample else 0
-        ticket = self.ticket() * torch.tensor([1, first, 1], device="cpu")
+        ticket = self.ticket() * torch.tensor([1, first, 1, 0, 0], device="cpu")
         shape = (len(x), *weight.shape) if self.per_sample else weight.shape
         ones = torch.ones(shape, dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
         kept = ops.drop_gradient(ones, ticket, "dropout", "{}") * weight
