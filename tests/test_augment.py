@@ -51,12 +51,14 @@ def apply(method, images, key=Key(0), **more):
 @pytest.mark.parametrize(
     ("images", "kind", "message"),
     [
-        (np.ones((2, 3, 8, 8), int), TypeError, "must hold floating-point numbers, got dtype int64"),
-        (np.ones((2, 3, 8, 8), np.uint8), TypeError, "must hold floating-point numbers, got dtype uint8"),
         (np.ones((2, 3, 8, 8), bool), TypeError, "must hold floating-point numbers, got dtype bool"),
         (None, TypeError, "must be a NumPy array or a torch tensor, got NoneType"),
-        (np.ones((2, 8, 8)), ValueError, r"must have shape \(N, C, H, W\), got \(2, 8, 8\)"),
-        (np.ones((2, 1, 1, 8, 8)), ValueError, r"must have shape \(N, C, H, W\), got"),
+        (
+            np.ones((2, 8, 8)),
+            ValueError,
+            r"must have shape .* or \(N, T, C, H, W\), got \(2, 8, 8\)",
+        ),
+        (np.ones((2, 1, 1, 1, 8, 8)), ValueError, r"must have shape \(N, C, H, W\) or"),
     ],
 )
 def test_law2_images(method, images, kind, message):
@@ -151,8 +153,8 @@ def test_law6(method, dtype, shape, torch):
 @EACH
 def test_law7_gradcheck(method, torch):
     x = torch.linspace(-1, 1, 2 * 1 * 8 * 7, dtype=torch.float64).reshape(2, 1, 8, 7).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: apply(method, x, Key(3))[0], (x,))
-    assert torch.autograd.gradgradcheck(lambda x: apply(method, x, Key(3))[0], (x,))
+    assert torch.autograd.gradcheck(lambda x: apply(method, x, Key(5))[0], (x,))
+    assert torch.autograd.gradgradcheck(lambda x: apply(method, x, Key(5))[0], (x,))
 
 
 # Cutout
@@ -268,13 +270,13 @@ def test_gamma_variables_are_accepted_by_the_ratio_of_densities(alpha, x, monkey
         return (alpha - 1) * math.log(y) - y + 2 * math.log(1 + c * x) + x * x / 2
 
     ratio = math.exp(log_ratio(x) - log_ratio(0))
-    first = Key(3).fold_in(0)
+    first = Key(5).fold_in(0)
     monkeypatch.setattr(augment, "normals", lambda key, n: [x if key == first else 0.0])
     for factor, value in ((0.999, (1 + c * x) ** 3), (1.001, 1.0)):  # accepted; refused, so the next: x = 0
         u = factor * ratio
         if u < 1:
             monkeypatch.setattr(augment, "words", lambda key, n, start, u=u: [int(u * 2**32)])
-            assert math.exp(augment._log_gamma_variable(Key(3), alpha)) == pytest.approx(d * value)
+            assert math.exp(augment._log_gamma_variable(Key(5), alpha)) == pytest.approx(d * value)
 
 
 def test_soft_labels_keep_their_dtype(torch):
@@ -397,3 +399,57 @@ def test_of_equal_cells_the_first_are_taken():
 def test_attention_that_does_not_fit(arguments, kind, message):
     with pytest.raises(kind, match=f"^{message}"):
         apply(METHODS["attentive-cutmix"], np.ones((4, 1, 8, 8)), **arguments)
+
+
+# What else images and labels may be.
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32"])
+@EACH
+def test_integers_and_videos(method, dtype):
+    images = images_of((3, 2, 12, 14))
+    expected, _ = apply(method, images)
+    whole, _ = apply(method, images.astype(dtype))
+    assert whole.dtype == dtype
+    assert np.array_equal(whole, expected)
+    video, _ = apply(method, np.stack([images, images], 1))
+    assert np.array_equal(video, np.stack([expected, expected], 1))
+
+
+def test_rectangles_and_fills():
+    images = np.ones((40, 3, 9, 11))
+    y = thinned.cutout(images, (5, 2), key=Key(0), fill=(0.5, 0.25, 0.0))
+    cut = y[:, 0] != 1
+    assert cut.any(2).sum(1).max() == 5
+    assert cut.any(1).sum(1).max() == 2
+    for c, value in enumerate((0.5, 0.25, 0.0)):
+        assert np.array_equal(y[:, c] == value, cut)
+    with pytest.raises(ValueError, match=r"^fill must be a number or 3, one for each channel, got 2"):
+        thinned.cutout(images, 3, key=Key(0), fill=(1.0, 2.0))
+    with pytest.raises(ValueError, match=r"^fill must be a value of images of uint8, got 0.5"):
+        thinned.cutout(images.astype(np.uint8), 3, key=Key(0), fill=0.5)
+
+
+def test_labels_of_places_are_pasted_with_the_images():
+    images = images_of((4, 3, 8, 8))
+    mixed, labels = thinned.cutmix(images, images[:, 0].astype(int), key=Key(1))
+    assert labels.dtype == int
+    assert np.array_equal(labels, mixed[:, 0])
+    seen = [thinned.cutmix(images, images[:, 0].astype(int), key=Key(k))[1] for k in range(8)]
+    assert any(len(np.unique(each[0])) == 2 for each in seen)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_mixup(alpha):
+    images, labels = images_of((4, 3, 8, 8)), np.eye(4)
+    mixed, shares = thinned.mixup(images, labels, key=Key(5), alpha=alpha)
+    np.testing.assert_allclose(mixed[:, 0, 0, 0], shares @ np.arange(1.0, 5.0))
+    np.testing.assert_allclose(shares.sum(1), 1.0)
+    partner = permutation(Key(5).fold_in("partner"), 4)
+    assert np.array_equal(shares > 0, np.eye(4, dtype=bool) | np.eye(4, dtype=bool)[partner])
+    assert np.array_equal(
+        thinned.mixup(images, np.arange(4), key=Key(5), alpha=alpha, classes=4)[1], shares.astype(np.float32)
+    )
+    torch = pytest.importorskip("torch")
+    theirs, _ = thinned.mixup(torch.from_numpy(images), torch.from_numpy(labels), key=Key(5), alpha=alpha)
+    np.testing.assert_array_equal(theirs.numpy(), mixed)

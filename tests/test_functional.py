@@ -343,3 +343,54 @@ def test_functorch_sees_a_gradient(torch):
     x = torch.linspace(-1, 1, 12)
     grad = torch.func.grad(lambda x: thinned.alpha_dropout(x, 0.5, key=Key(1)).sum())(x)
     assert torch.equal(grad, functional.alpha_gradient(torch.ones(12), 0.5, key=Key(1)))
+
+
+@pytest.mark.parametrize("noise", [(4, 1, 6), (None, 1, None), (1, 5, 6), (4, 5, 1), (1, 1, 1)])
+@pytest.mark.parametrize("rescale", ["train", "test"])
+def test_noise_shape(noise, rescale):
+    x = np.ones((4, 5, 6))
+    y = thinned.dropout(x, 0.5, key=Key(2), noise_shape=noise, rescale=rescale)
+    units = tuple(n if m is None else m for n, m in zip(x.shape, noise, strict=True))
+    kept = thinned.keep_mask(units, 0.5, key=Key(2))
+    assert np.array_equal(y, np.where(kept, 2.0 if rescale == "train" else 1.0, 0.0) * x)
+    part = thinned.dropout(
+        x[2:],
+        0.5,
+        key=Key(2),
+        noise_shape=(None if units[0] > 1 else 1, *noise[1:]),
+        sample_offset=2,
+        rescale=rescale,
+    )
+    assert np.array_equal(part, y[2:])
+    torch = pytest.importorskip("torch")
+    t = torch.ones(4, 5, 6, dtype=torch.float64, requires_grad=True)
+    out = thinned.dropout(t, 0.5, key=Key(2), noise_shape=noise, rescale=rescale)
+    assert np.array_equal(out.detach().numpy(), y)
+    assert np.array_equal(torch.autograd.grad(out.sum(), t)[0].numpy(), y)
+
+
+def test_noise_shape_must_fit():
+    for noise in ((4, 5), (4, 2, 6), (4, 5, 6, 1)):
+        with pytest.raises(ValueError, match=r"^noise_shape must have 1 or the size of x"):
+            thinned.dropout(np.ones((4, 5, 6)), key=Key(0), noise_shape=noise)
+
+
+def test_channels_last():
+    x = np.random.default_rng(0).normal(size=(3, 4, 5, 6))
+    y = thinned.spatial_dropout(np.moveaxis(x, 1, -1), 0.5, key=Key(1), data_format="channels_last")
+    assert np.array_equal(np.moveaxis(y, -1, 1), thinned.spatial_dropout(x, 0.5, key=Key(1)))
+    with pytest.raises(ValueError, match=r"^data_format must be one of"):
+        thinned.spatial_dropout(x, key=Key(1), data_format="NHWC")
+
+
+def test_blocks_of_several_sizes_and_unscaled_paths():
+    x = np.ones((200, 2, 12, 14))
+    y = thinned.drop_block(x, 0.2, (3, 5), key=Key(0))
+    same = thinned.drop_block(x, 0.2, 4, key=Key(0))
+    assert np.array_equal(thinned.drop_block(x, 0.2, (4, 4), key=Key(0)), same)
+    share, error = (y == 0).mean((1, 2, 3)).mean(), (y == 0).mean((1, 2, 3)).std() / len(x) ** 0.5
+    assert abs(share - 0.2) <= 6 * error
+    with pytest.raises(ValueError, match=r"^block_size must have one number for each of 2 axes"):
+        thinned.drop_block(x, 0.2, (3,), key=Key(0))
+    kept = thinned.drop_path(x, 0.5, key=Key(0), scale_by_keep=False)
+    assert np.array_equal(kept, thinned.drop_path(x, 0.5, key=Key(0)) / 2)

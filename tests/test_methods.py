@@ -78,7 +78,8 @@ def test_a_class_by_hand_comes_before_a_made_one():
 def test_a_made_class_is_what_its_method_says():
     kind = functional.DROP_BLOCK.named_class(Base, __name__)
     assert str(inspect.signature(kind)) == (
-        "(p: 'float' = 0.1, *, block_size: 'int' = 7, per_channel: 'bool' = True, exact_rate: 'bool' = True)"
+        "(p: 'float' = 0.1, *, block_size: 'int | tuple[int, ...]' = 7, per_channel: 'bool' = True, "
+        "exact_rate: 'bool' = True)"
     )
     assert kind.__doc__.startswith("DropBlock: zero contiguous blocks")
     assert "`thinned.drop_block`" in kind.__doc__
@@ -97,4 +98,4 @@ def test_a_made_class_is_what_its_method_says():
 
 def test_every_public_method_has_a_row():
     functions = {m.function.__name__ for m in METHODS.values()}
-    assert set(thinned.__all__) - functions == {"Key", "choose", "keep_mask", "load"}
+    assert set(thinned.__all__) - functions == {"Key", "choose", "keep_mask", "load", "mixup"}

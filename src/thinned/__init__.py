@@ -9,7 +9,7 @@ from importlib import import_module
 from os import PathLike
 from typing import Any
 
-from thinned.augment import attentive_cutmix, cutmix, cutout
+from thinned.augment import attentive_cutmix, cutmix, cutout, mixup
 from thinned.functional import (
     alpha_dropout,
     drop_block,
@@ -51,6 +51,7 @@ __all__ = [
     "gaussian_dropout",
     "keep_mask",
     "load",
+    "mixup",
     "spatial_dropout",
     "thin_dropout",
 ]

@@ -443,6 +443,11 @@ def where(kept: np.ndarray, x: Any, other: Any) -> Any:
     return of(x).where(kept, x, other)
 
 
+def move_axis(x: Any, source: int, place: int) -> Any:
+    """x with one axis moved, as a view."""
+    return x.movedim(source, place) if is_torch(x) else np.moveaxis(x, source, place)
+
+
 def exp(x: Any) -> Any:
     """eˣ."""
     return of(x).exp(x)

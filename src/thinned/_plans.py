@@ -44,10 +44,10 @@ def noisy(unit: Unit, shape: Shape, p: float, sample_offset: int) -> Noise | Sel
     return Noise(start, (p / (1.0 - p)) ** 0.5)
 
 
-def whole_samples(unit: Unit, shape: Shape, p: float, sample_offset: int, mode: str) -> Select:
-    """x/(1 − p) where the sample is kept, or, with ``mode="batch"``, the batch."""
+def whole_samples(unit: Unit, shape: Shape, p: float, sample_offset: int, mode: str, scale: bool) -> Select:
+    """x/(1 − p), or x without ``scale``, where the sample is kept, or, with ``mode="batch"``, the batch."""
     start, inner = (masks.batch if mode == "batch" else masks.samples)(shape, sample_offset)
-    return Select(threshold(p), start, inner, gain(p))
+    return Select(threshold(p), start, inner, gain(p) if scale else 1.0)
 
 
 def picked(unit: Unit, shape: Shape, p: float, sample_offset: int, groups: int) -> Rule:
@@ -66,7 +66,7 @@ def blocks(
     shape: Shape,
     p: float,
     sample_offset: int,
-    block_size: int,
+    block_size: int | tuple[int, ...],
     per_channel: bool,
     exact_rate: bool,
 ) -> Rule:

@@ -1,8 +1,9 @@
-"""Methods that replace regions of the input images: NumPy arrays or torch tensors in, the same out.
+"""Methods that mix or cover input images: NumPy arrays or torch tensors in, the same out.
 
-Images are (N, C, H, W) of floating-point numbers: scale integers first. Labels are (N,) integers, with
-``classes`` as their number, or (N, K) shares such as one-hot rows. Mixed labels come back as (N, K): float32
-for integers, else in their own dtype. All of it is for training, and random by ``key`` alone: give every
+Images are (N, C, H, W), or videos (N, T, C, H, W) with one region for all T. They hold floating-point
+numbers, or integers such as uint8 (but for `mixup`). Labels are (N,) integers, with ``classes`` as their
+number, or (N, K) shares such as one-hot rows. Mixed labels come back as (N, K): float32 for integers, else in
+their own dtype. All of it is for training, and random by ``key`` alone: give every
 batch its own key.
 
 All raise TypeError where an argument is of the wrong kind, ValueError where a shape or number does not fit.
@@ -11,6 +12,7 @@ All raise TypeError where an argument is of the wrong kind, ValueError where a s
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,23 +22,35 @@ from thinned._array import X
 from thinned.key import Key, is_key, normals, permutation, words
 
 
-def cutout(images: X, size: int, *, key: Key, holes: int = 1, fill: float = 0.0, sample_offset: int = 0) -> X:
+def cutout(
+    images: X,
+    size: int | tuple[int, int],
+    *,
+    key: Key,
+    holes: int = 1,
+    fill: float | Sequence[float] = 0.0,
+    sample_offset: int = 0,
+) -> X:
     """Cutout: cover squares of the images, each ``size`` wide, with ``fill``.
 
     ``images``: (N, C, H, W) -> same. Centres are uniform over the image, so squares are clipped at its edges;
-    each image has its own ``holes`` squares, which may overlap. ``size=0`` covers nothing.
-    ``sample_offset`` is the index of the first image in the whole batch.
+    each image has its own ``holes`` squares, which may overlap. ``size=0`` covers nothing; (height, width) is
+    a rectangle. ``fill`` is a number, or one for each channel. ``sample_offset`` is the index of the first
+    image in the whole batch.
 
     Source: DeVries and Taylor 2017, arXiv:1708.04552.
     """
     _checked_images(images, key)
-    size = _checks.integer("size", size, 0)
+    sizes = size if isinstance(size, tuple) and len(size) == 2 else (size, size)
+    height, width = (_checks.integer("size", each, 0) for each in sizes)
     holes = _checks.positive_int("holes", holes)
-    fill = _checks.number("fill", fill)
+    fills = _fills(images, fill)
     offset = _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
-    if size == 0:
+    if height == 0 or width == 0:
         return images
-    return _array.where(masks.holes(images.shape, size, holes, key, offset), images, fill)
+    n, c, *spatial = (images.shape[0], *images.shape[-3:])
+    kept = masks.holes((n, c, *spatial), (height, width), holes, key, offset)
+    return _array.where(kept.reshape(n, *[1] * (len(images.shape) - 4), 1, *spatial), images, fills)
 
 
 def cutmix(
@@ -47,18 +61,47 @@ def cutmix(
     ``images``: (N, C, H, W) -> same; ``labels``: (N,) integers or (N, K) shares -> (N, K). Once a batch:
     λ ~ Beta(α, α), a box of H√(1 − λ) × W√(1 − λ) with its centre uniform over the image, clipped at its
     edges, and a permutation that gives each image its partner. Then λ is set to the share of the image
-    outside the box, and the label is λ·own + (1 − λ)·partner's.
+    outside the box, and the label is λ·own + (1 − λ)·partner's. Labels of each place, (N, H, W) or
+    (N, *, H, W) of any kind, such as segmentation masks, are pasted like the images; ``classes`` is not read.
 
     Source: Yun, Han, Oh, Chun, Choe and Yoo 2019, arXiv:1905.04899.
     """
     _checked_images(images, key)
-    shares = _checked_labels(images, labels, classes)
+    whole: Any = images
+    of_places = _are_places(images, labels)
+    shares = labels if of_places else _checked_labels(images, labels, classes)
     share = 1.0 - _beta(key.fold_in("lambda"), _checks.positive("alpha", alpha))
     if len(images) == 0:
         return images, shares
     partner = permutation(key.fold_in("partner"), len(images))
-    kept = masks.box(images.shape[2], images.shape[3], share, key.fold_in("box"))
+    kept = masks.box(images.shape[-2], images.shape[-1], share, key.fold_in("box"))
+    if of_places:
+        index = _array.to_like(partner, images)
+        pasted = [_array.where(kept, each, each[index]) for each in (whole, labels)]
+        return pasted[0], pasted[1]
     return _paste(images, shares, partner, kept, kept.mean() if kept.size else 1.0)
+
+
+def mixup(
+    images: X, labels: Any, *, key: Key, alpha: float = 1.0, classes: int | None = None
+) -> tuple[X, Any]:
+    """Mixup: mix each image and its label with those of another image of the batch.
+
+    ``images``: (N, *) of floating-point numbers -> same; ``labels``: (N,) integers or (N, K) shares ->
+    (N, K). Once a batch: λ ~ Beta(α, α) and a permutation that gives each image its partner; the result is
+    λ·own + (1 − λ)·partner's, computed in float32 or better.
+
+    Source: Zhang, Cisse, Dauphin and Lopez-Paz 2018, arXiv:1710.09412.
+    """
+    _array.floating("images", images)
+    is_key("key", key)
+    _checks.rank("images", images, "(N, *)", 1)
+    shares = _checked_labels(images, labels, classes)
+    share = _beta(key.fold_in("lambda"), _checks.positive("alpha", alpha))
+    if len(images) == 0:
+        return images, shares
+    partner = permutation(key.fold_in("partner"), len(images))
+    return _mixed(images, partner, share), _mixed(shares, partner, share)
 
 
 def attentive_cutmix(
@@ -81,7 +124,7 @@ def attentive_cutmix(
     Source: Walawalkar, Shen, Liu and Savvides 2020, arXiv:2003.13048.
     """
     _checked_images(images, key)
-    n, _, height, width = images.shape
+    n, (height, width) = len(images), images.shape[-2:]
     grid = _checks.integer("grid", grid, 1)
     patches = _checks.integer("patches", patches, 0, grid * grid + 1)
     if n and grid > min(height, width):
@@ -94,14 +137,39 @@ def attentive_cutmix(
         return images, shares
     partner = permutation(key.fold_in("partner"), n)
     kept = masks.cells(scores[partner], patches, height, width)
+    kept = kept.reshape(n, *[1] * (len(images.shape) - 3), height, width)
     return _paste(images, shares, partner, kept, 1.0 - patches / grid**2)
 
 
 def _checked_images(images: Any, key: Any) -> None:
-    """``images`` (N, C, H, W) of floating-point numbers, and a key."""
-    _array.floating("images", images)
+    """``images`` (N, C, H, W) or (N, T, C, H, W) of numbers, and a key."""
+    if not _array.is_integer(_array.array("images", images)):
+        _array.floating("images", images)
     is_key("key", key)
-    _checks.rank("images", images, "(N, C, H, W)", 4, 4)
+    _checks.rank("images", images, "(N, C, H, W) or (N, T, C, H, W)", 4, 5)
+
+
+def _fills(images: Any, fill: Any) -> Any:
+    """``fill`` as a number, or as an array (C, 1, 1) like the images. Integer images take integers."""
+    channels = images.shape[-3]
+    several = not np.isscalar(fill) and hasattr(fill, "__len__")
+    if several and len(fill) != channels:
+        raise ValueError(f"fill must be a number or {channels}, one for each channel, got {len(fill)}")
+    numbers = [_checks.number("fill", each) for each in (fill if several else [fill])]
+    if _array.is_integer(images):
+        for each in numbers:
+            if each != int(each) or (each < 0 and "uint" in str(images.dtype)):
+                raise ValueError(f"fill must be a value of images of {images.dtype}, got {each}")
+        numbers = [int(each) for each in numbers]
+    if not several:
+        return numbers[0]
+    return _array.cast(_array.to_like(np.array(numbers).reshape(-1, 1, 1), images), images)
+
+
+def _are_places(images: Any, labels: Any) -> bool:
+    """Whether labels are those of each place: (N, *, H, W)."""
+    shape = tuple(getattr(labels, "shape", ()))
+    return len(shape) >= 3 and (shape[0], *shape[-2:]) == (len(images), *images.shape[-2:])
 
 
 def _checked_labels(images: Any, labels: Any, classes: int | None) -> Any:
@@ -150,9 +218,13 @@ def _checked_attention(attention: Any, n: int, grid: int) -> np.ndarray:
 def _paste(images: Any, labels: Any, partner: np.ndarray, kept: np.ndarray, share: float) -> tuple[Any, Any]:
     """Own where kept, else the partner's; and the labels share·own + (1 − share)·partner's."""
     index = _array.to_like(partner, images)
-    own, other = _array.widen(labels), _array.widen(labels)[index]
-    mixed = own * float(share) + other * (1.0 - float(share))
-    return _array.where(kept, images, images[index]), _array.cast(mixed, labels)
+    return _array.where(kept, images, images[index]), _mixed(labels, partner, float(share))
+
+
+def _mixed(x: Any, partner: np.ndarray, share: float) -> Any:
+    """share·own + (1 − share)·partner's."""
+    wide = _array.widen(x)
+    return _array.cast(wide * share + wide[_array.to_like(partner, x)] * (1.0 - share), x)
 
 
 def _beta(key: Key, alpha: float) -> float:

@@ -16,6 +16,7 @@ and ValueError if p is not in [0, 1] or a shape does not fit.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ def dropout(
     key: Key,
     training: bool = True,
     rescale: Literal["train", "test"] = "train",
+    noise_shape: Sequence[int | None] | None = None,
     sample_offset: int = 0,
 ) -> X:
     """Dropout: zero each element with probability p.
@@ -43,12 +45,35 @@ def dropout(
     1 − p and evaluation does nothing (inverted dropout). With ``"test"`` training leaves the survivors as
     they are, and evaluation multiplies by 1 − p (the original rule).
 
+    ``noise_shape`` is the shape of the mask: that of x, with 1 for each axis along which elements share a
+    decision; None is the size of x. (N, 1, C) drops features of sequences (N, L, C) for all L ("locked" or
+    variational dropout).
+
     Source: Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov 2014, JMLR 15:1929-1958
     (arXiv:1207.0580 for its first form).
     """
     _checks.one_of("rescale", rescale, ("train", "test"))
     method = ORIGINAL if rescale == "test" else DROPOUT
+    if noise_shape is not None and training:
+        return _shared_along(method, x, p, key, noise_shape, sample_offset)
     return method(x, p, key, training, sample_offset)
+
+
+def _shared_along(
+    method: Method, x: Any, p: float, key: Key, noise_shape: Sequence[int | None], sample_offset: int
+) -> Any:
+    """Dropout with a mask of another shape, which is broadcast."""
+    p = method.checked(x, p, key, sample_offset)
+    shape = tuple(x.shape)
+    units = tuple(n if m is None else m for n, m in zip(shape, noise_shape, strict=False))
+    if len(noise_shape) != len(shape) or any(m not in (1, n) for n, m in zip(shape, units, strict=True)):
+        raise ValueError(
+            f"noise_shape must have 1 or the size of x along each axis of {shape}, got {noise_shape}"
+        )
+    shared = bool(units) and units[0] == 1 != shape[0]  # by all samples
+    start = 0 if shared else masks.first(units, sample_offset)
+    kept = masks.keep_mask(units, p, key=key, start=start)
+    return _array.where(kept, _array.times(x, 1.0 if method is ORIGINAL else _plans.gain(p)), 0.0)
 
 
 DROPOUT = Method(dropout, masks.ELEMENT, _plans.inverted, theory.bernoulli_moments)
@@ -62,13 +87,26 @@ ORIGINAL = Method(
 )
 
 
-def spatial_dropout(x: X, p: float = 0.5, *, key: Key, training: bool = True, sample_offset: int = 0) -> X:
+def spatial_dropout(
+    x: X,
+    p: float = 0.5,
+    *,
+    key: Key,
+    training: bool = True,
+    data_format: Literal["channels_first", "channels_last"] = "channels_first",
+    sample_offset: int = 0,
+) -> X:
     """Spatial dropout: zero each channel of each sample with probability p, divide the others by 1 − p.
 
-    ``x``: (N, C, *spatial) -> same; torch's Dropout1d, Dropout2d and Dropout3d.
+    ``x``: (N, C, *spatial) -> same; torch's Dropout1d, Dropout2d and Dropout3d. With
+    ``data_format="channels_last"`` it is (N, *spatial, C), with the mask of the same channels.
 
     Source: Tompson, Goroshin, Jain, LeCun and Bregler 2015, arXiv:1411.4280.
     """
+    if _checks.one_of("data_format", data_format, ("channels_first", "channels_last")) == "channels_last":
+        SPATIAL.checked(x, p, key, sample_offset)
+        moved = _array.move_axis(x, -1, 1)
+        return _array.move_axis(SPATIAL(moved, p, key, training, sample_offset), 1, -1)
     return SPATIAL(x, p, key, training, sample_offset)
 
 
@@ -78,7 +116,7 @@ SPATIAL = Method(spatial_dropout, masks.CHANNEL, _plans.inverted, theory.bernoul
 def drop_block(
     x: X,
     p: float = 0.1,
-    block_size: int = 7,
+    block_size: int | tuple[int, ...] = 7,
     *,
     key: Key,
     training: bool = True,
@@ -89,15 +127,22 @@ def drop_block(
     """DropBlock: zero contiguous blocks, so that a share p of the map is expected to be dropped.
 
     ``x``: (N, C, L), (N, C, H, W) or (N, C, D, H, W) -> same. A block has ``block_size`` places along each
-    axis, or the whole axis if that is shorter. ``per_channel=False`` drops the same blocks in all channels
-    of a sample. `theory` solves for the rate of blocks whose expected share is p, with their edges and
-    overlaps; ``exact_rate=False`` takes the paper's formula. The survivors of a sample are multiplied by
-    (its places)/(its kept places), counted over all channels. So the sum of a constant sample is kept, and
-    no sample's result depends on another sample.
+    axis (a tuple: one for each), or the whole axis if that is shorter. ``per_channel=False`` drops the same
+    blocks in all channels of a sample. `theory` solves for the rate of blocks whose expected share is p, with
+    their edges and overlaps; ``exact_rate=False`` takes the paper's formula. The survivors of a sample are
+    multiplied by (its places)/(its kept places), counted over all channels. So the sum of a constant sample
+    is kept, and no sample's result depends on another sample.
 
     Source: Ghiasi, Lin and Le 2018, arXiv:1810.12890.
     """
     return DROP_BLOCK(x, p, key, training, sample_offset, block_size, per_channel, exact_rate)
+
+
+def _block(name: str, value: Any) -> int | tuple[int, ...]:
+    """A positive integer, or one for each axis."""
+    if isinstance(value, tuple | list):
+        return tuple(_checks.positive_int(f"{name}[{i}]", each) for i, each in enumerate(value))
+    return _checks.positive_int(name, value)
 
 
 DROP_BLOCK = Method(
@@ -105,7 +150,7 @@ DROP_BLOCK = Method(
     masks.BLOCK,
     _plans.blocks,
     theory.drop_block_moments,
-    options={"block_size": _checks.positive_int, "per_channel": flag, "exact_rate": flag},
+    options={"block_size": _block, "per_channel": flag, "exact_rate": flag},
     factors=False,  # its moments are those of a large map
 )
 
@@ -117,16 +162,17 @@ def drop_path(
     key: Key,
     training: bool = True,
     mode: Literal["sample", "batch"] = "sample",
+    scale_by_keep: bool = True,
     sample_offset: int = 0,
 ) -> X:
     """Stochastic depth: zero the output of a residual branch, for each sample with probability p.
 
     ``x``: (N, …) -> same; the survivors are divided by 1 − p. ``mode="batch"`` keeps or drops the whole
-    batch, and all its shards alike.
+    batch, and all its shards alike. ``scale_by_keep=False`` leaves the survivors as they are.
 
     Source: Huang, Sun, Liu, Sedra and Weinberger 2016, arXiv:1603.09382.
     """
-    return DROP_PATH(x, p, key, training, sample_offset, mode)
+    return DROP_PATH(x, p, key, training, sample_offset, mode, scale_by_keep)
 
 
 DROP_PATH = Method(
@@ -134,8 +180,8 @@ DROP_PATH = Method(
     masks.SAMPLE,
     _plans.whole_samples,
     theory.bernoulli_moments,
-    options={"mode": one_of("sample", "batch")},
-    shared=lambda mode: mode == "batch",
+    options={"mode": one_of("sample", "batch"), "scale_by_keep": flag},
+    shared=lambda mode, scale_by_keep: mode == "batch",
 )
 
 

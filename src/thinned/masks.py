@@ -141,7 +141,7 @@ def features(
 def seeds(
     shape: Sequence[int],
     p: float,
-    block_size: int,
+    block_size: int | tuple[int, ...],
     key: Key,
     sample_offset: int = 0,
     *,
@@ -155,7 +155,7 @@ def seeds(
     """
     n, c, *spatial = shape
     rate = theory.drop_block_rate(p, block_size, tuple(spatial), exact=exact_rate)
-    sizes = tuple(min(block_size, size) for size in spatial)
+    sizes = theory.block_sizes(block_size, spatial)
     valid = (size - block + 1 for size, block in zip(spatial, sizes, strict=True))
     start = first((n, c if per_channel else 1, *valid), sample_offset)
     return Blocks(key, threshold(rate), start, sizes, per_channel)
@@ -184,7 +184,9 @@ def _spread(bits: Mask, width: int, axis: int) -> Mask:
     return np.moveaxis(out, 0, axis)
 
 
-def holes(shape: Sequence[int], size: int, count: int, key: Key, sample_offset: int = 0) -> Mask:
+def holes(
+    shape: Sequence[int], size: int | tuple[int, int], count: int, key: Key, sample_offset: int = 0
+) -> Mask:
     """(N, C, H, W) -> (N, 1, H, W): ``count`` squares of each sample are cut, clipped at the edges.
 
     Hole j of the whole batch has its centre at (⌊u·H⌋, ⌊v·W⌋); u and v are words 2j and 2j + 1 of the key,
@@ -193,9 +195,10 @@ def holes(shape: Sequence[int], size: int, count: int, key: Key, sample_offset: 
     n, _, height, width = shape
     start = first((n, count, 2), sample_offset)
     centres = integers(key, n * count * 2, start, np.tile([height, width], n * count)).reshape(n, count, 2)
-    corner = centres - size // 2
+    sizes = np.broadcast_to(size, 2)
+    corner = centres - sizes // 2
     rows, columns = (
-        (corner[..., i, None] <= np.arange(length)) & (np.arange(length) < corner[..., i, None] + size)
+        (corner[..., i, None] <= np.arange(length)) & (np.arange(length) < corner[..., i, None] + sizes[i])
         for i, length in enumerate((height, width))
     )
     cut = np.einsum("nki,nkj->nij", rows.astype(np.float32), columns.astype(np.float32)) > 0

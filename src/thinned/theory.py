@@ -120,8 +120,19 @@ def drop_block_moments(p: float) -> tuple[float, float]:
     return bernoulli_moments(p)
 
 
+Block = int | tuple[int, ...]  # places along each axis, or one number for all
+
+
+def block_sizes(block: Block, spatial: Sequence[int]) -> tuple[int, ...]:
+    """The places of a block along each axis of a map, at most those of the map."""
+    sizes = (block,) * len(spatial) if isinstance(block, int) else block
+    if len(sizes) != len(spatial):
+        raise ValueError(f"block_size must have one number for each of {len(spatial)} axes, got {block}")
+    return tuple(map(min, sizes, spatial))
+
+
 @functools.lru_cache(maxsize=1024)
-def drop_block_rate(p: float, block: int, spatial: tuple[int, ...], *, exact: bool = True) -> float:
+def drop_block_rate(p: float, block: Block, spatial: tuple[int, ...], *, exact: bool = True) -> float:
     """The rate γ at which seeds fall, for an expected dropped share p of a map of that size.
 
     A place is kept where none of the m seeds above it fell: the share is the mean over the places of
@@ -132,7 +143,7 @@ def drop_block_rate(p: float, block: int, spatial: tuple[int, ...], *, exact: bo
     """
     if p in (0.0, 1.0) or 0 in spatial:
         return p
-    sizes = [min(block, size) for size in spatial]
+    sizes = block_sizes(block, spatial)
     if not exact:
         pairs = list(zip(spatial, sizes, strict=True))
         return min(1.0, p * math.prod(n / (b * (n - b + 1)) for n, b in pairs))
@@ -150,18 +161,18 @@ def drop_block_rate(p: float, block: int, spatial: tuple[int, ...], *, exact: bo
     return -math.expm1(-s)
 
 
-def drop_block_share(rate: float, block: int, spatial: Sequence[int]) -> float:
+def drop_block_share(rate: float, block: Block, spatial: Sequence[int]) -> float:
     """The expected dropped share of a map, where seeds fall at that rate γ: the mean of 1 − (1 − γ)^m."""
     m, share = _seeds_above(block, spatial)
     return float(1.0 - share @ (1.0 - rate) ** m)
 
 
-def drop_block_variance(rate: float, block: int, spatial: Sequence[int]) -> float:
+def drop_block_variance(rate: float, block: Block, spatial: Sequence[int]) -> float:
     """The variance of a map's dropped share, where seeds fall at that rate γ.
 
     The mean over pairs of places of q^(m + m′ − m″) − q^(m + m′): q = 1 − γ, m″ the seeds above both.
     """
-    above = [_above(size, block) for size in spatial]
+    above = [_above(*pair) for pair in zip(spatial, block_sizes(block, spatial), strict=True)]
     m = _outer([a.sum(1) for a in above])
     both = _outer([a @ a.T for a in above])
     q, either = 1.0 - rate, m[:, None] + m[None, :]
@@ -175,14 +186,13 @@ def _above(size: int, block: int) -> Floats:
     return ((seed <= place) & (place < seed + block)).astype(np.float64)
 
 
-def _seeds_above(block: int, spatial: Sequence[int]) -> tuple[Floats, Floats]:
+def _seeds_above(block: Block, spatial: Sequence[int]) -> tuple[Floats, Floats]:
     """The numbers of seeds above a place, and the share of places that have each.
 
     Along an axis they are 1, 2, …, top, …, top, …, 2, 1.
     """
     values, shares = [], []
-    for size in spatial:
-        b = min(block, size)
+    for size, b in zip(spatial, block_sizes(block, spatial), strict=True):
         top = min(b, size - b + 1)
         places = np.full(top, 2.0)
         places[-1] = size - 2 * (top - 1)

@@ -15,8 +15,9 @@ from torch.utils._pytree import tree_leaves
 from thinned import _checks
 from thinned.key import Key, is_key
 from thinned.nn.batches import Batch
+from thinned.nn.foreign import compiled_dropout
 from thinned.nn.modules import Drop
-from thinned.nn.reach import Reach
+from thinned.nn.reach import Reach, warn_once
 from thinned.nn.stream import Block, Named, recomputing
 
 # Parts of qualified names that torch and Lightning Fabric add.
@@ -86,6 +87,13 @@ def keyed(
             )
         for drop, named in drops:
             drop.stream.named = named
+    for layer in names:
+        if layer.training and compiled_dropout(layer):
+            warn_once(
+                model,
+                f"{names[layer]} is compiled by torch.jit: inside keyed its dropout still draws from torch's "
+                "generator, so one key gives several results",
+            )
     hooks = _PassHooks(model, reach, [named for _, named in drops])
     try:
         with reach:
@@ -216,6 +224,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     """The user's own module, without torch's wrappers around it. Raises TypeError if it is no module."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError(
+            "model must be a module in Python, got one that torch.jit compiled: use it before it is compiled"
+        )
     parallel = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
         inner = model.module if isinstance(model, parallel) else None

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from thinned import _array, _checks, functional, masks
+from thinned import _array, _checks, functional, masks, theory
 from thinned._method import USUAL, Method
 from thinned.kernels import autograd, shards
 from thinned.kernels.work import Map, Words
@@ -352,13 +352,33 @@ class GaussianDropout(Drop):
     method = functional.GAUSSIAN
 
 
-class _DropBlock(Drop):
+class _Named(Drop):
+    """A module that other libraries have too."""
+
+    @property
+    def drop_prob(self) -> float:
+        """The rate, by the name that timm and transformers give it."""
+        return self.p
+
+    @drop_prob.setter
+    def drop_prob(self, value: float) -> None:
+        self.p = value
+
+
+class _DropBlock(_Named):
     method = functional.DROP_BLOCK
 
     def __init__(
-        self, p: float = 0.1, block_size: int = 7, per_channel: bool = True, exact_rate: bool = True
+        self,
+        p: float = 0.1,
+        block_size: int | tuple[int, ...] = 7,
+        per_channel: bool = True,
+        exact_rate: bool = True,
+        *,
+        inplace: bool = False,
     ) -> None:
         super().__init__(p, block_size=block_size, per_channel=per_channel, exact_rate=exact_rate)
+        self.inplace = bool(inplace)
 
 
 class DropBlock1d(_DropBlock):
@@ -379,14 +399,27 @@ class DropBlock3d(_DropBlock):
     ranks = (5,)
 
 
-class DropPath(Drop):
+class DropPath(_Named):
     """Drop whole samples of a residual branch, as `thinned.drop_path` does; (N, *) -> same."""
 
     method = functional.DROP_PATH
     mode: str
 
-    def __init__(self, p: float = 0.1, mode: Literal["sample", "batch"] = "sample") -> None:
-        super().__init__(p, mode=mode)
+    scale_by_keep: bool
+
+    def __init__(
+        self, p: float = 0.1, mode: Literal["sample", "batch"] = "sample", *, scale_by_keep: bool = True
+    ) -> None:
+        super().__init__(p, mode=mode, scale_by_keep=scale_by_keep)
+
+    def extra_repr(self) -> str:
+        """The rate and the options that are not usual."""
+        text = f"p={self.p}, mode={self.mode!r}"
+        return text if self.scale_by_keep else f"{text}, scale_by_keep=False"
+
+    def moments(self) -> tuple[float, float] | None:
+        """`Method.factor_moments` at this rate."""
+        return super().moments() if self.scale_by_keep else theory.mask_moments(self.p)
 
 
 class DropConnectLinear(Drop):

@@ -95,11 +95,11 @@ def on_survivors(branch: Branch, x: Tensor, drop: DropPath, *, skip: bool = True
         nothing: Tensor = _Nothing.apply(x, *_parameters(branch))
         return nothing
     if len(alive) == len(x):
-        return x + scaled(_run(branch, x), drop.p)
+        return x + scaled(_run(branch, x), drop)
     index = alive.to(x.device)
     rest, part = _Take.apply(x, index)
     with among(alive.numpy()):
-        left = scaled(_run(branch, part), drop.p)
+        left = scaled(_run(branch, part), drop)
     wide = torch.promote_types(x.dtype, left.dtype)
     out: Tensor = _Put.apply(rest.to(wide), left.to(wide), index)
     return out

@@ -30,8 +30,9 @@ def fits(modules: Iterable[nn.Module], survivors: int) -> bool:
     return not together and not (norms and survivors == 1)
 
 
-def scaled(x: Tensor, p: float) -> Tensor:
-    """x/(1 − p), rounded as in `drop_path`."""
+def scaled(x: Tensor, drop: DropPath) -> Tensor:
+    """x/(1 − p), rounded as in `drop_path`; x itself where the survivors are not scaled."""
+    p = drop.p if drop.scale_by_keep else 0.0
     scaled: Tensor = x if p == 0.0 else _array.times(x, 1.0 / (1.0 - p))
     return scaled
 

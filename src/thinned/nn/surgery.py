@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from thinned import _checks
 from thinned.nn import modules
+from thinned.nn.foreign import rate_of, twin
 from thinned.nn.keyed import named_drops, unwrap
 from thinned.nn.modules import Drop
 from thinned.nn.unreached import unreached
@@ -49,25 +50,38 @@ class Swap:
 
 
 def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
-    """Turn every dropout module of torch into its twin in `thinned.nn`, in place; ``back`` turns it back.
+    """Turn every dropout module into its twin in `thinned.nn`, in place; ``back`` turns it back.
+
+    Those of torch have twins, and DropPath, StochasticDepth and DropBlock of timm, torchvision, transformers
+    and others, which are recognised by what they do, whatever they are called.
 
     Each module stays the same object, even if it is shared or is the model itself. It keeps its rate,
     ``inplace``, training mode and hooks. No parameter, buffer or ``state_dict`` key changes.
 
     Some dropout stays as it is, and the report names it: subclasses of torch's classes, dropout called as a
     function (found in the source of the modules), dropout inside torch's attention and recurrent layers, and
-    that of other libraries.
+    what no twin does. Inside `keyed` and in `predict`, all that calls torch's dropout functions takes its
+    masks from the key none the less.
 
     Raises TypeError if ``model`` is no torch module, ValueError if a rate is not in [0, 1]. Then nothing
     is changed.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch module, got {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise TypeError("model must be a module in Python, got one that torch.jit compiled")
     kinds: Container[type] = _BACK if back else TWINS
     named = model.named_modules(remove_duplicate=False)
     found = {name: module for name, module in named if type(module) in kinds}
+    adopted = {} if back else _adopted(model)
     for name, module in found.items():
         _checks.probability(f"p of {name or 'model'}", module.p)
+    for name, module in model.named_modules(remove_duplicate=False):
+        if module in adopted:
+            _checks.probability(f"p of {name or 'model'}", adopted[module][1]["p"])
+            found[name] = module
+        elif back and "theirs" in vars(module):
+            found[name] = module
     ours = {name: module for name, module in found.items() if isinstance(module, modules.Dropout)}
     only_here = [name for name, module in ours.items() if module.rescale != "train"]
     left = dict.fromkeys(
@@ -75,11 +89,51 @@ def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
     )
     found = {name: module for name, module in found.items() if name not in left}
     for module in set(found.values()):
-        _to_torch(module) if isinstance(module, Drop) else _to_ours(module)
+        if module in adopted:
+            _adopt(module, *adopted[module])
+        elif isinstance(module, Drop):
+            _return(module) if "theirs" in vars(module) else _to_torch(module)
+        else:
+            _to_ours(module)
     replaced = {
-        name: f"{type(module).__module__.split('.')[0]}.nn.{module!r}" for name, module in found.items()
+        name: f"{_home(type(module))}.{' '.join(repr(module).split())}" for name, module in found.items()
     }
     return Swap(model, replaced, left if back else unreached(model))
+
+
+def _home(kind: type) -> str:
+    """The place of a class, for users."""
+    library = kind.__module__.split(".")[0]
+    return f"{library}.nn" if library in ("torch", "thinned") else library
+
+
+def _adopted(model: nn.Module) -> dict[nn.Module, tuple[type[Drop], dict[str, Any]]]:
+    """The modules of other libraries that have a twin, with its class and arguments."""
+    found = {module: twin(module) for module in model.modules()}
+    return {module: how for module, how in found.items() if how is not None}
+
+
+def _adopt(module: nn.Module, kind: type[Drop], arguments: dict[str, Any]) -> None:
+    """Make a module of another library ours; it keeps what the way back needs."""
+    rate, inplace = rate_of(module), arguments.pop("inplace", False)
+    usual = vars(nn.Module())
+    own = {name: vars(module).pop(name) for name in set(vars(module)) - set(usual)}
+    vars(module)["theirs"] = type(module), rate, own
+    module.__class__ = kind
+    twin_: Any = module
+    settings = twin_.method.settings(**arguments)
+    twin_.start(settings.pop("p"))
+    vars(module).update(settings)
+    module.inplace = inplace
+
+
+def _return(module: Drop) -> None:
+    """Undo `_adopt`; the rate is that of now."""
+    (kind, rate, own), p = vars(module).pop("theirs"), module.p
+    for name in set(vars(module)) - set(vars(nn.Module())):
+        vars(module).pop(name)
+    module.__class__ = kind
+    vars(module).update({**own, rate: p})
 
 
 def _to_ours(module: nn.Module) -> None:

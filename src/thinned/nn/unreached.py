@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from thinned.nn.foreign import compiled_dropout, twin
+
 _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _FUNCTIONAL = (
     *(nn.functional.dropout, nn.functional.dropout1d, nn.functional.dropout2d, nn.functional.dropout3d),
@@ -28,7 +30,7 @@ _CALLS: dict[int, str] = {
     id(nn.functional.scaled_dot_product_attention): f"calls torch's fused attention, {_INSIDE}",
     id(nn.functional.multi_head_attention_forward): f"calls torch's attention, {_INSIDE}",
 }
-_FOREIGN = ("DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d")
+_FOREIGN = ("DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d", "PatchDropout")
 DEPTH = 3  # functions are read that many calls deep
 
 
@@ -47,6 +49,8 @@ def reason(module: nn.Module, called: dict[type, str]) -> str:
     kind: type = type(module)
     if kind.__module__.startswith("thinned."):
         return ""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "drops, compiled by torch.jit" if compiled_dropout(module) else ""
     if kind not in _KINDS and isinstance(module, _KINDS):
         return f"{kind.__name__} is a subclass of torch's {_torch_base(kind)}: what it changes is not known"
     if isinstance(module, nn.MultiheadAttention):
@@ -55,10 +59,11 @@ def reason(module: nn.Module, called: dict[type, str]) -> str:
         return _inside("between its layers, inside torch's recurrent kernel", module.dropout)
     if kind.__module__.startswith("torch."):
         return ""
-    if kind.__name__ in _FOREIGN:
-        return f"{kind.__name__} of {kind.__module__.split('.')[0]}: thinned.nn has its own"
-    if isinstance(module, torch.jit.ScriptModule):
-        return "compiled by torch.jit: what it calls is not known"
+    if twin(module) is not None:
+        home = kind.__module__.split(".")[0]
+        return f"{kind.__name__} of {home}, of which swap_dropout makes one of thinned.nn"
+    if kind.__name__.endswith(_FOREIGN):
+        return f"{kind.__name__} of {kind.__module__.split('.')[0]}: no module of thinned.nn does the same"
     if kind not in called:
         called[kind] = "; ".join(dict.fromkeys(calls(kind)))
     return called[kind]

@@ -284,7 +284,8 @@ def _widest(model: nn.Module, call: Callable[[], Any]) -> tuple[Any, int]:
         if isinstance(out, Tensor):
             sizes.append(out.numel() * out.element_size())
 
-    handles = [module.register_forward_hook(see) for module in model.modules()]
+    python = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
+    handles = [module.register_forward_hook(see) for module in python]
     try:
         return call(), max(sizes)
     finally:

@@ -636,4 +636,6 @@ class StochasticDepth(nn.Module):
 
 def test_other_libraries_modules_are_told():
     report = tnn.thinning(tnn.thin(Sum(nn.Linear(6, 6), StochasticDepth())))
-    assert report.dense == {"drop": f"StochasticDepth of {__name__.split('.')[0]}: thinned.nn has its own"}
+    assert report.dense == {
+        "drop": f"StochasticDepth of {__name__.split('.')[0]}: no module of thinned.nn does the same"
+    }

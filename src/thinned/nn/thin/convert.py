@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeVar
 from torch import nn
 
 from thinned import _checks, masks
+from thinned.nn import modules
 from thinned.nn.keyed import unwrap
-from thinned.nn.modules import DropPath
+from thinned.nn.modules import Drop, DropPath
 from thinned.nn.surgery import TWINS, swap_dropout
 from thinned.nn.thin.find_branches import FoundBranch, find_branches
 from thinned.nn.thin.find_chains import FoundChain, find_chains
@@ -128,19 +129,57 @@ def _find(root: nn.Module, groups: Groups) -> tuple[dict[str, list[Found]], dict
     for name, what in ((name, each) for name, some in parts for each in some):
         drop, chain = what
         if isinstance(chain, str):
-            dense[drop] = chain
+            dense[drop] = _true_reason(chain, name, explorer)
         elif groups == "auto" and isinstance(chain, FoundChain) and (p := _rate(root, drop)) <= PAYS_ABOVE:
             dense[drop] = f"p = {p:g} is at most {PAYS_ABOVE:g}, where thinning does not pay"
         else:
             found.setdefault(name, []).append(chain)
             dense.pop(drop, None)
+    read: dict[type, str] = {}
     seen = {join(name, each.drop) for name in found for each in found[name]} | set(dense)
     for name, module in root.named_modules():
         if type(module) in (*DROPS, DropPath) and name not in seen:
             dense[name] = _hidden(root, name, explorer)
-        elif type(module).__name__ in ("DropPath", "StochasticDepth") and name not in seen:
-            dense[name] = reason(module, {})
+        elif name not in seen and (why := _unfit(module, read)):
+            dense[name] = why
     return found, dense
+
+
+def _true_reason(why: str, name: str, explorer: Explorer) -> str:
+    """``why`` of a dropout in the traced part ``name``, or that what is around could not be traced."""
+    at_the_end = why.startswith(("no layer before it", f"the output of {name}")) and name
+    hidden = [outer for outer in _around(name) if outer in explorer.untraced] if at_the_end else []
+    if not hidden:
+        return why
+    return f"{hidden[0] or 'the model'} could not be traced: {explorer.untraced[hidden[0]]}"
+
+
+def _around(name: str) -> list[str]:
+    """The names of the modules around one, the outermost last."""
+    return [*(name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)), ""]
+
+
+UNFIT: dict[type[Drop], str] = {
+    modules.AlphaDropout: "sets dropped elements to a number that is not 0, so the next layer reads them all",
+    modules.FeatureAlphaDropout: "sets dropped units to a number that is not 0, so the next layer reads them",
+    modules.GaussianDropout: "multiplies by noise, and drops no unit",
+    modules.DropConnectLinear: "drops weights, not units",
+    **dict.fromkeys(
+        (modules.DropBlock1d, modules.DropBlock2d, modules.DropBlock3d), "drops blocks, not units"
+    ),
+}
+_TWINS = {theirs: UNFIT[ours] for theirs, ours in TWINS.items() if ours in UNFIT}
+
+
+def _unfit(module: nn.Module, read: dict[type, str]) -> str:
+    """Why what a module drops has no chain or branch; "" if it is not known to drop."""
+    kind: Any = type(module)
+    if kind in UNFIT or kind in _TWINS:
+        return UNFIT.get(kind) or _TWINS[kind]
+    why = reason(module, read)
+    if isinstance(module, Drop):
+        return "drops no whole units"
+    return f"{why}, which has no place in a chain: a dropout module has" if why.startswith("calls") else why
 
 
 def _rate(root: nn.Module, name: str) -> float:
@@ -158,7 +197,7 @@ def _groups(found: FoundChain, wanted: Groups) -> int:
 
 def _hidden(root: nn.Module, name: str, explorer: Explorer) -> str:
     """Why a dropout module is in no graph."""
-    for outer in [*(name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1)), ""]:
+    for outer in _around(name):
         if outer in explorer.untraced:
             return f"{outer or 'the model'} could not be traced: {explorer.untraced[outer]}"
         if outer in explorer.closed:

@@ -7,6 +7,8 @@ mixes samples.
 
 from __future__ import annotations
 
+import copy
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from thinned.nn import activations, modules
 from thinned.nn.residual import Residual
@@ -349,10 +352,27 @@ LAYERS: dict[type[nn.Module], Callable[..., Any]] = {
 
 def of_layer(layer: Any, args: Any, kwargs: Any) -> Any:
     """What is known of the result of a layer. Raises `Mixes`."""
-    ensure(type(layer) in LAYERS and isinstance((*args, *kwargs.values())[0], Rows))
+    ensure(isinstance((*args, *kwargs.values())[0], Rows))
+    if type(layer) not in LAYERS:
+        return like_a_norm(layer, *args, **kwargs)
     if getattr(layer, "inplace", False):
         ensure(args[0].own)
     return LAYERS[type(layer)](layer, *args, **kwargs)
+
+
+def like_a_norm(layer: Any, x: Rows) -> Rows:
+    """A subclass of BatchNorm that, in evaluation, treats samples one by one: it is tried on three."""
+    ensure(isinstance(layer, _BatchNorm))
+    trial = copy.deepcopy(layer).eval().to("cpu")
+    ranks = {nn.BatchNorm1d: 3, nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
+    rank = next(rank for kind, rank in ranks.items() if isinstance(layer, kind))
+    shape = (3, layer.num_features, *[2] * (rank - 2))
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        some = torch.linspace(-1, 1, math.prod(shape)).reshape(shape).to(layer.running_mean)
+        whole = trial(some.clone())
+        each = torch.cat([trial(one.clone()) for one in some.split(1)])
+    ensure(whole.shape == some.shape and torch.equal(whole, each))
+    return channels_first(layer, x)
 
 
 class Follower:

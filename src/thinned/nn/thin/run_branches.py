@@ -83,7 +83,7 @@ class RunningBranch(Running):
             raise self.changed(f"left with {len(x)} samples")
         if now.index is None:
             return self.drop.by(now.draw, x)
-        return scattered(scaled(x, self.drop.p) if len(x) else x, now.index, now.n)
+        return scattered(scaled(x, self.drop) if len(x) else x, now.index, now.n)
 
     def check(self) -> None:
         """Raises RuntimeError if the DropPath was not called in this pass."""

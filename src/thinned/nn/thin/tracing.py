@@ -52,6 +52,10 @@ class Explorer:
 
         If that fails, trace its parts. Then try again, with one node for each part that failed.
         """
+        if isinstance(module, torch.jit.ScriptModule):
+            self.untraced[name] = "compiled by torch.jit"
+            self.whole.add(module)
+            return
         for retry in (False, True):
             try:
                 graph = trace(module, self.whole)
