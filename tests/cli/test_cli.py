@@ -13,6 +13,7 @@ from helpers.commands import call, outcome, start, wait_for
 
 import thinned
 from thinned import methods
+from thinned.lab import bench
 from thinned.lab.storage.run import read
 from thinned.lab.training.defaults import defaults
 
@@ -42,7 +43,7 @@ def one_line(result, code=1):
 
 def test_version_and_help():
     assert call("--version").stdout.strip() == thinned.__version__
-    for arguments in ([], ["--help"], ["compare", "--help"], ["reproduce", "--help"]):
+    for arguments in ([], ["--help"], ["-h"], ["compare", "--help"], ["reproduce", "-h"]):
         result = call(*arguments)
         assert result.exit_code == 0
         assert "Usage" in result.stdout
@@ -53,6 +54,36 @@ def test_about_has_what_a_report_of_a_problem_needs():
     assert found["thinned"] == thinned.__version__
     assert {"python", "system", "processor", "kernels", "threads", "numpy"} <= set(found)
     assert call("about").stdout.startswith(f"thinned: {thinned.__version__}\n")
+
+
+def test_each_help_has_examples():
+    from thinned.cli.errors import NAMES
+
+    for name in NAMES:
+        text = call(name, "-h").stdout
+        if name != "about":
+            assert f"thinned {name}" in text.partition("Examples:")[2]
+    text = " ".join(call("bench", "-h").stdout.split())
+    assert all(name in text for name in bench.NAMES)
+
+
+def test_the_list_of_experiments_fits_a_screen(in_tmp, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = call("reproduce", "--list").stdout.splitlines()
+    assert len(lines) <= 30
+    assert max(map(len, lines)) <= 80
+
+
+def test_smoke_says_that_its_figures_mean_nothing(in_tmp):
+    result = call("reproduce", "linear-theory", "--budget", "smoke")
+    assert "its figures mean nothing" in " ".join(result.stdout.split())
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root writes everywhere")
+def test_a_folder_that_cannot_be_written_suggests_out(mine):
+    Path("closed").mkdir(mode=0o555)
+    line = one_line(call("compare", "--data", "mine.npz", *TINY, "--out", "closed"))
+    assert "give another folder with --out" in line
 
 
 def test_thin_is_compared_on_either_engine(in_tmp):
@@ -269,7 +300,9 @@ def test_reproduce_spiral_smoke(in_tmp):
     ],
 )
 def test_bad_input_is_one_clear_line(mine, arguments, words):
-    line = one_line(call(*arguments))
+    """2 for a wrong call, 1 for files that are not as they must be."""
+    files = ("nowhere.npz", "nowhere", ".")
+    line = one_line(call(*arguments), 1 if arguments[-1] in files or "--out" in arguments else 2)
     for word in words:
         assert word in line
 

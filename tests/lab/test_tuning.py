@@ -114,7 +114,7 @@ def test_the_command(in_tmp):
     page = (in_tmp / "out").rglob("report.html")
     assert "held out" in next(page).read_text()
     several = call("compare", *options, "--tune", "--p", "0.1,0.2")
-    assert several.exit_code == 1
+    assert several.exit_code == 2
     assert "p must be one rate with --tune" in several.stderr
 
 

@@ -9,10 +9,13 @@ try:
 except ImportError:  # the library without its command
     raise SystemExit('thinned: the command needs more packages; run pip install "thinned[lab]"') from None
 
-from thinned.cli.errors import OneLine
+from thinned.cli.errors import HELP, OneLine
 
 app = typer.Typer(
-    cls=OneLine, help="Dropout and its whole family: what it does for a network.", add_completion=False
+    cls=OneLine,
+    help="Dropout and its whole family: what it does for a network.",
+    context_settings=HELP,
+    add_completion=True,
 )
 
 

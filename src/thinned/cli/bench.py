@@ -22,7 +22,12 @@ def bench(
     markdown: Annotated[bool, typer.Option("--markdown", help="print Markdown")] = False,
     write: Annotated[Path | None, typer.Option(help="also write the tables into this page")] = None,
 ) -> None:
-    """Measure the kernels beside their floor, a plain copy or product, and their peers."""
+    """Measure the kernels beside their floor, a plain copy or product, and their peers.
+
+    Examples:
+        thinned bench elements --quick
+        thinned bench thin --json
+    """
     from thinned.lab.bench.harness import run
 
     run.run(names or (), json, quick, markdown, write)

@@ -83,6 +83,12 @@ def compare(
 
     A run is stopped and marked "diverged" where its loss is not a number, or above 10,000 times that of
     guessing. The others go on, and the exit code is then 1.
+
+    Examples:
+        thinned compare
+        thinned compare --data birds.csv --label species
+        thinned compare --data houses.csv --label price --time sold --p 0.1,0.3,0.5
+        thinned compare --data mnist --hidden 1024,1024 --methods none,dropout,thin --epochs 20
     """
     from thinned.lab import compare as lab
     from thinned.lab import tuning

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections import UserDict
 from typing import Any, NoReturn
@@ -20,6 +21,17 @@ def fail(text: str, code: int) -> NoReturn:
 NAMES = ("compare", "predict", "reproduce", "report", "methods", "bench", "about")
 
 
+HELP = {"help_option_names": ["-h", "--help"]}
+
+
+def described(text: str) -> tuple[str, str | None]:
+    """The help of a command, with a line a paragraph, and its examples; from its docstring."""
+    words, _, examples = inspect.cleandoc(text).partition("Examples:\n")
+    help = "\n\n".join(" ".join(paragraph.split()) for paragraph in words.strip().split("\n\n"))
+    lines = [line.strip() for line in examples.splitlines() if line.strip()]
+    return help, "\n\n".join(["Examples:", *lines]) if lines else None
+
+
 class Commands(UserDict[str, Any]):
     """The commands by name. The file of a command is imported when the command is first needed."""
 
@@ -28,8 +40,10 @@ class Commands(UserDict[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if self.data[name] is None:
+            function = getattr(importlib.import_module(f"thinned.cli.{name}"), name)
+            help, examples = described(function.__doc__ or "")
             alone = typer.Typer(add_completion=False)
-            alone.command(name)(getattr(importlib.import_module(f"thinned.cli.{name}"), name))
+            alone.command(name, help=help, epilog=examples, context_settings=HELP)(function)
             self.data[name] = typer.main.get_command(alone)
         return self.data[name]
 
@@ -66,13 +80,15 @@ class OneLine(TyperGroup):
 
 def _line_and_code(error: Exception) -> tuple[str, int]:
     """The line and the exit code for an error; an error of the program itself is raised again."""
-    from thinned.lab.errors import LabError, missing
+    from thinned.lab.errors import CallError, LabError, missing
 
     if hasattr(error, "format_message"):  # of the command-line library
         return f"{error.format_message()} (see thinned --help)", int(getattr(error, "exit_code", 2))
     if isinstance(error, MemoryError):
         return "out of memory; try a smaller --hidden, --batch or data set", 1
-    if isinstance(error, (LabError, ValueError, TypeError)):
+    if isinstance(error, (CallError, ValueError, TypeError)):  # a value that an option cannot have
+        return str(error), 2
+    if isinstance(error, LabError):
         return str(error), 1
     if isinstance(error, ImportError):
         return missing(error), 1

@@ -8,7 +8,12 @@ from thinned.cli.options import Json
 def methods(
     json: Json = False,
 ) -> None:
-    """List the methods."""
+    """List the methods.
+
+    Examples:
+        thinned methods
+        thinned methods --json
+    """
     from thinned.lab.reporting import terminal
     from thinned.methods import METHODS
 

@@ -29,7 +29,8 @@ def predict(
     Probabilities are those of the whole network. Deviations, and the 5 % and 95 % of numbers, are over
     networks with other units dropped.
 
-    Example: thinned predict thinned-runs/compare-penguins --data new.csv --out predicted.csv
+    Examples:
+        thinned predict thinned-runs/compare-penguins --data new.csv --out predicted.csv
     """
     from thinned import _files
     from thinned.lab import predictions

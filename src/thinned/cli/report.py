@@ -27,9 +27,7 @@ def report(
     """Write a report again from the runs in its folder. A folder of several reports is listed.
 
     Examples:
-
         thinned report
-
         thinned report thinned-runs/compare-digits
     """
     from thinned.lab.reporting import terminal

@@ -81,6 +81,11 @@ def reproduce(
     """Rebuild an experiment of the sources, and print its figures beside theirs.
 
     The same command continues runs that were cut off and skips finished ones.
+
+    Examples:
+        thinned reproduce --list
+        thinned reproduce spiral --budget quick
+        thinned reproduce mnist-table2 --only max-norm --dry-run
     """
     from thinned import _checks
     from thinned.lab import experiments
@@ -114,8 +119,8 @@ def reproduce(
         if json:
             terminal.print_json(found)
             return
-        terminal.table(["name", "what it shows", "budgets"], overview.overview_rows(found))
-        print("thinned reproduce NAME --budget smoke|quick|paper")
+        terminal.plain(["name", "quick", "paper", "what it shows"], overview.overview_rows(found))
+        print("thinned reproduce NAME --budget smoke|quick|paper; --list --json says more")
         return
     experiment = experiments.load(name)
     _checks.one_of("budget", budget, BUDGETS)

@@ -11,7 +11,7 @@ from thinned import methods
 from thinned.lab import choices
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.registry import load
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError, LabError
 from thinned.lab.reporting.comparison import comparison
 from thinned.lab.reporting.evidence import Evidence
 from thinned.lab.reporting.from_runs import labeller, machine, rows, series
@@ -35,7 +35,7 @@ def known_methods(names: Iterable[str]) -> list[str]:
     """The names without repeats; ``"all"`` gives every method that a dense network can use.
 
     Raises:
-        LabError: a method is unknown, and the message names the nearest one; or it does not fit; or the
+        CallError: a method is unknown, and the message names the nearest one; or it does not fit; or the
             list is empty.
     """
     known = choices.applicable()
@@ -50,12 +50,12 @@ def known_methods(names: Iterable[str]) -> list[str]:
             reason = f"it works on {row.dims}, and a dense network has none"
             if row.needs:
                 reason = f"it needs {row.needs}"
-            raise LabError(f"methods must be among {', '.join(known)}, or all, got {name}: {reason}")
+            raise CallError(f"methods must be among {', '.join(known)}, or all, got {name}: {reason}")
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise LabError(f"methods must be among {', '.join(known)}, or all, got {name!r}{hint}")
+        raise CallError(f"methods must be among {', '.join(known)}, or all, got {name!r}{hint}")
     if not names:
-        raise LabError(f"methods must be at least one of {', '.join(known)}, or all, got an empty list")
+        raise CallError(f"methods must be at least one of {', '.join(known)}, or all, got an empty list")
     return names
 
 
@@ -80,20 +80,20 @@ def jobs(
 
 
 def rates(text: str, names: Sequence[str]) -> Variants:
-    """`0.1,0.3,0.5` as variants of each method that drops; LabError unless it is a list of numbers."""
+    """`0.1,0.3,0.5` as variants of each method that drops; CallError unless it is a list of numbers."""
     try:
         found = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
         found = []
     if not found:
-        raise LabError(f"p must be a number, or several as 0.1,0.3,0.5, got {text!r}")
+        raise CallError(f"p must be a number, or several as 0.1,0.3,0.5, got {text!r}")
     return {name: [{"p": p} for p in dict.fromkeys(found)] for name in names if name != "none"}
 
 
 def one_rate(variants: Variants) -> None:
-    """LabError if there are several rates, which `--tune` would not keep."""
+    """CallError if there are several rates, which `--tune` would not keep."""
     if any(len(own) > 1 for own in variants.values()):
-        raise LabError("p must be one rate with --tune, which tries others; leave out --p, or --tune")
+        raise CallError("p must be one rate with --tune, which tries others; leave out --p, or --tune")
 
 
 def jobs_again(configs: Sequence[Config], data: str, **how: Any) -> list[Job]:

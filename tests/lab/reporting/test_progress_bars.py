@@ -2,6 +2,7 @@
 
 import io
 import math
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -52,3 +53,20 @@ def test_a_run_that_begins_again_is_counted_once(made, monkeypatch, kind):
     assert progress.left() == pytest.approx(20 / 2 * 1)
     if kind is Bars:
         assert len(progress.bars.tasks) == 2  # all runs, and the other
+
+
+def test_a_run_that_goes_on_is_said_now_and_then(monkeypatch):
+    from rich.console import Console
+
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    console = Console(file=io.StringIO(), width=200)
+    lines = Lines(console)
+    lines.plan(2, 20, {"a": 10.0, "b": 10.0})
+    lines.begin("a", 10, 0)
+    for second in range(100):
+        clock[0] = float(second)
+        lines.step(second / 10, 0.5)
+    printed = console.file.getvalue().splitlines()
+    assert len(printed) == 3
+    assert printed[0] == "[0/2] a: epoch 3 of 10, loss 0.5; about 3 min left"

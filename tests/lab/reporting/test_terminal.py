@@ -26,3 +26,15 @@ def test_table_text() -> None:
     assert "diverged" in text
     assert "2 seeds" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_narrow_table_keeps_names_and_test_errors(width):
+    rows = [row(label, [0.02, 0.03]) for label in ("none", "spatial_dropout")]
+    console = rich_console.Console(width=width, file=io.StringIO(), no_color=True)
+    console.print(table_text(rows, width))
+    text = console.file.getvalue()
+    assert "spatial_dropout" in text
+    assert "2.50 ± 0.71" in text
+    assert max(map(len, text.splitlines())) <= width
+    assert ("parameters" in text) == (width >= 80)

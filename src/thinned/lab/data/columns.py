@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from thinned.lab.data.table import LARGEST, some_of
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError, LabError
 
 NUMBER, CATEGORY, YES_NO, DATE = "number", "category", "yes/no", "date"  # kinds that a network reads
 TEXT, ID, ROW_NUMBER, DROPPED = "text", "id", "row number", "dropped"
@@ -105,9 +105,9 @@ def _given(where: str, frame: Any, how: How) -> dict[str, str]:
             if name not in frame.columns:
                 raise unknown(where, f"--{option}", name, list(frame.columns))
             if name == how.label:
-                raise LabError(f"{where}: --{option} must be columns other than the label, got {name!r}")
+                raise CallError(f"{where}: --{option} must be columns other than the label, got {name!r}")
             if given.setdefault(name, kind) != kind:
-                raise LabError(
+                raise CallError(
                     f"{where}: a column must have one kind, got {given[name]} and {kind} for {name!r}"
                 )
     for option, kind, split_by in (("group", GROUP, how.group), ("time", TIME, how.time)):
@@ -116,16 +116,17 @@ def _given(where: str, frame: Any, how: How) -> dict[str, str]:
         if split_by not in frame.columns:
             raise unknown(where, f"--{option}", split_by, list(frame.columns))
         if split_by == how.label:
-            raise LabError(f"{where}: --{option} must be a column other than the label, got {split_by!r}")
+            raise CallError(f"{where}: --{option} must be a column other than the label, got {split_by!r}")
         given.setdefault(split_by, kind)  # --numeric or --categorical lets the network read it too
     return given
 
 
-def unknown(where: str, option: str, name: str, names: list[str]) -> LabError:
+def unknown(where: str, option: str, name: str, names: list[str]) -> CallError:
     """The error for a name that no column has."""
     near = difflib.get_close_matches(name.lower(), [one.lower() for one in names], 1, 0.7)
     hint = next((f" (did you mean {one!r}?)" for one in names if [one.lower()] == near), "")
-    return LabError(f"{where}: {option} must be the name of one column: {some_of(names)}, got {name!r}{hint}")
+    known = some_of(names)
+    return CallError(f"{where}: {option} must be the name of one column: {known}, got {name!r}{hint}")
 
 
 def _column(where: str, name: str, cells: Any, kind: str | None) -> tuple[Column, Any]:

@@ -19,7 +19,7 @@ from thinned.lab.data.frames import suffix
 from thinned.lab.data.images import read_images
 from thinned.lab.data.table import Table, limited, of_images, pixels
 from thinned.lab.data.tabular import TASKS
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError, LabError
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def load(
     is_file = suffix(Path(name)) in READERS
     is_folder = name not in BUILT_IN and Path(name).expanduser().is_dir()
     if how != How() and name in BUILT_IN:
-        raise LabError(f"{name}: --label and options for columns are for a table; leave them out here")
+        raise CallError(f"{name}: --label and options for columns are for a table; leave them out here")
     try:
         if is_folder:
             table = read_images(Path(name).expanduser(), how, test_share)
@@ -151,7 +151,7 @@ def _built_in(name: str, wanted: Request) -> Table:
     near = difflib.get_close_matches(name, BUILT_IN, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     suffixes = " or ".join(READERS)
-    raise LabError(
+    raise CallError(
         f"data must be {', '.join(BUILT_IN)}, a folder of images, or a file ending in {suffixes}, "
         f"got {name!r}{hint}"
     )

@@ -9,7 +9,7 @@ import numpy as np
 from thinned.key import Key, permutation
 from thinned.lab.data.columns import How, as_dates, as_numbers
 from thinned.lab.data.table import Array, Labels, at_random, some_of, stratified
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError
 
 
 class Split(NamedTuple):
@@ -29,10 +29,10 @@ def split(where: str, frame: Any, y: Array, how: How, share: float) -> Split:
         y: (rows,) classes (int64) or numbers (float64).
 
     Raises:
-        LabError: there is one group or time alone, or a class is in the test data alone.
+        CallError: there is one group or time alone, or a class is in the test data alone.
     """
     if how.group is not None and how.time is not None:
-        raise LabError(f"{where}: --group and --time must not be given together, got both; leave one out")
+        raise CallError(f"{where}: --group and --time must not be given together, got both; leave one out")
     if how.group is not None:
         found = by_group(where, frame[how.group], how.group, share)
     elif how.time is not None:
@@ -54,7 +54,7 @@ def by_group(where: str, cells: Any, name: str, share: float) -> Split:
     _, codes = np.unique(codes, return_inverse=True)
     sizes = np.bincount(codes)
     if len(sizes) < 2:
-        raise LabError(f"{where}: --group must be a column of two or more groups, got one in {name!r}")
+        raise CallError(f"{where}: --group must be a column of two or more groups, got one in {name!r}")
     order = permutation(Key(0), len(sizes))
     until = np.cumsum(sizes[order])[:-1]
     count = 1 + int(np.argmin(np.abs(until - share * len(codes))))
@@ -71,17 +71,17 @@ def by_time(where: str, cells: Any, name: str, share: float) -> Split:
     if times is None:
         dates = as_dates(cells)[0]
         if dates is None:
-            raise LabError(f"{where}: --time must be a column of dates or numbers, got others in {name!r}")
+            raise CallError(f"{where}: --time must be a column of dates or numbers, got others in {name!r}")
         times = np.where(dates.isna(), np.nan, (dates - dates.min()).dt.total_seconds())
     if np.isnan(times).any():
-        raise LabError(
+        raise CallError(
             f"{where}: --time must be a column without missing cells, got {int(np.isnan(times).sum()):,} "
             f"in {name!r}; remove these rows"
         )
     order = np.argsort(times, kind="stable")
     cuts = 1 + np.flatnonzero(np.diff(times[order]) > 0)
     if not len(cuts):
-        raise LabError(f"{where}: --time must be a column of two or more times, got one in {name!r}")
+        raise CallError(f"{where}: --time must be a column of two or more times, got one in {name!r}")
     cut = int(cuts[np.argmin(np.abs(cuts - (1 - share) * len(order)))])
     train, test = order[:cut], order[cut:]
     groups = np.unique(times[train], return_inverse=True)[1].astype(np.int64)
@@ -90,15 +90,15 @@ def by_time(where: str, cells: Any, name: str, share: float) -> Split:
 
 
 def check_classes(where: str, classes: tuple[str, ...], train: Labels, test: Labels, option: str) -> None:
-    """LabError unless training data has each class of the test data, and two or more."""
+    """CallError unless training data has each class of the test data, and two or more."""
     alone = sorted(set(np.unique(test).tolist()) - set(np.unique(train).tolist()))
     if alone:
         names = some_of([classes[i] for i in alone])
-        raise LabError(
+        raise CallError(
             f"{where}: {option} must leave examples of each class to train on, but {names} would be "
             "test data alone; join or remove such classes, or split otherwise"
         )
     if len(np.unique(train)) < 2:
-        raise LabError(
+        raise CallError(
             f"{where}: {option} must leave two or more classes to train on, got one; split otherwise"
         )

@@ -14,7 +14,7 @@ from thinned.lab.data.encoding import pipeline
 from thinned.lab.data.fitted import fitted
 from thinned.lab.data.splits import check_classes, split
 from thinned.lab.data.table import Array, Labels, Source, Table, check_numbers, is_numbers, some_of
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError, LabError
 
 TASKS = ("auto", "classes", "numbers")
 MOST_UNLABELLED = 0.25  # a larger share of missing labels may mean something: it is not dropped
@@ -96,11 +96,11 @@ def _described(column: Any, classes: tuple[str, ...], y: Array, dropped: int) ->
 
 def _label(path: Path, names: list[str], label: str | None) -> str:
     if label is None:
-        raise LabError(f"{path}: --label must be the name of one column: {some_of(names)}, got none")
+        raise CallError(f"{path}: --label must be the name of one column: {some_of(names)}, got none")
     if label not in names:
         raise unknown(str(path), "--label", label, names)
     if f"{label} (2)" in names:
-        raise LabError(
+        raise CallError(
             f"{path}: --label must be the name of one column, got {label!r}, which several columns have"
         )
     return label

@@ -10,7 +10,7 @@ import functools
 import importlib
 import pkgutil
 
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError
 from thinned.lab.grids.experiment import Experiment
 
 
@@ -24,12 +24,12 @@ def load(name: str) -> Experiment:
     """The experiment of that name.
 
     Raises:
-        LabError: there is none; the message suggests the nearest name.
+        CallError: there is none; the message suggests the nearest name.
     """
     if name not in _files():
         near = difflib.get_close_matches(name, _files(), n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
-        raise LabError(f"experiment must be one of {', '.join(names())}, got {name!r}{hint}")
+        raise CallError(f"experiment must be one of {', '.join(names())}, got {name!r}{hint}")
     experiment: Experiment = importlib.import_module(f"{__name__}.{name.replace('-', '_')}").EXPERIMENT
     return experiment
 

@@ -68,8 +68,11 @@ def summary(run: Stored) -> str:
     return f"{name}: {errors}{run.seconds:.1f} s"
 
 
+EVERY = 30.0  # seconds between two lines on a run that goes on
+
+
 class Lines(Progress):
-    """A plain line for each finished run, with the time left; for output that is not a terminal."""
+    """A plain line for each finished run, and now and then for a run that goes on; not for a terminal."""
 
     def __init__(self, console: Console, line: Line | None = None) -> None:
         self.console, self.line = console, line
@@ -80,7 +83,7 @@ class Lines(Progress):
         self.start: dict[str, int] = {}  # epochs that were trained before, by run
         self.epochs: dict[str, int] = {}  # all epochs, by run
         self.last = ""  # the run that started last
-        self.since = time.monotonic()
+        self.since = self.said = time.monotonic()
 
     def plan(self, runs: int, epochs: int, costs: Mapping[str, float] | None = None) -> None:
         """Remember how much is left."""
@@ -102,6 +105,15 @@ class Lines(Progress):
         """Count the progress of the run, if it has started."""
         if name in self.start:
             self.done[name] = (done - self.start[name]) * self._cost(name, self.epochs[name])
+            self._go_on(name, done, loss)
+
+    def _go_on(self, name: str, done: float, loss: float) -> None:
+        """Print how far the run is, if nothing was printed for a while."""
+        if time.monotonic() - self.said < EVERY:
+            return
+        left = f"; about {time_text(self.left())} left" if self.costs else ""
+        epochs = f"epoch {math.floor(done)} of {self.epochs[name]}"
+        self._print(f"[{self.ended}/{self.runs}] {name}: {epochs}, loss {loss:.4g}{left}")
 
     def row(self, name: str, row: dict[str, float]) -> None:
         """Print the line of history, if the experiment has a format for it."""
@@ -129,6 +141,7 @@ class Lines(Progress):
         return self.costs[name] / epochs if name in self.costs else 1.0
 
     def _print(self, text: str) -> None:
+        self.said = time.monotonic()
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -184,6 +197,9 @@ class Bars(Lines):
         if self.all is not None:
             self.bars.update(self.all, completed=math.fsum(self.done.values()), loss=f"loss {loss:.4f}")
         self.bars.update(task, completed=done, count=f"{math.floor(done)}/{epochs} epochs")
+
+    def _go_on(self, name: str, done: float, loss: float) -> None:
+        """Nothing: the bars show it."""
 
     def end(self, run: Stored) -> None:
         """Remove the bar of the run."""

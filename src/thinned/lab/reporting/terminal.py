@@ -13,13 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from thinned.lab.reporting.from_runs import Row
-from thinned.lab.reporting.measure import ERROR
+from thinned.lab.reporting.measure import ERROR, Measure
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.progress_bars import Bars, Line, Lines, Progress
-from thinned.lab.reporting.summary import best, summarise
+from thinned.lab.reporting.summary import Summary, best, summarise
 from thinned.lab.reporting.wording import seconds_text, seeds_text
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
+
+NAME = 24  # characters of a method's name that stay in a narrow terminal
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
@@ -35,54 +37,72 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: str = 
     Console().print(drawn)
 
 
+def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a line a row, without a frame; the last column is cut where the terminal ends."""
+    console = Console()
+    widths = [max(map(len, cells)) + 2 for cells in zip(*rows, columns, strict=True)]
+    for row in (columns, *rows):
+        start = "".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
+        room = console.width - len(start)
+        last = row[-1] if len(row[-1]) <= room else row[-1][: max(0, room - 1)] + "…"
+        console.print((start + last).rstrip(), markup=False, highlight=False, soft_wrap=True)
+
+
 def show(page: Page, remarks: Sequence[str]) -> None:
     """Print the source's figures beside ours, the table, the remarks and the findings."""
     console = Console()
     for reference in page.references:
         table(reference.columns, reference.rows, reference.caption)
     if page.rows:
-        console.print(table_text(page.rows))
+        console.print(table_text(page.rows, console.width))
     for text in [*remarks, *page.sentences()]:
         console.print(text, markup=False, highlight=False)
 
 
-def table_text(rows: Sequence[Row]) -> Table:
-    """The report's table for the terminal; the best figures are bold, unfinished runs are named."""
+def table_text(rows: Sequence[Row], width: int = 80) -> Table:
+    """The report's table for a terminal; the best figures are bold, unfinished runs are named.
+
+    Where the terminal is narrow, columns are left out from the right, so that the method's name stays.
+    """
     every = [summarise(row) for row in rows]
     measure = every[0].measure if every else ERROR
     units = "errors in %, gap in points" if measure.unit else "RMSE and gap in the label's units"
-    caption = f"{units}; {seeds_text(every)}"
-    table = Table(caption=caption, caption_justify="left", box=box.SIMPLE_HEAD)
-    table.add_column("\nmethod", overflow="fold")
-    for head in (
-        f"test\n{measure.name}",
-        f"training\n{measure.name}",
-        "\ngap",
-        "seconds\nper epoch",
-        "\nparameters",
-    ):
+    columns = _columns(every, measure)
+    name = max([len("method"), *(min(len(s.label), NAME) for s in every)])
+    while len(columns) > 1 and name + sum(_width(*column[:2]) + 2 for column in columns) + 4 > width:
+        columns.pop()
+    table = Table(
+        caption=f"{units}; {seeds_text(every)}", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("\nmethod", overflow="fold", min_width=min(name, max(6, width - 20)))
+    for head, *_ in columns:
         table.add_column(head, justify="right", no_wrap=True)
-    columns = [
-        [s.stat(s.test) for s in every],
-        [s.stat(s.train) for s in every],
-        [measure.text(s.gap.mean) for s in every],
-        [seconds_text(s.seconds.mean) for s in every],
-    ]
-    bold = [
-        best([s.test.mean for s in every], [measure.text(s.test.mean) for s in every]),
-        [False] * len(every),
-        best([abs(s.gap.mean) for s in every], columns[2]),
-        best([s.seconds.mean for s in every], columns[3]),
-    ]
     for i, s in enumerate(every):
-        cells = [
-            Text(column[i], style="bold" if b[i] else "") for column, b in zip(columns, bold, strict=True)
-        ]
-        name = Text(s.label)
+        cells = [Text(texts[i], style="bold" if bold[i] else "") for _, texts, bold in columns]
+        label = Text(s.label)
         if s.note:
-            name.append(f"\n{s.note}", style="red")
-        table.add_row(name, *cells, Text(f"{s.parameters:,}"))
+            label.append(f"\n{s.note}", style="red")
+        table.add_row(label, *cells)
     return table
+
+
+def _columns(every: Sequence[Summary], measure: Measure) -> list[tuple[str, list[str], list[bool]]]:
+    """(head, cells, which are bold), the most important first."""
+    text = measure.text
+    gaps, times = [text(s.gap.mean) for s in every], [seconds_text(s.seconds.mean) for s in every]
+    none = [False] * len(every)
+    lowest = best([s.test.mean for s in every], [text(s.test.mean) for s in every])
+    return [
+        (f"test\n{measure.name}", [s.stat(s.test) for s in every], lowest),
+        (f"training\n{measure.name}", [s.stat(s.train) for s in every], none),
+        ("\ngap", gaps, best([abs(s.gap.mean) for s in every], gaps)),
+        ("seconds\nper epoch", times, best([s.seconds.mean for s in every], times)),
+        ("\nparameters", [f"{s.parameters:,}" for s in every], none),
+    ]
+
+
+def _width(head: str, cells: Sequence[str]) -> int:
+    return max(len(line) for text in (head, *cells) for line in text.split("\n"))
 
 
 def progress(line: Line | None, quiet: bool) -> Progress:

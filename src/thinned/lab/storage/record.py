@@ -43,7 +43,7 @@ class Record:
             _files.write_json(out / RECORD, dataclasses.asdict(self))
         except OSError as error:
             raise LabError(
-                f"cannot write {out / RECORD}: {error.strerror or error}; make room there"
+                f"cannot write {out / RECORD}: {error.strerror or error}; give another folder with --out"
             ) from error
 
     @classmethod

@@ -19,7 +19,7 @@ from thinned import kernels
 from thinned.lab import bench
 from thinned.lab.bench.harness import peers, show
 from thinned.lab.bench.harness.measure import FULL, QUICK, Effort, Result, contest
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError
 from thinned.lab.storage.provenance import processor
 
 
@@ -59,9 +59,9 @@ def run(
 
 
 def benchmark(name: str) -> ModuleType:
-    """The module of a benchmark. Raises LabError for a name that is none."""
+    """The module of a benchmark. Raises CallError for a name that is none."""
     if name not in bench.NAMES:
-        raise LabError(f"benchmark must be one of {', '.join(bench.NAMES)}, got {name!r}")
+        raise CallError(f"benchmark must be one of {', '.join(bench.NAMES)}, got {name!r}")
     return importlib.import_module(f"{bench.__name__}.{name}")
 
 
