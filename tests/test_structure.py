@@ -33,6 +33,7 @@ MAY_IMPORT_TORCH = (
     "kernels/gpu.py",
     "kernels/autograd.py",
     "uncertainty/torch_graph.py",
+    "uncertainty/torch_callers.py",
     "uncertainty/torch_chains.py",
     "uncertainty/torch_inputs.py",
     "uncertainty/sample_torch.py",

@@ -10,6 +10,10 @@ from torch import Tensor
 Call = Callable[[Tensor, int], Tensor]  # of a tensor and the index of its first row
 
 
+class UnclearError(ValueError):
+    """It is not known where the samples are."""
+
+
 class Where(NamedTuple):
     """The place of the samples in a tensor.
 
@@ -61,7 +65,7 @@ class Batch(NamedTuple):
         if self.always:
             return Where(1) if movable and len(shape) > 2 else FIRST
         if self.doubt and sample_offset:
-            raise ValueError(self.doubt)
+            raise UnclearError(self.doubt)
         if not n or not shape or (shape[0] == n and self.axis == 0):
             return FIRST
         second = movable and len(shape) > 1 and shape[1] == n
@@ -76,7 +80,7 @@ class Batch(NamedTuple):
         if shape[0] == 1:
             return Where(rows=0)
         if sample_offset:
-            raise ValueError(
+            raise UnclearError(
                 f"sample_axis of keyed must be given: the model got {n} samples, and a dropout a tensor of "
                 f"shape {tuple(shape)}, where they may be in several axes or in none"
             )

@@ -64,12 +64,19 @@ def keyed(
     """
     is_key("key", key)
     base = key.fold_in(_checks.integer("step", step, 0, 1 << 64))
-    block = Block(_checks.integer("sample_offset", sample_offset, 0, 1 << 64))
+    sample_offset = _checks.integer("sample_offset", sample_offset, 0, 1 << 64)
     if sample_axis is not None:
         _checks.one_of("sample_axis", sample_axis, (0, 1))
+    doubt = _doubt(names_of(model)) if sample_axis is None else ""
+    batch = Batch(axis=sample_axis or 0, sure=sample_axis is not None, doubt=doubt)
+    with entered(model, base, Block(sample_offset, batch)):
+        yield model
+
+
+@contextmanager
+def entered(model: nn.Module, base: Key, block: Block) -> Iterator[Reach]:
+    """`keyed` with the key of a step and what is known of the batch."""
     names = names_of(model)
-    doubt = _doubt(names) if sample_axis is None else ""
-    block.batch = Batch(axis=sample_axis or 0, sure=sample_axis is not None, doubt=doubt)
     reach = Reach(names, base, block)
     drops = [(m, Named(base.fold_in(n), block)) for m, n in names.items() if isinstance(m, Drop)]
     for layer in names:
@@ -97,7 +104,7 @@ def keyed(
     hooks = _PassHooks(model, reach, [named for _, named in drops])
     try:
         with reach:
-            yield model
+            yield reach
     finally:
         hooks.remove()
         for (drop, _), outer in zip(drops, before, strict=True):

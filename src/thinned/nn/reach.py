@@ -56,6 +56,7 @@ class Reach(TorchFunctionMode):
         self.named: dict[str, Named] = {}
         self.drops: dict[tuple[str, type[Drop]], Drop] = {}
         self.owners: dict[int, str] = {}  # mark of a call -> its module, in case checkpointing runs it again
+        self.off = False  # whether all behave as in evaluation
         self.checkpointed = False  # whether this pass has dropped where it may be run again
 
     def __torch_function__(
@@ -75,11 +76,21 @@ class Reach(TorchFunctionMode):
         for named in self.named.values():
             named.calls = 0
 
+    def dropping(self) -> dict[str, str]:
+        """What has dropped so far: name of a module -> its rates and kinds."""
+        found: dict[str, list[str]] = {}
+        for (name, kind), drop in self.drops.items():
+            called = "Dropout" if kind is SamplesFirst else kind.__name__
+            found.setdefault(name, []).append(f"{called}(p={drop.p:g})")
+        return {name: f"calls {' and '.join(what)} as a function" for name, what in found.items()}
+
     def drop(self, kind: type[Drop], p: float, inplace: bool = False) -> Drop | None:
         """The module that drops for the caller; None if the caller is in no module of the model."""
         name = self.owner()
         if name is None:
             return None
+        if self.off:
+            p = 0.0
         if kind is modules.Dropout and name in self.attentions:
             kind = SamplesFirst
         self.warn_of_evaluation()
@@ -136,6 +147,22 @@ class Reach(TorchFunctionMode):
                 f"{name} ({type(module).__name__}) drops in evaluation too: it calls a dropout function with "
                 "training=True",
             )
+
+
+class Watch(TorchFunctionMode):
+    """Inside it, `seen` collects the modules that call functions which can drop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[nn.Module, None] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The function."""
+        if func in HANDLERS:
+            self.seen |= dict.fromkeys(list(running_modules())[:1])
+        return func(*args, **(kwargs or {}))
 
 
 def running_modules() -> Iterator[nn.Module]:

@@ -45,7 +45,7 @@ def moments(
     doi:10.1162/089976699300016872.
     """
     shares = [_checks.probability(f"quantiles[{i}]", q) for i, q in enumerate(quantiles)]
-    sampler, x, outputs = sampler_of(model, x, outputs, thin=False)
+    sampler, x, outputs = sampler_of(model, x, outputs, thin=False, functions=False)
     if outputs == "probabilities":
         raise ValueError("outputs must be 'logits', 'labels' or 'numbers' for moments, got 'probabilities'")
     through: Callable[[Any, Any], Moments] = moments_scratch.through

@@ -56,6 +56,7 @@ def predict(
     outputs: str | None = None,
     quantiles: Sequence[float] = (0.05, 0.5, 0.95),
     thin: bool = True,
+    layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     progress: bool | Report = True,
 ) -> Prediction:
@@ -79,6 +80,9 @@ def predict(
     All other masks are drawn for each sample and row, and many samples run as one batch. Each row has the
     distribution of plain dropout, with ``thin`` or without.
 
+    ``layers`` names what drops, in a torch module: dropouts, or parts of the model that have some; ``"last"``
+    is the last dropout alone. None is all.
+
     ``batch_size`` is the number of rows at once; None takes what fits in 256 MB. It does not change the
     prediction of a key, up to the rounding of products. ``progress=True`` shows a bar if the work takes long,
     in a terminal with `rich` installed; a function is called with the share done.
@@ -90,7 +94,7 @@ def predict(
     Lengyel 2011, arXiv:1112.5745.
     """
     shares = [_checks.probability(f"quantiles[{i}]", q) for i, q in enumerate(quantiles)]
-    sampler, x, outputs = sampler_of(model, x, outputs, thin)
+    sampler, x, outputs = sampler_of(model, x, outputs, thin, layers)
     batches = _drawn(sampler, x, samples, key, batch_size, progress)
     parts = [summarise(_fitting(y, outputs), outputs, shares) for y in batches]
     return prediction(Summary.joined(parts), x, samples, sampler)
@@ -104,6 +108,7 @@ def sample(
     key: Key,
     outputs: str | None = None,
     thin: bool = True,
+    layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
     progress: bool | Report = True,
 ) -> Any:
@@ -111,7 +116,7 @@ def sample(
 
     Arguments and errors are those of `predict`. The same key gives the same samples.
     """
-    sampler, x, outputs = sampler_of(model, x, outputs, thin)
+    sampler, x, outputs = sampler_of(model, x, outputs, thin, layers)
     parts = []
     for y in _drawn(sampler, x, samples, key, batch_size, progress):
         flat = _fitting(y, outputs).reshape(-1, *y.shape[2:])
@@ -126,7 +131,7 @@ def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size
 
     The rule of weight scaling: Srivastava et al. 2014, JMLR 15:1929-1958, section 4.
     """
-    sampler, x, outputs = sampler_of(model, x, outputs, thin=False)
+    sampler, x, outputs = sampler_of(model, x, outputs, thin=False, functions=False)
     rows = rows_at_once(sampler, x, 1, batch_size)
     parts = []
     for first in range(0, max(1, x.shape[0]), rows):
@@ -135,11 +140,20 @@ def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size
     return as_given(np.concatenate(parts), x)
 
 
-def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sampler, Any, str]:
+def sampler_of(
+    model: Any,
+    x: Any,
+    outputs: str | None,
+    thin: bool,
+    layers: str | Sequence[str] | None = None,
+    functions: bool = True,
+) -> tuple[Sampler, Any, str]:
     """The sampler of a model, the first array of x, and the kind of outputs, one of OUTPUTS."""
     from thinned.scratch import Network
     from thinned.uncertainty.sample_scratch import ScratchSampler
 
+    if hasattr(model, "steps") and hasattr(model[-1], "sampled"):  # a pipeline of scikit-learn
+        model, x = model[-1], model[:-1].transform(x) if len(model.steps) > 1 else x
     sampler: Sampler
     torch = sys.modules.get("torch")
     if isinstance(model, Network):
@@ -153,12 +167,14 @@ def sampler_of(model: Any, x: Any, outputs: str | None, thin: bool) -> tuple[Sam
 
         arrays = arrays_of(x)
         x = next(iter(arrays.values()))
-        sampler = torch_sampler(model, arrays, bool(thin), outputs or "logits")
+        sampler = torch_sampler(model, arrays, bool(thin), outputs or "logits", layers, functions)
     else:
         raise TypeError(
             "model must be a torch module, a thinned.scratch.Network or a fitted estimator of "
             f"thinned.estimators, got {type(model).__name__}"
         )
+    if isinstance(sampler, ScratchSampler) and layers is not None:
+        raise ValueError(f"layers must be None for a {type(model).__name__}, got {layers!r}")
     if isinstance(sampler, ScratchSampler) and _array.is_torch(x):
         raise TypeError("x must be a NumPy array for a network of thinned.scratch, got a torch tensor")
     if len(x.shape) == 0:

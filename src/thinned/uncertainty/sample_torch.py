@@ -7,8 +7,10 @@ to thin. `_operations` recognises a perceptron, for which there is a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,8 +20,10 @@ from thinned import _array
 from thinned.activations import RELU, Activation
 from thinned.key import Key
 from thinned.nn import activations
-from thinned.nn.keyed import keyed, named_drops
+from thinned.nn.batches import Batch, UnclearError
+from thinned.nn.keyed import entered, keyed, named_drops, names_of
 from thinned.nn.modules import Drop, Dropout
+from thinned.nn.stream import Block
 from thinned.nn.surgery import swap_dropout
 from thinned.nn.thin.run_chains import ThinLinear
 from thinned.nn.thin.tracing import hooked
@@ -33,6 +37,7 @@ from thinned.uncertainty.sample_perceptron import (
     Survivors,
     recognise,
 )
+from thinned.uncertainty.torch_callers import Callers, find_callers
 from thinned.uncertainty.torch_chains import SampledChain, thinned
 from thinned.uncertainty.torch_graph import Cut, Values, Whole, cut, shadow
 from thinned.uncertainty.torch_inputs import Arrays, Inputs, one_output, rows_of
@@ -45,19 +50,36 @@ Progress = Callable[[float], object]  # is called with the share that is done
 _FAST = (nn.TransformerEncoder, nn.TransformerEncoderLayer)
 
 
-def torch_sampler(model: nn.Module, arrays: Arrays, thin: bool, kind: str) -> TorchSampler:
+def torch_sampler(
+    model: nn.Module,
+    arrays: Arrays,
+    thin: bool,
+    kind: str,
+    layers: str | Sequence[str] | None = None,
+    functions: bool = True,
+) -> TorchSampler:
     """The sampler of ``model`` for its arguments. With ``thin``, chains compute only survivors.
 
-    ``kind`` of outputs names the one that is wanted, if there are several.
+    ``kind`` of outputs names the one that is wanted, if there are several. ``layers``: what may drop.
+    ``functions``: whether modules that call dropout as a function drop.
     """
     model = shadow(model)
     fixed = dict(swap_dropout(model).unreached)
     rows = rows_of(model, arrays, 0, PROBE)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a call of a drop module draws a seed
         live, idle = _live_drops(model, rows)
+        callers = Callers(fixed=fixed)
+        if functions and rows.rows:
+            _switch(list(live.values()), False)
+            run = partial(_output_of, model, rows, kind)
+            callers = find_callers(model, run, _close, fixed, rows.rows)
+        wanted = _wanted(layers, [*live, *callers.random], model)
+        idle |= dict.fromkeys({*live, *callers.random} - wanted, "not in layers")
+        callers, live = callers.only(wanted), {name: live[name] for name in live if name in wanted}
         drops = list(live.values())
-        probed = _probe(model, cut(model, drops, rows, kind), drops, rows, kind)
-        random = {name: _one_line(drop) for name, drop in live.items()}
+        part = Whole(model) if callers.modules else cut(model, drops, rows, kind)
+        probed = _probe(model, part, [*drops, *callers.modules], rows, kind)
+        random = {name: _one_line(drop) for name, drop in live.items()} | callers.random
         chains: list[SampledChain] = []
         network = None
         if thin and isinstance(probed.cut, Cut):
@@ -71,10 +93,11 @@ def torch_sampler(model: nn.Module, arrays: Arrays, thin: bool, kind: str) -> To
         kind,
         probed,
         drops=drops,
+        callers=callers.modules,
         chains=chains,
         perceptron=network,
         random=random,
-        fixed=fixed | idle,
+        fixed=callers.fixed | idle,
     )
 
 
@@ -101,6 +124,7 @@ class TorchSampler:
     kind: str  # of the outputs that are wanted
     probed: Probed
     drops: list[Drop]
+    callers: list[nn.Module]  # which drop by functions in training mode
     chains: list[SampledChain]
     perceptron: Perceptron | None
     random: dict[str, str]
@@ -119,13 +143,13 @@ class TorchSampler:
     @torch.no_grad()
     def evaluate(self, x: Inputs) -> Tensor:
         """The outputs in evaluation."""
-        _switch(self.drops, False)
+        self._switch(False)
         return _output(x.into(self.model), self.kind)
 
     @torch.no_grad()
     def draw(self, x: Inputs, first: int, samples: int, key: Key, progress: Progress) -> Array:
         """The outputs of the samples, (S, rows, *out); ``first`` is the index of the first row in x."""
-        _switch(self.drops, True)
+        self._switch(True)
         given = self.cut.before(x)
         if self.perceptron is not None and isinstance(self.cut, Cut):
             units = given[self.cut.frontier[0]]
@@ -135,21 +159,34 @@ class TorchSampler:
         shared = any(drop.shares_mask for drop in self.drops)
         one_by_one = bool(self.chains) or not self.probed.repeats or shared
         with torch.random.fork_rng(devices=[]):
-            if one_by_one:
-                return self._one_by_one(given, first, samples, key, progress)
-            return self._together(given, x.rows, first, samples, key, progress)
+            if not one_by_one:
+                with contextlib.suppress(UnclearError):
+                    return self._together(given, x.rows, first, samples, key, progress)
+            try:
+                return self._one_by_one(given, x.rows, first, samples, key, progress)
+            except UnclearError:
+                raise ValueError(
+                    "batch_size must be that of all of x for this model: it is not known where a dropout "
+                    f"gets the samples, got {x.rows}"
+                ) from None
 
-    def _one_by_one(self, given: Values, first: int, samples: int, key: Key, progress: Progress) -> Array:
+    def _switch(self, on: bool) -> None:
+        """Turn dropping on or off."""
+        _switch([*self.drops, *self.callers], on)
+
+    def _one_by_one(
+        self, given: Values, rows: int, first: int, samples: int, key: Key, progress: Progress
+    ) -> Array:
         """One sample after the other: pick the survivors of each chain, then run the tail on them."""
         out = []
         for s in range(samples):
             of_sample = key.fold_in(s)
             for chain in self.chains:
                 chain.pick(of_sample)
-            if len(self.chains) == len(self.drops):
+            if len(self.chains) == len(self.drops) and not self.callers:
                 out.append(_output(self.cut.after(given), self.kind))
             else:
-                with keyed(self.model, key, s, first):
+                with entered(self.model, of_sample, Block(first, Batch(rows, sure=True))):
                     out.append(_output(self.cut.after(given), self.kind))
             progress((s + 1) / samples)
         for chain in self.chains:
@@ -164,7 +201,8 @@ class TorchSampler:
         step = max(1, TOGETHER // (LAYERS * self.probed.tail_bytes))
         for start in range(0, max(1, n), step):
             index = torch.arange(start, min(n, start + step)) // samples
-            with keyed(self.model, key, 0, first * samples + start):
+            block = Block(first * samples + start, Batch(len(index), sure=True))
+            with entered(self.model, key.fold_in(0), block):
                 out.append(_output(self.cut.after(self.cut.repeated(given, index)), self.kind))
             progress(min(1.0, (start + step) / max(1, n)))
         y = torch.cat(out)
@@ -176,7 +214,32 @@ class TorchSampler:
         return LAYERS * self.probed.model_bytes + 32 * samples * max(1, outputs[:1].numel())
 
 
-def _switch(drops: list[Drop], on: bool) -> None:
+def _wanted(layers: str | Sequence[str] | None, found: list[str], model: nn.Module) -> set[str]:
+    """The names of what may drop: all, the last in the order of the model, or those in some of its parts."""
+    if layers is None:
+        return set(found)
+    if layers == "last":
+        order = list(names_of(model).values())
+        return set(sorted(found, key=order.index)[-1:])
+    parts = [layers] if isinstance(layers, str) else list(layers)
+    known = {each: {n for n in found if n == each or n.startswith(f"{each}.") or not each} for each in parts}
+    for each, inside in known.items():
+        if not inside:
+            raise ValueError(f"layers must name what drops, or parts with it, among {found}, got {each!r}")
+    return set[str]().union(*known.values())
+
+
+def _output_of(model: nn.Module, rows: Inputs, kind: str) -> Tensor:
+    """The model's output for some rows."""
+    return _output(rows.into(model), kind)
+
+
+def _close(y: Tensor, expected: Tensor) -> bool:
+    """Whether two outputs are equal, up to rounding."""
+    return _agrees(lambda: y, expected)
+
+
+def _switch(drops: Sequence[nn.Module], on: bool) -> None:
     """Turn dropping on or off."""
     for drop in drops:
         drop.training = on
@@ -198,7 +261,9 @@ def _live_drops(model: nn.Module, rows: Inputs) -> tuple[dict[str, Drop], dict[s
     return live, {name: "not called in evaluation" for name in drops if name not in called}
 
 
-def _probe(model: nn.Module, part: Cut | Whole, drops: list[Drop], rows: Inputs, kind: str) -> Probed:
+def _probe(
+    model: nn.Module, part: Cut | Whole, drops: Sequence[nn.Module], rows: Inputs, kind: str
+) -> Probed:
     """Compare a cut with its model on a few rows. If they differ, the model is not cut."""
     if not rows.rows:
         return Probed(part)
