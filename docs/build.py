@@ -34,10 +34,16 @@ class Page(HTMLParser):
 
 
 def broken(site: Path) -> list[str]:
-    """Links inside the site that lead nowhere."""
+    """Links inside the site that lead nowhere, and paths of this machine."""
     pages = {path: Page(path) for path in site.rglob("*.html")}
     found = []
     for path, page in pages.items():
+        text = path.read_text(encoding="utf-8")
+        found += [
+            f"{path.relative_to(site)}: names {here}"
+            for here in (sys.prefix, str(DOCS.parent))
+            if here in text
+        ]
         for link in page.links:
             address = urlsplit(link)
             if address.scheme or address.netloc:
@@ -74,7 +80,7 @@ def build(out: Path) -> int:
     page.write_text(page.read_text(encoding="utf-8").replace("theory.md", "theory.html"), encoding="utf-8")
     lost = broken(out)
     print(*lost, sep="\n")
-    print(f"{len(list(out.rglob('*.html')))} pages in {out}, {len(lost)} links that lead nowhere")
+    print(f"{len(list(out.rglob('*.html')))} pages in {out}, {len(lost)} links that lead nowhere or paths")
     return bool(lost)
 
 

@@ -44,7 +44,7 @@ myst_words_per_minute = 200
 # Notebooks: run once for both languages, as their code is the same.
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS.parent / "build" / "notebooks")
-nb_execution_timeout = 120
+nb_execution_timeout = 600  # a cell on a busy machine; on two free cores a notebook takes under two minutes
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
@@ -69,6 +69,7 @@ html_css_files = ["site.css"]
 html_extra_path = ["explore.html"] if not CHINESE else []
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1f5fa8", "color-brand-content": "#1f5fa8"},
     "dark_css_variables": {"color-brand-primary": "#7fb2ea", "color-brand-content": "#7fb2ea"},
