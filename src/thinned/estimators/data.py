@@ -16,6 +16,7 @@ from thinned.scratch.linear import Linear
 
 Array = NDArray[Any]
 BLOCK = 1 << 22  # numbers of X that are dense at once: memory stays small for any number of samples
+NEAR = 1 << 16  # the same where a row takes little work: they stay in cache
 
 
 class Data(NamedTuple):
@@ -109,9 +110,12 @@ def with_zero(layer: Layer) -> Linear:
 def row_ids(X: Any, targets: Array) -> Array:
     """A number for each row and its target, (N,): the CRC-32 of their values in float32."""
     y, start, ids = targets.reshape(len(targets), -1), 0, np.empty(len(targets), np.uint32)
-    for block in dense_blocks(X):
-        stop = start + len(block)
-        rows = np.hstack([block, y[start:stop]]).astype(np.float32) + np.float32(0)  # -0 becomes 0
+    columns = X.shape[1]
+    some = np.empty((max(1, NEAR // columns), columns + y.shape[1]), np.float32)
+    for block in dense_blocks(X, NEAR):
+        rows, stop = some[: len(block)], start + len(block)
+        rows[:, :columns], rows[:, columns:] = block, y[start:stop]
+        rows += 0.0  # -0 becomes 0
         ids[start:stop] = np.fromiter(map(zlib.crc32, rows), np.uint32, len(rows))
         start = stop
     return ids
@@ -122,9 +126,9 @@ def dense(rows: Any) -> Array:
     return rows.toarray() if hasattr(rows, "toarray") else rows
 
 
-def dense_blocks(X: Any) -> Iterator[Array]:
-    """X (N, features), a few rows at a time."""
-    rows = max(1, BLOCK // X.shape[1])
+def dense_blocks(X: Any, numbers: int = BLOCK) -> Iterator[Array]:
+    """X (N, features), a few rows at a time: at most so many numbers, or one row."""
+    rows = max(1, numbers // X.shape[1])
     return (dense(X[i : i + rows]) for i in range(0, X.shape[0], rows))
 
 

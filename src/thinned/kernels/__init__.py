@@ -146,8 +146,14 @@ def workers(n: int) -> int:
 
 def native(x: Any) -> bool:
     """Whether the extension can read x: it has an `_array.address`, and one of the `DTYPES`."""
-    known = str(x.dtype).removeprefix("torch.") in DTYPES and extension() is not None
+    known = code(x.dtype) is not None and extension() is not None
     return known and bool(_array.address(x))
+
+
+@functools.cache
+def code(dtype: Any) -> int | None:
+    """The number of a dtype, NumPy's or torch's, in kernel.hpp; None where there is none."""
+    return DTYPES.get(str(dtype).removeprefix("torch."))
 
 
 def empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:

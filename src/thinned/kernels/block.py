@@ -17,7 +17,7 @@ def drop(x: Any, blocks: Blocks) -> Any:
     cpu = kernels.extension()
     assert cpu is not None
     cpu.drop_block(
-        kernels.DTYPES[str(x.dtype).removeprefix("torch.")],
+        kernels.code(x.dtype),
         _array.address(array),
         _array.address(out),
         n,

@@ -87,7 +87,7 @@ def _product(which: int, a: Any, b: Any, shape: tuple[int, int, int], draw: Draw
     assert cpu is not None
     cpu.connect(
         which,
-        kernels.DTYPES[str(one.dtype).removeprefix("torch.")],
+        kernels.code(one.dtype),
         *arrays,
         shape,
         draw.start,

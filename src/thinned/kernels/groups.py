@@ -169,7 +169,7 @@ def gradient_of_weight(
     cpu, (at_grad, at_x, at_out) = found
     sides = _side(in_units), _side(out_units)
     arrays = at_grad, at_x, shape, *sides, scale, at_out
-    cpu.correlate(_code(x), _groups(x, rows), *arrays, survivors.workers(x))
+    cpu.correlate(kernels.code(x.dtype), _groups(x, rows), *arrays, survivors.workers(x))
     return out
 
 
@@ -181,7 +181,7 @@ def gradient_of_bias(grad: Any, n: int, *, out_units: Picks | None = None, rows:
     out = survivors.room((n,), grad)
     if (found := _reach(grad, out)) is not None:
         cpu, (at_grad, at_out) = found
-        cpu.sums(_code(grad), _groups(grad, rows), at_grad, n, _side(out_units), at_out)
+        cpu.sums(kernels.code(grad.dtype), _groups(grad, rows), at_grad, n, _side(out_units), at_out)
         return out
     out[...] = 0.0
     for g, some in enumerate(rows.slices()):
@@ -211,7 +211,9 @@ def _multiply(
     cpu, (at_x, at_weight, at_out, *at_bias) = found
     layer = at_weight, (n_out, n_in), transposed, at_bias[0] if at_bias else 0
     sides = _side(in_units), _side(out_units)
-    cpu.product(_code(x), _groups(x, rows), at_x, *layer, *sides, scale, at_out, survivors.workers(x))
+    cpu.product(
+        kernels.code(x.dtype), _groups(x, rows), at_x, *layer, *sides, scale, at_out, survivors.workers(x)
+    )
     return out
 
 
@@ -250,10 +252,6 @@ def _side(units: Picks | None) -> Any:
 
 def _groups(x: Any, rows: Rows) -> tuple[int, int, int]:
     return x.shape[0], rows.n, rows.first % rows.n
-
-
-def _code(x: Any) -> int:
-    return kernels.DTYPES[str(x.dtype).removeprefix("torch.")]
 
 
 def _reach(*arrays: Any) -> tuple[ModuleType, list[int]] | None:

@@ -16,7 +16,6 @@ from thinned import Key, scratch
 from thinned.lab.bench.harness.measure import Case
 
 P, RATE, MOMENTUM, L2 = 0.5, 1e-3, 0.9, 1e-4
-GROUPS = 4  # of samples, with a pick each, by hand
 SIZES, BATCH = (3072, 2000, 800, 40), 256
 CHANNELS, SIDE, IMAGES = (64, 128, 128), 32, 32
 
@@ -135,12 +134,10 @@ def by_hand(sizes: tuple[int, ...], rows: int, l2: float, max_norm: float | None
     x = rng.standard_normal((rows, sizes[0]), dtype=np.float32)
     y = rng.integers(0, sizes[-1], rows)
     works = {
-        "thinned": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout, groups=1),
+        "thinned": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout, groups="auto"),
+        "thinned, one pick": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout, groups=1),
         "no dropout": step_by_hand(sizes, x, y, l2, max_norm, threads, None),
         "dropout": step_by_hand(sizes, x, y, l2, max_norm, threads, scratch.Dropout),
-        f"thinned, {GROUPS} groups": step_by_hand(
-            sizes, x, y, l2, max_norm, threads, scratch.Dropout, groups=GROUPS
-        ),
     }
     goals = {}
     if max_norm is None:
@@ -159,7 +156,7 @@ def step_by_hand(
     max_norm: float | None,
     threads: int,
     drop: Callable[[float], scratch.Layer] | None,
-    groups: int = 0,
+    groups: int | str = 0,
 ) -> Callable[[], object]:
     """A step of a network of `scratch.mlp`, thinned in so many groups; so many threads multiply matrices."""
     net: scratch.Network = scratch.mlp(sizes, key=Key(0), drop=drop, l2=l2, max_norm=max_norm)
