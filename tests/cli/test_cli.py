@@ -98,7 +98,7 @@ def test_thin_is_compared_on_either_engine(in_tmp):
 def test_compare_prints_a_table_and_writes_a_report(mine):
     result = call("compare", "--data", "mine.npz", *TINY)
     assert result.exit_code == 0, result.output
-    for word in ("none", "dropout", "gaussian", "test error", "gap"):
+    for word in ("none", "dropout", "gaussian", "errors in %", "gap"):
         assert word in result.stdout
     path = Path(result.stdout.splitlines()[-1].removeprefix("report: "))
     assert path.parent.parent == mine / "thinned-runs" / "compare-mine"
@@ -225,17 +225,18 @@ def test_runs_of_an_older_version_are_compared_or_it_says_why_not(mine):
 
 
 @pytest.mark.parametrize(
-    ("examples", "given", "expected"),
+    ("examples", "shape", "given", "expected"),
     [
-        (1438, (None, None, None, None), ("sgd", 45, 32, 0.025)),
-        (60_000, (None, None, None, None), ("adam", 20, 128, 0.001)),
-        (60_000, ("sgd", None, None, None), ("sgd", 20, 128, 0.1)),
-        (60_000, ("sgd", 7, 512, None), ("sgd", 7, 512, 0.1)),
-        (1438, ("adam", None, 1438, 0.3), ("adam", 2000, 1438, 0.3)),
+        (1438, (8, 8), (None, None, None, None), ("sgd", 45, 32, 0.025)),
+        (1438, (64,), (None, None, None, None), ("adam", 45, 32, 0.001)),
+        (60_000, (28, 28), (None, None, None, None), ("adam", 20, 128, 0.001)),
+        (60_000, (28, 28), ("sgd", None, None, None), ("sgd", 20, 128, 0.1)),
+        (60_000, (9,), ("sgd", 7, 512, None), ("sgd", 7, 512, 0.1)),
+        (1438, (8, 8), ("adam", None, 1438, 0.3), ("adam", 2000, 1438, 0.3)),
     ],
 )
-def test_defaults_suit_the_data(examples, given, expected):
-    assert tuple(defaults(examples, *given).values()) == expected
+def test_defaults_suit_the_data(examples, shape, given, expected):
+    assert tuple(defaults(examples, shape, *given).values()) == expected
 
 
 def test_validation_is_reported(mine):

@@ -105,13 +105,14 @@ def compare(
     names = lab.known_methods(split(methods))
     how: dict[str, Any] = {"data_dir": data_dir, "label": label, "header": not no_header, "task": task}
     how |= {"group": group, "time": time}
-    given = {"drop": drop, "categorical": categorical, "numeric": numeric, "id": id}
-    how |= {option: tuple(split(names)) for option, names in given.items()}
+    kinds = {"drop": drop, "categorical": categorical, "numeric": numeric, "id": id}
+    how |= {option: tuple(split(names)) for option, names in kinds.items()}
     dataset = load(data, **how)
     if dataset.columns and not json:
         print("\n".join(lab.columns(dataset)))
     settings["input_p"] = input_rate(dataset.shape, settings["input_p"])
-    settings |= defaults(len(dataset.x_train), **{name: settings[name] for name in GIVEN})
+    given = {name: settings[name] for name in GIVEN}
+    settings |= defaults(len(dataset.x_train), dataset.shape, **given)
     variants, tuned = lab.rates(p, names), []
     first = next((own[0]["p"] for own in variants.values()), Config.p)
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", p=first, **settings)
