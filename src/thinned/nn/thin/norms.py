@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import batch_norm as batch_norm_of
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from thinned.nn.thin.products import interleaved
+from thinned.nn.thin.products import interleaved, of_groups
 from thinned.nn.thin.selection import Units
 
 VALUES = 32  # of a unit in a group: with fewer, its own statistics are too noisy (docs/thin.md)
@@ -49,12 +49,11 @@ def _by_group(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
     training = norm.training or norm.running_mean is None
     parts: list[Tensor] = []
     moved: list[tuple[Tensor, Any, Any]] = []
-    for g in range(units.groups):
+    for g, part in enumerate(of_groups(x, units.groups)):
         index = units.index[g].to(x.device)
         weight, bias, mean, var = (
             None if each is None else each[index] for each in (norm.weight, norm.bias, *whole)
         )
-        part = x[g :: units.groups]
         if len(part):
             part = batch_norm_of(part, mean, var, weight, bias, training, norm.momentum or 0.0, norm.eps)
             moved.append((index, units.valid[g].to(x.device), (mean, var)))

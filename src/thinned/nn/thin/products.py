@@ -74,26 +74,39 @@ def by_group(
     """``call`` of each group's rows and its part of the weight, in torch's own operations."""
     groups = max(1 if each is None else each.groups for each in (out_units, in_units))
     spatial = [1] * (weight.dim() - 2)
-    rows = [slice(g, None, groups) for g in range(groups)]
     parts = []
-    for g, some in enumerate(rows):
-        part, w, b = x[some], weight, bias
+    for g, part in enumerate(of_groups(x, groups)):
+        w, b = weight, bias
         if out_units is not None:
             index, valid = (each[g].to(x.device) for each in (out_units.index, out_units.valid))
             w, b = w.index_select(0, index), None if b is None else b.index_select(0, index)
         if in_units is not None:
             read, there = (each[g].to(x.device) for each in (in_units.index, in_units.valid))
             w = w.index_select(1, read)
-            part = torch.where(there.view(-1, *spatial), part * in_units.scale, 0.0)
+            if in_units.full:
+                w = w * in_units.scale
+            else:
+                part = torch.where(there.view(-1, *spatial), part * in_units.scale, 0.0)
         y = call(part, w, b)
-        parts.append(y if out_units is None else torch.where(valid.view(-1, *spatial), y, 0.0))
+        every = out_units is None or out_units.full
+        parts.append(y if every else torch.where(valid.view(-1, *spatial), y, 0.0))
     return interleaved(parts, len(x))
+
+
+def of_groups(x: Tensor, groups: int) -> tuple[Tensor, ...]:
+    """The rows of each group, differentiable: row i belongs to group i mod ``groups``."""
+    if torch.compiler.is_compiling() or len(x) % groups or not len(x):
+        return tuple(x[g::groups] for g in range(groups))
+    return x.unflatten(0, (-1, groups)).unbind(1)  # whose gradient is one copy
 
 
 def interleaved(parts: list[Tensor], n: int) -> Tensor:
     """The rows of all groups in the order of the n rows, differentiable."""
     if len(parts) == 1:
         return parts[0]
+    whole = not torch.compiler.is_compiling() and n > 0 and n % len(parts) == 0
+    if whole and parts[0].is_contiguous():
+        return torch.stack(parts, 1).flatten(0, 1)
     rows = torch.arange(n, device=parts[0].device)
     order = torch.cat([rows[g :: len(parts)] for g in range(len(parts))])
     return torch.cat(parts).index_select(0, order.argsort())

@@ -41,6 +41,7 @@ class Units:
     """
 
     picks: Picks | None = None  # None in a compiled graph, which knows index and valid alone
+    full = False  # whether each column of each group is known to have a unit
 
     def __init__(self, n: int, index: Tensor, valid: Tensor, scale: float) -> None:
         self.n, self.index, self.valid, self.scale = n, index, valid, scale
@@ -95,6 +96,7 @@ class _PickedUnits(Units):
     def __init__(self, picks: Picks, scale: float) -> None:
         self.picks: Picks = picks
         self.n, self.scale = picks.n, scale
+        self.full = bool((picks.counts == picks.width).all())
         self._group: dict[int, SurvivingUnits] = {}
         self._repeated: dict[int, Units] = {}
 
