@@ -144,7 +144,8 @@ PAGE = """# Public tables
 
 Tables that packages ship, as they are: `thinned compare --data FILE --label LABEL`, with the options of
 column four. Each gives a right answer or one clear line: `tests/lab/data/test_public_tables.py` checks it.
-`python examples/public_tables.py docs/public-tables.md` writes this page.
+`python examples/public_tables.py docs/public-tables.md` writes this page. What networks, boosted trees and
+linear models learn from them: [benchmark](public-tables-benchmark.md).
 
 """
 HEAD = ("package", "file", "label", "options", "outcome", "rows", "columns read", "numbers a row")

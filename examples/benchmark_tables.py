@@ -1,0 +1,187 @@
+"""The default network of `thinned compare` beside scikit-learn's models, on the tables of `public_tables.py`.
+
+    python examples/benchmark_tables.py docs/public-tables-benchmark.json --seeds 10
+
+All models get the same rows and the same encoded columns. Runs that are in the file are not made again: more
+seeds can be added later, and a command that was cut off goes on. The page, .md, is written beside the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from public_tables import TABLES, Public
+
+from thinned import _files
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.data.registry import load
+from thinned.lab.storage.remote import folder
+from thinned.lab.training.config import Config
+from thinned.lab.training.defaults import defaults
+from thinned.lab.training.keeping import trainer
+from thinned.lab.training.train import train
+
+LEAST, MOST = 100, 5_000  # rows: of smaller tables the test data is a few rows
+OURS = ("none", "dropout", "DropoutMLP")
+THEIRS = ("MLP", "boosted trees", "linear")
+Errors = dict[str, dict[str, list[float]]]  # table -> model -> error of each seed
+
+
+def network(method: str) -> Callable[[Dataset, int], float]:
+    """The network of `thinned compare` with its default settings: its test error, or RMSE."""
+
+    def run(data: Dataset, seed: int) -> float:
+        given = defaults(len(data.x_train), data.shape)
+        config = Config(data="table", fingerprint="", method=method, hidden=(512, 512), seed=seed, **given)
+        with tempfile.TemporaryDirectory() as place:
+            stored = train(config, data, folder(place), trainer=trainer(data))
+        return float(stored.result["test_error"]) if stored.status == "done" else math.inf
+
+    return run
+
+
+def estimator(name: str) -> Callable[[Dataset, int], float]:
+    """An estimator as it is created; networks get standardised numbers to predict."""
+
+    def run(data: Dataset, seed: int) -> float:
+        from sklearn.compose import TransformedTargetRegressor
+        from sklearn.preprocessing import StandardScaler
+
+        model = MODELS[name][0 if data.classes else 1](seed)
+        if not data.classes and "MLP" in name:
+            model = TransformedTargetRegressor(model, transformer=StandardScaler())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # max_iter, and the like
+            found = model.fit(data.x_train, data.y_train).predict(data.x_test)
+        wrong = found != data.y_test if data.classes else (found - data.y_test) ** 2
+        return float(np.mean(wrong) if data.classes else np.sqrt(np.mean(wrong)))
+
+    return run
+
+
+def _models() -> dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]]:
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.linear_model import LogisticRegression, Ridge
+    from sklearn.neural_network import MLPClassifier, MLPRegressor
+
+    from thinned.estimators import DropoutMLPClassifier, DropoutMLPRegressor
+
+    return {
+        "DropoutMLP": (
+            lambda seed: DropoutMLPClassifier(random_state=seed),
+            lambda seed: DropoutMLPRegressor(random_state=seed),
+        ),
+        "MLP": (lambda seed: MLPClassifier(random_state=seed), lambda seed: MLPRegressor(random_state=seed)),
+        "boosted trees": (
+            lambda seed: HistGradientBoostingClassifier(random_state=seed),
+            lambda seed: HistGradientBoostingRegressor(random_state=seed),
+        ),
+        "linear": (lambda seed: LogisticRegression(max_iter=1000), lambda seed: Ridge()),
+    }
+
+
+MODELS = _models()
+ALL = {name: (estimator if name in MODELS else network)(name) for name in (*OURS, *THEIRS)}
+
+
+def measure(table: Public, seeds: int, errors: Errors, keep: Callable[[], None]) -> None:
+    """Fill in the errors of a table that are missing; calls `keep` after each model."""
+    path = table.path()
+    if path is None or table.refused:
+        return
+    data = load(path, label=table.label, **table.options)
+    if not LEAST <= len(data.x_train) + len(data.x_test) <= MOST:
+        return
+    found = errors.setdefault(f"{table.name}, {table.label}", {})
+    for name, run in ALL.items():
+        done = found.setdefault(name, [])
+        for seed in range(len(done), seeds):
+            done.append(run(data, seed))
+        keep()
+
+
+def ranks(errors: Mapping[str, Mapping[str, list[float]]]) -> dict[str, float]:
+    """The mean rank of each model over tables, by mean errors; equal errors share their ranks."""
+    from scipy.stats import rankdata
+
+    means = np.array([[np.mean(models[name]) for name in ALL] for models in errors.values()])
+    return dict(zip(ALL, np.mean([rankdata(row) for row in means], axis=0).tolist(), strict=True))
+
+
+def page(errors: Errors) -> str:
+    """Mean errors in % (classes) or RMSE (numbers), and mean ranks, in Markdown."""
+    whole = {
+        table: models for table, models in errors.items() if len(models) == len(ALL) and all(models.values())
+    }
+    seeds = min(len(values) for models in whole.values() for values in models.values())
+    place = ranks(whole)
+    ours, theirs = min(OURS, key=place.__getitem__), place["MLP"]
+    won = sum(
+        np.mean(models["boosted trees"]) < min(np.mean(models[name]) for name in OURS)
+        for models in whole.values()
+    )
+    lines = [
+        "# Networks, trees and linear models on public tables",
+        "",
+        "Mean test errors in %, or RMSE in the label's units, of models as they are created: the network of "
+        "`thinned compare` without and with dropout, `DropoutMLP*`, and scikit-learn's `MLP*`, "
+        "`HistGradientBoosting*` and logistic or ridge regression. All have the same rows and encoded "
+        f"columns: tables of {LEAST:,} to {MOST:,} rows, {seeds} seed{'s' * (seeds > 1)}, one split. "
+        "`python examples/benchmark_tables.py docs/public-tables-benchmark.json` writes this page.",
+        "",
+        f"Over {len(whole)} tables the best of ours is {ours}, with the mean rank {place[ours]:.2f}. "
+        f"scikit-learn's MLP has {theirs:.2f}, boosted trees have {place['boosted trees']:.2f}, linear "
+        f"models {place['linear']:.2f}. On {won} tables boosted trees are ahead of all our networks.",
+        "",
+        "| table | " + " | ".join(ALL) + " |",
+        "| --- |" + " ---: |" * len(ALL),
+    ]
+    for table, models in whole.items():
+        classes = max(np.mean(values) for values in models.values()) <= 1 and _is_classes(table)
+        cells = [f"{100 * np.mean(v):.1f}" if classes else f"{np.mean(v):.3g}" for v in models.values()]
+        best = min(np.mean(values) for values in models.values())
+        lowest = [np.mean(values) == best for values in models.values()]
+        cells = [f"**{cell}**" if low else cell for cell, low in zip(cells, lowest, strict=True)]
+        lines.append(f"| {table}{'' if classes else ' (RMSE)'} | " + " | ".join(cells) + " |")
+    lines.append("| mean rank | " + " | ".join(f"{place[name]:.2f}" for name in ALL) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _is_classes(name: str) -> bool:
+    table = next(one for one in TABLES if f"{one.name}, {one.label}" == name and not one.refused)
+    return table.outcome.endswith("classes")
+
+
+def main() -> None:
+    """Measure what is missing, and write the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--seeds", type=int, default=10)
+    given = parser.parse_args()
+    errors: Errors = json.loads(given.file.read_text("utf-8")) if given.file.exists() else {}
+    for models in errors.values():
+        for values in models.values():
+            values[:] = [math.inf if value is None else value for value in values]  # a run that diverged
+
+    def keep() -> None:
+        _files.write_json(given.file, errors)
+
+    for table in TABLES:
+        measure(table, given.seeds, errors, keep)
+        print(f"{table.name}, {table.label}", flush=True)
+    given.file.with_suffix(".md").write_text(page(errors), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
