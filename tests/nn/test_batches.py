@@ -21,6 +21,7 @@ from thinned.nn.batches import FIRST, SECOND, Batch, Where  # noqa: E402
         (Batch(4), (24, 5), Where(0, 6)),
         (Batch(4), (24, 4), Where(0, 6)),
         (Batch(4), (6, 4, 5), Where(1)),
+        (Batch(4), (24, 4, 5, 5), Where(0, 6)),
         (Batch(4), (1, 6, 5), Where(0, 0)),
         (Batch(4, 1), (6, 4, 5), Where(1)),
         (Batch(4, 1), (4, 4, 5), Where(1)),

@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+import thinned  # noqa: E402
 import thinned.nn as tnn  # noqa: E402
 from thinned import Key  # noqa: E402
 from thinned.nn.foreign import twin  # noqa: E402
@@ -171,7 +172,7 @@ def test_what_cannot_be_thinned_is_named(drop, said):
 
 def test_functions_are_named():
     (why,) = tnn.thinning(tnn.thin(Calls())).dense.values()
-    assert why.startswith("calls torch.nn.functional.dropout, which has no place in a chain")
+    assert why.startswith("calls torch.nn.functional.dropout: a function has no place in a chain")
 
 
 class Untraced(nn.Module):
@@ -224,3 +225,29 @@ def test_scripted_models_are_refused():
     assert not tnn.thinning(tnn.thin(model)).chains
     with pytest.warns(UserWarning, match=r"^0.1 is compiled by torch.jit"), tnn.keyed(model, Key(0), 0):
         model(torch.ones(2, 6))
+
+
+def test_a_flatten_that_changes_nothing_is_in_the_chain():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 64), nn.ReLU(), nn.Flatten(), tnn.Dropout(0.5), nn.Linear(64, 3)
+    ).double()
+    dense, x = copy.deepcopy(model), torch.randn(8, 6, dtype=torch.float64)
+    tnn.thin(model, groups=2)
+    assert list(tnn.thinning(model).chains) == ["3"]
+    with tnn.keyed(model, Key(0), 0):
+        y = model(x)
+    assert model(torch.randn(8, 1, 6, dtype=torch.float64)).shape == (8, 3)  # drops elements, as before
+    kept = thinned.masks.picks(64, 0.5, Key(0).fold_in(0).fold_in("3"), 2).units
+    hidden = dense[1](dense[0](x)) * torch.from_numpy(kept)[torch.arange(8) % 2] * 2
+    torch.testing.assert_close(y, dense[4](hidden))
+    maps = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3))
+    (why,) = tnn.thinning(tnn.thin(maps)).dense.values()
+    assert why.startswith("drops single elements, not the units of 0")
+
+
+def test_a_rate_of_nothing_is_not_called_thinned():
+    model = tnn.thin(nn.Sequential(nn.Linear(6, 64), tnn.Dropout(0.0), nn.Linear(64, 3)), groups=2)
+    assert tnn.thinning(model).dense["1"].startswith("p = 0, so nothing is dropped")
+    tnn.set_rate(model, 0.5)
+    assert list(tnn.thinning(model).chains) == ["1"]

@@ -72,7 +72,7 @@ class Batch(NamedTuple):
         if second and self.axis == 1 and (len(shape) > 2 or shape[0] != n):
             return Where(1)
         rows, rest = divmod(shape[0], n)
-        if rest == 0 and not (second and len(shape) > 2 and sample_offset and not self.sure):
+        if rest == 0 and not (second and len(shape) == 3 and sample_offset and not self.sure):
             folded = n if movable and self.axis == 1 and rows > 1 and len(shape) == 2 else 0
             return Where(1, folded=folded) if folded else Where(0, rows)
         if second and rest:

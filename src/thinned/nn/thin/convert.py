@@ -105,8 +105,11 @@ def thinning(model: nn.Module) -> Thinning:
         if type(module) in (*KINDS, ThinDropPath)
     }
     dropouts = dict(root.named_modules())
-    chains = {name: str(each) for name, each in running.items() if each and each.drop is dropouts[name]}
-    return Thinning(chains, dict(vars(root)[_REPORT]))
+    found = {name: each for name, each in running.items() if each and each.drop is dropouts[name]}
+    idle = "p = 0, so nothing is dropped: it is thinned when its rate is set"
+    dense = {name: idle for name, each in found.items() if each.drop.p == 0.0}
+    chains = {name: str(each) for name, each in found.items() if name not in dense}
+    return Thinning(chains, {**vars(root)[_REPORT], **dense})
 
 
 _REPORT = "_left_dense"
@@ -179,7 +182,7 @@ def _unfit(module: nn.Module, read: dict[type, str]) -> str:
     why = reason(module, read)
     if isinstance(module, Drop):
         return "drops no whole units"
-    return f"{why}, which has no place in a chain: a dropout module has" if why.startswith("calls") else why
+    return f"{why}: a function has no place in a chain, a module has" if why.startswith("calls") else why
 
 
 def _rate(root: nn.Module, name: str) -> float:

@@ -29,6 +29,7 @@ class FoundChain:
     readers: list[str] = field(default_factory=list)
     between: list[str] = field(default_factory=list)  # layers with parameters for each unit
     others: list[str] = field(default_factory=list)  # layers without
+    flat: bool = False  # whether a Flatten is between producer and dropout, which (N, C) passes as it is
     folded: bool = True  # whether f(c·x) = c·f(x), c > 0, for the layers between dropout and readers
 
     @property
@@ -87,6 +88,8 @@ class _Finder:
             elif kind in activations.MODULES:
                 self.traced.check(node)
                 found.others.append(str(node.target))
+            elif found.rank == 0 and self.flattens(node):
+                found.flat = True
             elif not self.by_unit(node, found) and not (kind is None and node.target in activations.CALLS):
                 raise LeftDense(
                     f"{self.traced.describe(node)} stands between it and the layer whose units it would drop"

@@ -107,6 +107,7 @@ class RunningChain(Running):
         self.folded = found.folded  # the factor 1/(1 − p) is in the readers' products
         self.matrix_only = found.rank == 0 and bool(found.between)  # a layer between takes (N, C) alone
         self.watched = [owner.get_submodule(each) for each in (*found.names, *partly_outside(found.names))]
+        self.flat = found.flat
         self.hooks = hooks
         self.forget()
 
@@ -127,7 +128,7 @@ class RunningChain(Running):
         """Begin a pass, if the dropout is to drop; the units that are kept, where they alone are computed."""
         self.close()
         p = self.drop.p
-        if not self.drop.training:
+        if not self.drop.training or (self.flat and x.dim() != 2):
             return None
         scale = 1.0 if p == 1.0 else 1.0 / (1.0 - p)
         seen = (
