@@ -186,7 +186,9 @@ def pair(name, rate=None, dtype=torch.float64):
         for module in model.modules():  # chains of units have masks of their own
             if isinstance(module, tnn.Dropout):
                 module.p = 0.0
-    found = tnn.thinning(thin).chains
+    report = tnn.thinning(thin)
+    idle = [each for each, why in report.dense.items() if why.startswith("p = 0")]
+    found = [*report.chains, *idle]
     assert {each for each in found if isinstance(thin.get_submodule(each), tnn.DropPath)} == set(drops)
     return thin, dense, torch.randn(shape, dtype=dtype)
 
