@@ -17,7 +17,8 @@ class DropoutCallback(TrainerCallback):
         Trainer(model, args, train_dataset=data, callbacks=[DropoutCallback("linear", key=Key(0))])
 
     The rates are added to each entry of ``state.log_history``, as ``dropout_p``. Many models call dropout
-    as a function in their attention: `Dropping.swapped` names what is not reached.
+    as a function in their attention: `Dropping.swapped` names what is not swapped; with a key its masks
+    follow the key all the same.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
