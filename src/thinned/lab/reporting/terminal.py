@@ -69,7 +69,7 @@ def table_text(rows: Sequence[Row], width: int = 80) -> Table:
     units = "errors in %, gap in points" if measure.unit else "RMSE and gap in the label's units"
     columns = _columns(every, measure)
     name = max([len("method"), *(min(len(s.label), NAME) for s in every)])
-    while len(columns) > 1 and name + sum(_width(*column[:2]) + 2 for column in columns) + 4 > width:
+    while len(columns) > 1 and name + sum(_width(*column[:2]) + 3 for column in columns) + 2 > width:
         columns.pop()
     table = Table(
         caption=f"{units}; {seeds_text(every)}", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
