@@ -67,7 +67,7 @@ class Block(nn.Module):
 
     def attend(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Attention, and the masks of its weights and of its output."""
-        split = [f(x).unflatten(-1, (HEADS, -1)) for f in (self.q, self.k, self.v)]
+        split = [f(x).reshape(*x.shape[:-1], HEADS, -1) for f in (self.q, self.k, self.v)]
         q, k, v = (part.permute(2, 0, 1, 3).contiguous() for part in split)
         weights = (q @ k.transpose(-1, -2) / (WIDTH // HEADS) ** 0.5).softmax(-1)
         weights, of_weights = self.of_weights(weights.transpose(0, 1))  # (N, heads, positions, positions)
