@@ -76,11 +76,13 @@ gpu:
 	.peers/bin/python -m pip install --quiet -c constraints.txt torch numpy scikit-learn pytest hypothesis rich typer
 	.peers/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
 	.peers/bin/python -m pip install --quiet transformers==5.23.0 pillow pyyaml huggingface_hub safetensors
+	.peers/bin/python -m pip install --quiet -c constraints.txt onnx onnxscript
 	.peers/bin/python -m pip install --quiet --no-deps --force-reinstall dist/thinned-*.whl
 	@touch $@
 
 peers: .peers/installed
 	HF_HUB_OFFLINE=1 .peers/bin/python -m pytest tests/peers
+	PYTHONPATH=tests .peers/bin/python -m pytest tests/nn/test_modules.py -k onnx
 
 clean:
 	rm -rf build dist wheelhouse $(VENV) .peers

@@ -498,6 +498,7 @@ def test_exported_training_draws():
     assert not torch.equal(run(torch.ones(1000)), run(torch.ones(1000)))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # torch's own
 def test_evaluation_as_an_onnx_file(tmp_path):
     """Of every module: no operator of ours is left, and another program computes the same."""
     pytest.importorskip("onnxscript")

@@ -51,6 +51,11 @@ struct Map {
             std::copy_n(x, m, some);
             word(some, some, bits, false);
             std::copy_n(some, m, out);
+        } else if (m == 64) {  // a number of rounds that the compiler knows
+            T wide[64];
+            widen(x, wide, 64);
+            word(wide, wide, bits, false);
+            narrow(wide, out, 64);
         } else {
             T wide[64] = {};
             widen(x, wide, m);

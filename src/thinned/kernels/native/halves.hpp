@@ -53,6 +53,24 @@ inline void narrow(float a, Half &out) {
     out.bits = (uint16_t)((value > 0x7F800000u ? nan : number) | (bits >> 16 & 0x8000u));
 }
 
+// The bits of bfloat16, rounded as `narrow` rounds one number, in the low half of each lane.
+#if defined(__AVX512F__)
+inline __m512i high_half(__m512 a) {
+    const __m512i bits = _mm512_castps_si512(a), odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF)));
+    const __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+    return _mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q), quiet), 16);
+}
+#elif defined(__AVX2__)
+inline __m256i high_half(__m256 a) {
+    const __m256i bits = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    const __m256i quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x400000));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    return _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
+}
+#endif
+
 // n contiguous numbers.
 template <class S>
 inline void widen(const S *x, float *out, int64_t n) {
@@ -60,6 +78,19 @@ inline void widen(const S *x, float *out, int64_t n) {
 #ifdef __F16C__
     if constexpr (std::is_same_v<S, Half>)
         for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
+#endif
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<S, Brain>)
+        for (; i + 16 <= n; i += 16) {
+            const __m512i bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(x + i)));
+            _mm512_storeu_si512(out + i, _mm512_slli_epi32(bits, 16));
+        }
+#elif defined(__AVX2__)
+    if constexpr (std::is_same_v<S, Brain>)
+        for (; i + 8 <= n; i += 8) {
+            const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(x + i)));
+            _mm256_storeu_si256((__m256i *)(out + i), _mm256_slli_epi32(bits, 16));
+        }
 #endif
     for (; i < n; ++i) out[i] = widen(x[i]);
 }
@@ -71,6 +102,16 @@ inline void narrow(const float *x, S *out, int64_t n) {
     if constexpr (std::is_same_v<S, Half>)
         for (; i + 8 <= n; i += 8)
             _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+#if defined(__AVX512F__)
+    if constexpr (std::is_same_v<S, Brain>)
+        for (; i + 16 <= n; i += 16) _mm256_storeu_si256((__m256i *)(out + i), _mm512_cvtepi32_epi16(high_half(_mm512_loadu_ps(x + i))));
+#elif defined(__AVX2__)
+    if constexpr (std::is_same_v<S, Brain>)
+        for (; i + 16 <= n; i += 16) {  // packed within halves of a register, so that the quarters are put in order
+            const __m256i packed = _mm256_packus_epi32(high_half(_mm256_loadu_ps(x + i)), high_half(_mm256_loadu_ps(x + i + 8)));
+            _mm256_storeu_si256((__m256i *)(out + i), _mm256_permute4x64_epi64(packed, 0xD8));
+        }
 #endif
     for (; i < n; ++i) narrow(x[i], out[i]);
 }
