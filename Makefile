@@ -24,8 +24,12 @@ $(VENV)/installed: constraints.txt $(SOURCES)
 demo: setup
 	$(BIN)/thinned compare
 
+# Two processes, for two cores: the lab and the command line beside everything else.
+LAB_LOG := build/test-lab.log
 test: setup
-	$(BIN)/python -m pytest
+	@mkdir -p build; $(BIN)/python -m pytest tests/lab tests/cli >$(LAB_LOG) 2>&1 & lab=$$!; \
+	$(BIN)/python -m pytest --ignore tests/lab --ignore tests/cli; rest=$$?; \
+	wait $$lab; code=$$?; cat $(LAB_LOG); [ $$rest -eq 0 ] && [ $$code -eq 0 ]
 
 lint: setup
 	$(BIN)/ruff format --check
