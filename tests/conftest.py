@@ -38,3 +38,22 @@ def in_tmp(tmp_path, monkeypatch):
 def torch():
     """The torch module, or a skip."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture
+def one_process():
+    """A gloo group of this process alone, or a skip."""
+    distributed = pytest.importorskip("torch").distributed
+    if not distributed.is_available() or not distributed.is_gloo_available():
+        pytest.skip("this torch has no gloo")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.fixture
+def mesh(one_process):
+    """A mesh of one process."""
+    from torch.distributed.device_mesh import init_device_mesh
+
+    return init_device_mesh("cpu", (1,))

@@ -51,19 +51,6 @@ def test_neighbouring_units_are_a_map_of_the_same_kind():
     assert isinstance(part(how, SHAPE, (4, 3, 5, 3), (0, 3, 0, 0)), Part)
 
 
-@pytest.fixture(scope="module")
-def mesh():
-    """A mesh of one process."""
-    from torch import distributed
-    from torch.distributed.device_mesh import init_device_mesh
-
-    if not distributed.is_available() or not distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    distributed.destroy_process_group()
-
-
 @pytest.mark.parametrize("case", [case for case in family.CASES if not case.linear], ids=str)
 def test_a_dtensor_of_one_process(case, mesh):
     from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor

@@ -266,19 +266,15 @@ def test_half_precision_is_torchs_bit_for_bit(name, dtype):
         torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)  # 1e-8 is 0 in float16: 0/0
 
 
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
+@pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize("view", [False, True])
-def test_distributed_data_parallel(view, tmp_path):
-    torch.distributed.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
-    try:
-        for name, kind in OURS.items():
-            ours, theirs, x = pair()
-            train(ours, kind(ours.parameters(), 0.01, **PLAIN[name]), x)
-            parallel = nn.parallel.DistributedDataParallel(theirs, gradient_as_bucket_view=view)
-            train(parallel, kind(parallel.parameters(), 0.01, **PLAIN[name]), x)
-            assert_same(ours, theirs)
-    finally:
-        torch.distributed.destroy_process_group()
+def test_distributed_data_parallel(view):
+    for name, kind in OURS.items():
+        ours, theirs, x = pair()
+        train(ours, kind(ours.parameters(), 0.01, **PLAIN[name]), x)
+        parallel = nn.parallel.DistributedDataParallel(theirs, gradient_as_bucket_view=view)
+        train(parallel, kind(parallel.parameters(), 0.01, **PLAIN[name]), x)
+        assert_same(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["Adam", "AdamW"])

@@ -11,7 +11,7 @@ from thinned import Key, functional, keep_mask
 
 torch = pytest.importorskip("torch")
 
-from torch import _dynamo, distributed, nn  # noqa: E402
+from torch import _dynamo, nn  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import thinned.nn as tnn  # noqa: E402
@@ -205,18 +205,13 @@ def test_a_batch_of_none(mode, training):
     assert x.grad.shape == (0, 4)
 
 
-def test_distributed_data_parallel_needs_no_unused_parameters(tmp_path):
+@pytest.mark.usefixtures("one_process")
+def test_distributed_data_parallel_needs_no_unused_parameters():
     """A step in which none survives leaves no parameter without a gradient."""
-    if not distributed.is_available() or not distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
-    try:
-        block = tnn.Residual(Bend(), 0.5)
-        model = nn.parallel.DistributedDataParallel(block)
-        for step in (a_step(0.5, 0), a_step(0.5, 4), a_step(0.5, 0)):
-            keyed(model, inputs(N, 4), step=step).sum().backward()
-    finally:
-        distributed.destroy_process_group()
+    block = tnn.Residual(Bend(), 0.5)
+    model = nn.parallel.DistributedDataParallel(block)
+    for step in (a_step(0.5, 0), a_step(0.5, 4), a_step(0.5, 0)):
+        keyed(model, inputs(N, 4), step=step).sum().backward()
 
 
 # What may stand in a branch.

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from helpers import zoo
-from torch import distributed, nn
+from torch import nn
 
 import thinned.nn as tnn
 from thinned import Key
@@ -160,17 +160,6 @@ def test_copied_and_saved(animal):
     tnn.swap_dropout(fresh)
     fresh.load_state_dict(animal.model.state_dict())
     assert torch.equal(evaluated(animal, fresh), evaluated(animal))
-
-
-@pytest.fixture(scope="module")
-def mesh():
-    from torch.distributed.device_mesh import init_device_mesh
-
-    if not distributed.is_available() or not distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield init_device_mesh("cpu", (1,))
-    distributed.destroy_process_group()
 
 
 @each_but(wav2vec2="with sharded weights transformers runs the layers that layerdrop would skip")
