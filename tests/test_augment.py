@@ -428,6 +428,9 @@ def test_rectangles_and_fills():
         thinned.cutout(images, 3, key=Key(0), fill=(1.0, 2.0))
     with pytest.raises(ValueError, match=r"^fill must be a value of images of uint8, got 0.5"):
         thinned.cutout(images.astype(np.uint8), 3, key=Key(0), fill=0.5)
+    for fill in (300, -1, np.inf):
+        with pytest.raises(ValueError, match=r"^fill must be a value of images of uint8, got"):
+            thinned.cutout(images.astype(np.uint8), 3, key=Key(0), fill=(fill, 0, 0))
 
 
 def test_labels_of_places_are_pasted_with_the_images():

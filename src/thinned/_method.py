@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
-from thinned import _array, _checks
+from thinned import _array, _checks, theory
 from thinned.kernels import maps
 from thinned.kernels.work import Map
 from thinned.key import Key, is_key
@@ -48,6 +48,7 @@ class Method:
     evaluation: Callable[[Any], Any] | None = None  # p -> the factor of evaluation; None: 1
     factors: bool = True  # y = x·r, element by element, and `moments` are those of r for every shape
     shared: Callable[..., bool] | None = None  # options -> whether samples of a batch share a mask; None: no
+    unscaled: Callable[..., bool] | None = None  # options -> whether survivors stay as they are; None: no
     name: str = field(init=False)  # of the function
     names: tuple[str, ...] = field(init=False)  # of the options
     plan: Callable[..., Map] = field(init=False, repr=False)
@@ -107,8 +108,10 @@ class Method:
         }
         return type(base)(self.name.title().replace("_", ""), (base,), known)
 
-    def factor_moments(self, p: float) -> tuple[float, float] | None:
+    def factor_moments(self, p: float, *options: Any) -> tuple[float, float] | None:
         """Mean and variance of each element's factor in training; None where there is no such factor."""
+        if self.unscaled is not None and self.unscaled(*options):
+            return theory.mask_moments(p)
         return self.moments(p) if self.factors else None
 
     def checked(self, x: Any, p: Any, key: Any, sample_offset: Any) -> float:

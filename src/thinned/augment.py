@@ -3,8 +3,7 @@
 Images are (N, C, H, W), or videos (N, T, C, H, W) with one region for all T. They hold floating-point
 numbers, or integers such as uint8 (but for `mixup`). Labels are (N,) integers, with ``classes`` as their
 number, or (N, K) shares such as one-hot rows. Mixed labels come back as (N, K): float32 for integers, else in
-their own dtype. All of it is for training, and random by ``key`` alone: give every
-batch its own key.
+their own dtype. All of it is for training, and random by ``key`` alone: give every batch its own key.
 
 All raise TypeError where an argument is of the wrong kind, ValueError where a shape or number does not fit.
 """
@@ -67,7 +66,6 @@ def cutmix(
     Source: Yun, Han, Oh, Chun, Choe and Yoo 2019, arXiv:1905.04899.
     """
     _checked_images(images, key)
-    whole: Any = images
     of_places = _are_places(images, labels)
     shares = labels if of_places else _checked_labels(images, labels, classes)
     share = 1.0 - _beta(key.fold_in("lambda"), _checks.positive("alpha", alpha))
@@ -76,9 +74,7 @@ def cutmix(
     partner = permutation(key.fold_in("partner"), len(images))
     kept = masks.box(images.shape[-2], images.shape[-1], share, key.fold_in("box"))
     if of_places:
-        index = _array.to_like(partner, images)
-        pasted = [_array.where(kept, each, each[index]) for each in (whole, labels)]
-        return pasted[0], pasted[1]
+        return _pasted(images, partner, kept), _pasted(labels, partner, kept)
     return _paste(images, shares, partner, kept, kept.mean() if kept.size else 1.0)
 
 
@@ -157,8 +153,9 @@ def _fills(images: Any, fill: Any) -> Any:
         raise ValueError(f"fill must be a number or {channels}, one for each channel, got {len(fill)}")
     numbers = [_checks.number("fill", each) for each in (fill if several else [fill])]
     if _array.is_integer(images):
+        values = np.iinfo(str(images.dtype).removeprefix("torch."))
         for each in numbers:
-            if each != int(each) or (each < 0 and "uint" in str(images.dtype)):
+            if not each.is_integer() or not values.min <= each <= values.max:
                 raise ValueError(f"fill must be a value of images of {images.dtype}, got {each}")
         numbers = [int(each) for each in numbers]
     if not several:
@@ -217,8 +214,12 @@ def _checked_attention(attention: Any, n: int, grid: int) -> np.ndarray:
 
 def _paste(images: Any, labels: Any, partner: np.ndarray, kept: np.ndarray, share: float) -> tuple[Any, Any]:
     """Own where kept, else the partner's; and the labels share·own + (1 − share)·partner's."""
-    index = _array.to_like(partner, images)
-    return _array.where(kept, images, images[index]), _mixed(labels, partner, float(share))
+    return _pasted(images, partner, kept), _mixed(labels, partner, float(share))
+
+
+def _pasted(x: Any, partner: np.ndarray, kept: np.ndarray) -> Any:
+    """Own where kept, else the partner's."""
+    return _array.where(kept, x, x[_array.to_like(partner, x)])
 
 
 def _mixed(x: Any, partner: np.ndarray, share: float) -> Any:

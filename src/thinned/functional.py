@@ -182,6 +182,7 @@ DROP_PATH = Method(
     theory.bernoulli_moments,
     options={"mode": one_of("sample", "batch"), "scale_by_keep": flag},
     shared=lambda mode, scale_by_keep: mode == "batch",
+    unscaled=lambda mode, scale_by_keep: not scale_by_keep,
 )
 
 

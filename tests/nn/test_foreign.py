@@ -144,6 +144,10 @@ class Own(nn.Dropout):
     """A subclass."""
 
 
+class OwnOfOurs(tnn.Dropout):
+    """A subclass."""
+
+
 class Calls(nn.Module):
     def __init__(self):
         super().__init__()
@@ -160,7 +164,9 @@ class Calls(nn.Module):
         (tnn.AlphaDropout(), "not 0, so the next layer reads them all"),
         (tnn.FeatureAlphaDropout(), "not 0, so the next layer reads them"),
         (tnn.GaussianDropout(), "multiplies by noise"),
-        (tnn.ThinDropout(0.5), "drops no whole units"),
+        (tnn.ThinDropout(0.5), "ThinDropout is none of the dropouts that thin knows"),
+        (OwnOfOurs(), "OwnOfOurs is none of the dropouts that thin knows"),
+        (tnn.Residual(nn.Linear(16, 16), skip=False), "skip=False, so its branch runs on the whole batch"),
         (Own(), "Own is a subclass of torch's Dropout"),
     ],
 )
@@ -168,6 +174,10 @@ def test_what_cannot_be_thinned_is_named(drop, said):
     model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), drop, nn.Linear(16, 3))
     (why,) = tnn.thinning(tnn.thin(model)).dense.values()
     assert said in why
+
+
+def test_a_residual_that_skips_is_not_called_dense():
+    assert tnn.thinning(tnn.thin(nn.Sequential(nn.Linear(6, 6), tnn.Residual(nn.Linear(6, 6))))).dense == {}
 
 
 def test_functions_are_named():
@@ -201,7 +211,11 @@ class Mixing(nn.BatchNorm2d):
         return super().forward(x) + x.mean(0)
 
 
-@pytest.mark.parametrize(("norm", "thins"), [(Norm, True), (Mixing, False)])
+class Sync(nn.SyncBatchNorm):
+    """A subclass that takes any rank."""
+
+
+@pytest.mark.parametrize(("norm", "thins"), [(Norm, True), (Mixing, False), (Sync, False)])
 def test_subclasses_of_batch_norm(norm, thins):
     class Block(nn.Module):
         def __init__(self):

@@ -11,7 +11,7 @@ import threading
 import pytest
 from helpers import family
 
-from thinned import Key, functional
+from thinned import Key, functional, theory
 
 torch = pytest.importorskip("torch")
 
@@ -99,6 +99,11 @@ def test_evaluation_is_the_functions(case):
     assert torch.equal(module(x), expected)
     assert (module(x) is x) == (expected is x)
     assert torch.equal(torch.get_rng_state(), state), "evaluation takes no random number"
+
+
+def test_the_moments_of_paths_that_are_not_scaled():
+    assert tnn.DropPath(0.2).moments() == theory.bernoulli_moments(0.2)
+    assert tnn.DropPath(0.2, scale_by_keep=False).moments() == theory.mask_moments(0.2)
 
 
 def test_one_seed_a_pass_at_any_rate():

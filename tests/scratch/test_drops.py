@@ -24,7 +24,7 @@ from helpers.by_hand import (
 )
 from helpers.layers import KEYS, LINE, PLANE, ROOM
 
-from thinned import Key, keep_mask, masks, scratch
+from thinned import Key, keep_mask, masks, scratch, theory
 from thinned.methods import DROPS
 from thinned.scratch import (
     DropConnect,
@@ -150,6 +150,11 @@ def test_evaluation_is_the_identity(layer: Layer) -> None:
     x = random("x", N, 6)
     np.testing.assert_array_equal(layer.forward(x), x)
     np.testing.assert_array_equal(layer.backward(x), x)
+
+
+def test_the_moments_of_paths_that_are_not_scaled() -> None:
+    assert scratch.DropPath(p=0.2).moments() == theory.bernoulli_moments(0.2)
+    assert scratch.DropPath(p=0.2, scale_by_keep=False).moments() == theory.mask_moments(0.2)
 
 
 def test_the_two_rules() -> None:

@@ -27,9 +27,9 @@ RUNS = 40  # of a drop that keeps or drops a whole batch: it looks like one of s
 
 
 def rate_of(module: nn.Module) -> str | None:
-    """The name of a foreign module's rate; None if it has none, or is not one of a kind that has no parts."""
+    """The name of a foreign module's rate; None if it has no rate, or has parts, parameters or buffers."""
     home = type(module).__module__
-    if home.startswith(("torch.", "thinned.")) or any(True for _ in module.children()) or module.state_dict():
+    if home.startswith(("torch.", "thinned.")) or [*module.children()] or module.state_dict():
         return None
     values = vars(module)
     return next((name for name in RATES if isinstance(values.get(name), (int, float))), None)

@@ -149,9 +149,9 @@ class _PassHooks:
             self.reach.__enter__()
         elif not self.closed and threading.get_ident() != self.reach.block.thread:
             self.reach.__exit__(None, None, None)
-        first = next((y for y in tree_leaves(output) if isinstance(y, Tensor) and y.grad_fn), None)
-        if self.reach.checkpointed and first is not None and first.grad_fn is not None:
-            first.grad_fn.register_prehook(self.check)
+        last = next((y.grad_fn for y in tree_leaves(output) if isinstance(y, Tensor) and y.grad_fn), None)
+        if self.reach.checkpointed and last is not None:
+            last.register_prehook(self.check)
 
     def check(self, *_: Any) -> None:
         """Raises RuntimeError if a checkpoint would run dropout functions again, outside the block."""
@@ -179,9 +179,8 @@ def is_closed(module: nn.Module) -> bool:
     """Whether a module itself, without its parts, is known to call no random functions but its own."""
     home = type(module).__module__
     hooks = module._forward_hooks or module._forward_pre_hooks or vars(module).get("forward")
-    if isinstance(module, Drop) or home.startswith("thinned.nn."):
-        return home.startswith("thinned.nn.")
-    return home.startswith("torch.nn.modules.") and not isinstance(module, _OPEN) and not hooks
+    of_torch = home.startswith("torch.nn.modules.") and not isinstance(module, _OPEN) and not hooks
+    return home.startswith("thinned.nn.") or of_torch
 
 
 def _samples(given: Any, axis: int) -> int:
@@ -227,14 +226,19 @@ def named_drops(model: nn.Module) -> Iterator[tuple[str, Drop]]:
             yield name, module
 
 
-def unwrap(model: nn.Module) -> nn.Module:
-    """The user's own module, without torch's wrappers around it. Raises TypeError if it is no module."""
+def check_model(model: Any) -> None:
+    """Raises TypeError if a model is no torch module, or none in Python."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
         raise TypeError(
             "model must be a module in Python, got one that torch.jit compiled: use it before it is compiled"
         )
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The user's own module, without torch's wrappers around it. Raises TypeError as `check_model` does."""
+    check_model(model)
     parallel = (nn.parallel.DistributedDataParallel, nn.DataParallel)
     while True:
         inner = model.module if isinstance(model, parallel) else None

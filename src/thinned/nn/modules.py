@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from thinned import _array, _checks, functional, masks, theory
+from thinned import _array, _checks, functional, masks
 from thinned._method import USUAL, Method
 from thinned.kernels import autograd, shards
 from thinned.kernels.work import Map, Words
@@ -228,7 +228,7 @@ class Drop(nn.Module):
 
     def moments(self) -> tuple[float, float] | None:
         """`Method.factor_moments` at this rate."""
-        return self.method.factor_moments(self._p)
+        return self.method.factor_moments(self._p, *(getattr(self, name) for name in self.method.names))
 
     def traced(self, input: torch.fx.Proxy) -> Any:
         """This module as one node of a torch.fx graph, as torch's own dropout is."""
@@ -404,7 +404,6 @@ class DropPath(_Named):
 
     method = functional.DROP_PATH
     mode: str
-
     scale_by_keep: bool
 
     def __init__(
@@ -416,10 +415,6 @@ class DropPath(_Named):
         """The rate and the options that are not usual."""
         text = f"p={self.p}, mode={self.mode!r}"
         return text if self.scale_by_keep else f"{text}, scale_by_keep=False"
-
-    def moments(self) -> tuple[float, float] | None:
-        """`Method.factor_moments` at this rate."""
-        return super().moments() if self.scale_by_keep else theory.mask_moments(self.p)
 
 
 class DropConnectLinear(Drop):

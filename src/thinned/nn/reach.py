@@ -107,11 +107,15 @@ class Reach(TorchFunctionMode):
             self.named[name] = Named(self.key.fold_in(name), self.block, name in self.second)
         return self.named[name]
 
+    def caller(self) -> nn.Module | None:
+        """The innermost module of the model whose call is running."""
+        return next((module for module in running_modules() if module in self.names), None)
+
     def owner(self) -> str | None:
-        """The name of the module whose call is running; None if it is none of the model's."""
-        running = list(running_modules())
-        name = next((self.names[module] for module in running if module in self.names), None)
-        if name is None and not running:
+        """The name of the caller; None if the modules that run are none of the model's."""
+        module = self.caller()
+        name = None if module is None else self.names[module]
+        if module is None and next(running_modules(), None) is None:
             name = OUTSIDE
         if each_example():
             return name
@@ -128,7 +132,7 @@ class Reach(TorchFunctionMode):
         ours = bool(args) and args[0] is _cell.own[0]  # a seed
         if ours or kwargs.get("generator") is not None or recomputing():
             return
-        module = next((each for each in running_modules() if each in self.names), None)
+        module = self.caller()
         if module is None or isinstance(module, nn.modules.lazy.LazyModuleMixin):
             return
         warn_once(
@@ -139,7 +143,7 @@ class Reach(TorchFunctionMode):
 
     def warn_of_evaluation(self) -> None:
         """Warn, once, of a module that drops in evaluation."""
-        module = next((each for each in running_modules() if each in self.names), None)
+        module = self.caller()
         if module is not None and not module.training and not recomputing():
             name = self.names[module] or "the model"
             warn_once(
@@ -184,9 +188,8 @@ _CALL = nn.Module._call_impl.__code__
 _said: weakref.WeakKeyDictionary[nn.Module, set[str]] = weakref.WeakKeyDictionary()
 
 
-def warn_once(module: nn.Module | None, message: str) -> None:
+def warn_once(module: nn.Module, message: str) -> None:
     """Warn, if this module has not brought the message before."""
-    assert module is not None
     said = _said.setdefault(module, set())
     if message not in said:
         said.add(message)
@@ -213,7 +216,6 @@ def idle(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 def _as_module(kind: type[Drop], usual: bool = True, inplace: bool = False) -> Function:
     """The handler of a function (input, p, training, …) that does what a module does."""
-    in_place = inplace
 
     def handle(
         reach: Reach,
@@ -222,16 +224,15 @@ def _as_module(kind: type[Drop], usual: bool = True, inplace: bool = False) -> F
         input: Any,
         p: float = 0.5,
         training: bool = usual,
-        inplace: bool = in_place,
-        **train: bool,
+        inplace: bool = inplace,
+        train: bool | None = None,
     ) -> Any:
-        training = train.get("train", training)
-        if not training or not 0 < p <= 1 or not isinstance(input, Tensor) or not input.is_floating_point():
-            return func(input, p, training, inplace) if func in _PYTHON else func(input, p, training)
-        drop = reach.drop(kind, float(p), inplace)
-        if drop is None:
-            return func(input, p, training, inplace) if func in _PYTHON else func(input, p, training)
-        return drop(input)
+        training = training if train is None else train
+        drops = training and 0 < p <= 1 and isinstance(input, Tensor) and input.is_floating_point()
+        drop = reach.drop(kind, float(p), inplace) if drops else None
+        if drop is not None:
+            return drop(input)
+        return func(input, p, training, inplace) if func in _PYTHON else func(input, p, training)
 
     return handle
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,7 +12,7 @@ from torch import nn
 from thinned import _checks
 from thinned.nn import modules
 from thinned.nn.foreign import rate_of, twin
-from thinned.nn.keyed import named_drops, unwrap
+from thinned.nn.keyed import M, check_model, named_drops, unwrap
 from thinned.nn.modules import Drop
 from thinned.nn.unreached import unreached
 
@@ -25,8 +25,6 @@ TWINS: dict[type[nn.Module], type[Drop]] = {
     nn.FeatureAlphaDropout: modules.FeatureAlphaDropout,
 }
 _BACK = {ours: theirs for theirs, ours in TWINS.items()}
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -66,10 +64,7 @@ def swap_dropout(model: nn.Module, back: bool = False) -> Swap:
     Raises TypeError if ``model`` is no torch module, ValueError if a rate is not in [0, 1]. Then nothing
     is changed.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch module, got {type(model).__name__}")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError("model must be a module in Python, got one that torch.jit compiled")
+    check_model(model)
     kinds: Container[type] = _BACK if back else TWINS
     named = model.named_modules(remove_duplicate=False)
     found = {name: module for name, module in named if type(module) in kinds}

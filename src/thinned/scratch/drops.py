@@ -58,7 +58,7 @@ class Drop(Layer):
 
     def moments(self) -> tuple[float, float] | None:
         """`Method.factor_moments` at this rate."""
-        return self.method.factor_moments(self.p)
+        return self.method.factor_moments(self.p, *self._values())
 
     def _values(self) -> list[Any]:
         """The values of the method's options."""

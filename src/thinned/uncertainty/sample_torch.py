@@ -75,7 +75,7 @@ def torch_sampler(
             callers = find_callers(model, run, _close, fixed, rows.rows)
         wanted = _wanted(layers, [*live, *callers.random], model)
         idle |= dict.fromkeys({*live, *callers.random} - wanted, "not in layers")
-        callers, live = callers.only(wanted), {name: live[name] for name in live if name in wanted}
+        callers, live = callers.only(wanted), {name: drop for name, drop in live.items() if name in wanted}
         drops = list(live.values())
         part = Whole(model) if callers.modules else cut(model, drops, rows, kind)
         probed = _probe(model, part, [*drops, *callers.modules], rows, kind)

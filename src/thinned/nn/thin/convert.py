@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from torch import nn
 
 from thinned import _checks, masks
 from thinned.nn import modules
-from thinned.nn.keyed import unwrap
+from thinned.nn.keyed import M, unwrap
 from thinned.nn.modules import Drop, DropPath
+from thinned.nn.residual import Residual
 from thinned.nn.surgery import TWINS, swap_dropout
 from thinned.nn.thin.find_branches import FoundBranch, find_branches
 from thinned.nn.thin.find_chains import FoundChain, find_chains
@@ -22,8 +23,6 @@ from thinned.nn.thin.run_branches import Gate, RunningBranch, ThinDropPath
 from thinned.nn.thin.run_chains import KINDS, PAYS_ABOVE, THIN, RunningChain
 from thinned.nn.thin.tracing import Explorer, TracedModule, join
 from thinned.nn.unreached import reason
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -179,9 +178,11 @@ def _unfit(module: nn.Module, read: dict[type, str]) -> str:
     kind: Any = type(module)
     if kind in UNFIT or kind in _TWINS:
         return UNFIT.get(kind) or _TWINS[kind]
-    why = reason(module, read)
+    if isinstance(module, Residual):
+        return "" if module.skip else "skip=False, so its branch runs on the whole batch"
     if isinstance(module, Drop):
-        return "drops no whole units"
+        return f"{kind.__name__} is none of the dropouts that thin knows"
+    why = reason(module, read)
     return f"{why}: a function has no place in a chain, a module has" if why.startswith("calls") else why
 
 

@@ -29,7 +29,7 @@ class FoundChain:
     readers: list[str] = field(default_factory=list)
     between: list[str] = field(default_factory=list)  # layers with parameters for each unit
     others: list[str] = field(default_factory=list)  # layers without
-    flat: bool = False  # whether a Flatten is between producer and dropout, which (N, C) passes as it is
+    flat: bool = False  # whether a Flatten, which leaves (N, C) as it is, is before the dropout
     folded: bool = True  # whether f(c·x) = c·f(x), c > 0, for the layers between dropout and readers
 
     @property

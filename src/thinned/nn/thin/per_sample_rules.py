@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from thinned.nn import activations, modules
 from thinned.nn.residual import Residual
@@ -361,10 +360,10 @@ def of_layer(layer: Any, args: Any, kwargs: Any) -> Any:
 
 
 def like_a_norm(layer: Any, x: Rows) -> Rows:
-    """A subclass of BatchNorm that, in evaluation, treats samples one by one: it is tried on three."""
-    ensure(isinstance(layer, _BatchNorm))
-    trial = copy.deepcopy(layer).eval().to("cpu")
+    """A subclass of BatchNorm1d … 3d that, in evaluation, treats samples one by one: it is tried on three."""
     ranks = {nn.BatchNorm1d: 3, nn.BatchNorm2d: 4, nn.BatchNorm3d: 5}
+    ensure(isinstance(layer, tuple(ranks)))
+    trial = copy.deepcopy(layer).eval().to("cpu")
     rank = next(rank for kind, rank in ranks.items() if isinstance(layer, kind))
     shape = (3, layer.num_features, *[2] * (rank - 2))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
