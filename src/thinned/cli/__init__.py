@@ -1,4 +1,4 @@
-"""The command `thinned`: compare, reproduce, report, methods, bench, about; a file each."""
+"""The command `thinned`: compare, predict, reproduce, report, methods, bench, about; a file each."""
 
 from __future__ import annotations
 

@@ -118,6 +118,7 @@ def compare(
     base = Config(data=dataset.name, fingerprint=dataset.fingerprint, method="dropout", p=first, **settings)
     fabric.check(base.device)
     place = folder(out or Path("thinned-runs") / f"compare-{Path(data).stem}")
+    # Of configurations: their jobs, made again in another process.
     again = functools.partial(functools.partial, lab.jobs_again, data=data, **how)
     try:
         if tune:

@@ -19,8 +19,6 @@ def fail(text: str, code: int) -> NoReturn:
 
 
 NAMES = ("compare", "predict", "reproduce", "report", "methods", "bench", "about")
-
-
 HELP = {"help_option_names": ["-h", "--help"]}
 
 

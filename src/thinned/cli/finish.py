@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from thinned.cli.errors import fail
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from thinned.lab.storage.run import Stored
 
 
-SMOKE = "This is a smoke run of seconds: it shows that all parts work, and its figures mean nothing."
 NUMBERS = "numbers.json"  # what --json prints, beside the report
 
 
@@ -30,9 +28,7 @@ def finish(record: Record, stored: Sequence[Stored], out: Folder, json: bool) ->
     if record.kind == "compare":
         page = compare.page(record, stored, Evidence.load(out))
     else:
-        page = experiments.load(record.kind).page(record, stored)
-        if record.budget == "smoke":
-            page = dataclasses.replace(page, lead=f"{SMOKE} {page.lead}")
+        page = experiments.load(record.kind).report(record, stored)
     numbers = terminal.as_json(page, stored, out / NAME)
     try:
         _files.write_json(out / NUMBERS, numbers)

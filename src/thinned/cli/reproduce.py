@@ -89,7 +89,6 @@ def reproduce(
     """
     from thinned import _checks
     from thinned.lab import experiments
-    from thinned.lab.grids.experiment import BUDGETS
     from thinned.lab.reporting import terminal
     from thinned.lab.reproduce import order, overview, results_page
     from thinned.lab.reproduce import queue as queue_room
@@ -102,11 +101,11 @@ def reproduce(
         for text in queue_room.take(folder(take), publish or Path("docs/results")):
             print(text)
         return
+    more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
     if queue:
         if ray:
             raise ValueError("ray must be left out with --queue, which trains on this machine")
         names = experiments.names() if name is None else [name]
-        more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
         asked_all = [order.order(one, budget or "paper", seeds, **more) for one in names]
         root = folder(out) if out else order.ROOT
         _checks.one_of("order", order_by, ("time", "worth"))
@@ -123,8 +122,6 @@ def reproduce(
         print("thinned reproduce NAME --budget smoke|quick|paper; --list --json says more")
         return
     experiment = experiments.load(name)
-    _checks.one_of("budget", budget, BUDGETS)
-    more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
     asked = order.order(name, budget, seeds, **more)
     place = folder(out) if out else order.default_out(asked)
     todo = asked.jobs()

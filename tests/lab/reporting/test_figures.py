@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -26,6 +27,14 @@ def test_lines_are_svg_with_a_bar_for_each_deviation():
     assert figure.themed
     with pytest.raises(ValueError, match="finite"):
         figures.lines("t", "x", "y", {"a": []})
+
+
+@pytest.mark.parametrize("name", ["dropout", "thin, 16 unpaired groups of rows"])
+def test_a_long_name_widens_the_picture(name):
+    svg = figures.lines("t", "x", "y", {name: [figures.Point(1, 2.0)]}).svg
+    width = float(ET.fromstring(svg).get("width"))
+    assert width >= float(re.search(r'class="name c0" x="(\d+)"', svg)[1]) + 7 * len(name)
+    assert (width == figures.WIDTH) == (name == "dropout")
 
 
 def test_tiles_are_a_png_with_a_square_a_unit():

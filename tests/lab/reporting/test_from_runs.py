@@ -39,7 +39,7 @@ def test_series_hold_the_histories(made):
 def test_rows_of_one_method_are_labelled_by_what_differs(made):
     _, stored = made
     labels = [row.label for row in from_runs.rows(stored)]
-    assert labels == ["none", "dropout, lr 0.1, schedule linear", "dropout, lr 1e+30, schedule constant"]
+    assert labels == ["none", "dropout (lr 0.1, schedule linear)", "dropout (lr 1e+30, schedule constant)"]
 
 
 def test_a_page_and_its_json(made):

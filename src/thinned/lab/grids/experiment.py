@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from thinned.lab.storage.run import Stored
 from thinned.lab.sweeping.job import Job
 
 BUDGETS = ("smoke", "quick", "paper")
+SMOKE = "This is a smoke run of seconds: it shows that all parts work, and its figures mean nothing."
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Experiment:
         seeds: how many seeds each budget uses by default.
         jobs: (budget, seeds, data folder or None) -> the runs to train.
         settings: (budget, jobs) -> the settings as a report prints them.
-        page: (record, runs) -> the report.
+        page: (record, runs) -> the report, with what the runs show as its headline.
         work: budget -> approximate number of multiplications for one seed.
         label: configuration of a run -> the label of its row.
         targets: the rows that a complete report has.
@@ -61,3 +62,8 @@ class Experiment:
     compares: bool = False
     line: Line | None = None
     place: int = 1000
+
+    def report(self, record: Record, stored: Sequence[Stored]) -> Page:
+        """The page as a reader gets it: at `smoke`, its headline says that the figures mean nothing."""
+        page = self.page(record, stored)
+        return replace(page, headline=SMOKE) if record.budget == "smoke" else page

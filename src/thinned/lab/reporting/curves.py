@@ -60,6 +60,11 @@ class Scale:
         return found
 
 
+def colour(style: int) -> int:
+    """The colour of a style: 0 for the baseline, then 1 to `COLOURS` again and again."""
+    return 0 if style == 0 else 1 + (style - 1) % COLOURS
+
+
 def short(value: float) -> str:
     """A number as an axis shows it: 0.05, 20, 10,000, 1e-05."""
     if value == 0:

@@ -9,9 +9,10 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from thinned.lab.reporting.curves import Scale, linear, spread
-from thinned.lab.reporting.figures import LIGHT, STYLE
+from thinned.lab.reporting.curves import Scale, colour, linear, spread
+from thinned.lab.reporting.figures import STYLE, png
 from thinned.lab.reporting.page import Figure
+from thinned.lab.reporting.wording import shorten
 
 WIDTH = 460  # pixels; narrow, so that text stays readable on a telephone
 LINE = 30  # pixels of a row of bars
@@ -103,8 +104,8 @@ def intervals(
     canvas.line([(zero, top), (zero, canvas.height - bottom)], "axis")
     for i, (name, (mean, low, high)) in enumerate(rows.items()):
         y = top + LINE * (i + 0.5) + 7
-        kind = f"c{_colour(styles.get(name, 1))}"
-        canvas.text(0, y + 4, _short(name, 20), kind="strong")
+        kind = f"c{colour(styles.get(name, 1))}"
+        canvas.text(0, y + 4, shorten(name, 20), kind="strong")
         canvas.line([(canvas.at(low, 0)[0], y), (canvas.at(high, 0)[0], y)], f"bar {kind}")
         canvas.dot(canvas.at(mean, 0)[0], y, kind, 5)
     words = "; ".join(f"{n}: {m:.3g}, from {a:.3g} to {b:.3g}" for n, (m, a, b) in rows.items())
@@ -114,7 +115,7 @@ def intervals(
 def matrix(title: str, names: Sequence[str], counts: np.ndarray, caption: str) -> Figure:
     """Shares of each true class (a row) by predicted class (a column); mistakes in another colour."""
     k = len(names)
-    left = min(120, 34 + 7 * max(len(_short(name, 12)) for name in names))
+    left = min(120, 34 + 7 * max(len(shorten(name, 12)) for name in names))
     size = min(44.0, (WIDTH - left - 4) / k)
     top = 40
     canvas = Canvas(Scale(0, 1), Scale(0, 1), round(top + size * k + 6), left=left, top=top)
@@ -123,8 +124,8 @@ def matrix(title: str, names: Sequence[str], counts: np.ndarray, caption: str) -
     canvas.text(0, 12, "true")
     for i, name in enumerate(names):
         most = max(2, int(size / 7.5))
-        canvas.text(left + size * (i + 0.5), top - 8, _short(name, most), "middle")
-        canvas.text(left - 8, top + size * (i + 0.5) + 4, _short(name, 12), "end")
+        canvas.text(left + size * (i + 0.5), top - 8, shorten(name, most), "middle")
+        canvas.text(left - 8, top + size * (i + 0.5) + 4, shorten(name, 12), "end")
         for j in range(k):
             x, y, share = left + size * j, top + size * i, float(shares[i, j])
             kind = "cell" if i == j else "miss"
@@ -160,7 +161,7 @@ def reliability(
     canvas.x_axis("probability of the answer")
     canvas.line([canvas.at(lo, lo), canvas.at(1, 1)], "axis")
     for name, found in bins.items():
-        kind = f"c{_colour(styles.get(name, 1))}"
+        kind = f"c{colour(styles.get(name, 1))}"
         canvas.line([canvas.at(x, y) for x, y, _ in found], f"curve {kind}")
         for x, y, weight in found:
             canvas.dot(*canvas.at(x, y), kind, 2 + 5 * math.sqrt(weight))
@@ -187,25 +188,17 @@ def scatter(title: str, x_name: str, y_name: str, x: np.ndarray, y: np.ndarray, 
 
 def picture(image: np.ndarray, lo: float, hi: float) -> bytes:
     """A PNG of (height, width), or (1 or 3, height, width), with values from `lo` to `hi`."""
-    import io
-
-    from matplotlib import image as files
-
     flat = image[0] if image.ndim == 3 and image.shape[0] == 1 else image
     shown = np.clip((flat - lo) / ((hi - lo) or 1.0), 0, 1)
-    if shown.ndim == 3:
-        shown = shown.transpose(1, 2, 0)
-    file = io.BytesIO()
-    files.imsave(file, shown, cmap="gray", vmin=0, vmax=1, format="png", metadata={"Software": "thinned"})
-    return file.getvalue()
+    return png(shown.transpose(1, 2, 0) if shown.ndim == 3 else shown)
 
 
 def _legend(canvas: Canvas, names: Sequence[str], styles: Mapping[str, int]) -> None:
     """Names below the diagonal, where calibrated lines do not go."""
     right, bottom = WIDTH - canvas.right, canvas.height - canvas.bottom
     for name, y in zip(names, spread([bottom] * len(names), STEP, canvas.top, bottom - 12), strict=True):
-        canvas.text(right - 22, y, _short(name, 24), "end")
-        canvas.dot(right - 10, y - 4, f"c{_colour(styles.get(name, 1))}")
+        canvas.text(right - 22, y, shorten(name, 24), "end")
+        canvas.dot(right - 10, y - 4, f"c{colour(styles.get(name, 1))}")
 
 
 def _mistakes(counts: np.ndarray) -> list[tuple[int, int]]:
@@ -214,14 +207,6 @@ def _mistakes(counts: np.ndarray) -> list[tuple[int, int]]:
     order = np.argsort(-off, axis=None, kind="stable")
     pairs = [divmod(int(i), len(counts)) for i in order]
     return [(i, j) for i, j in pairs if off[i, j] > 0]
-
-
-def _colour(style: int) -> int:
-    return 0 if style == 0 else 1 + (style - 1) % (len(LIGHT) - 1)
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: max(1, most - 1)] + "…"
 
 
 def _count(value: float) -> str:

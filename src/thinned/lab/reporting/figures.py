@@ -10,11 +10,12 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from thinned.lab.reporting.curves import Scale, linear
+from thinned.lab.reporting.curves import Scale, linear, spread
 from thinned.lab.reporting.page import Figure
 
 WIDTH, HEIGHT = 640, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 150, 16, 52
+LETTER = 7.5  # pixels of a letter of a line's name, about
 NAMES, VALUES, ROW = 315, 130, 22  # beside an axis of ratios: the columns of names and texts, a row's height
 LIGHT = ("#767a82", "#0a4aa8", "#c95a00", "#3fa477", "#d45fb3", "#b08a00", "#279de0", "#811331")
 DARK = ("#9298a2", "#6a7cf0", "#f07f22", "#4be3a0", "#f08ee6", "#f4cc33", "#aedcfb", "#b2566b")
@@ -75,9 +76,9 @@ def lines(
     for i, (name, points) in enumerate((n, p) for n, p in curves.items() if p):
         parts.append(_curve(name, sorted(points, key=lambda p: p.x), x, y, i % len(LIGHT), ends[i]))
     values = "; ".join(f"{n}: " + ", ".join(f"{p.y:.3g} at {p.x:g}" for p in ps) for n, ps in curves.items())
-    return Figure(
-        title=title, caption=caption, alt=f"{y_name} over {x_name}. {values}.", svg=_document(parts)
-    )
+    longest = max(len(name) for name, points in curves.items() if points)
+    svg = _document(parts, width=max(WIDTH, math.ceil(WIDTH - RIGHT + 10 + LETTER * longest)))
+    return Figure(title=title, caption=caption, alt=f"{y_name} over {x_name}. {values}.", svg=svg)
 
 
 def ratios(
@@ -92,7 +93,7 @@ def ratios(
     if not rows:
         raise ValueError("groups must have a row, got none")
     known = [row for row in rows if math.isfinite(row.value)]
-    ends = [row.value + s * _spread(row) for row in known for s in (-1, 1)]
+    ends = [row.value + s * _bar(row) for row in known for s in (-1, 1)]
     x, y, parts = linear([0.9, 1.1, *ends]), float(TOP), []
     for name, members in groups.items():
         parts.append(f'<text class="head" x="0" y="{y + 12:.1f}">{escape(name)}</text>')
@@ -118,10 +119,6 @@ def steps(
 
 def tiles(title: str, weights: np.ndarray, shape: tuple[int, int], caption: str, columns: int = 16) -> Figure:
     """Rows of `weights` (units, height·width) as grey pictures, each scaled to its largest weight."""
-    import io
-
-    from matplotlib import image
-
     height, width = shape
     rows = math.ceil(len(weights) / columns)
     sheet = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), 0.5)
@@ -131,14 +128,23 @@ def tiles(title: str, weights: np.ndarray, shape: tuple[int, int], caption: str,
         sheet[top : top + height, left : left + width] = 0.5 + 0.5 * w.reshape(shape) / scale
     times = max(1, 640 // sheet.shape[1])
     sheet = np.kron(sheet, np.ones((times, times)))
-    file = io.BytesIO()
-    image.imsave(file, sheet, cmap="gray", vmin=0.0, vmax=1.0, format="png", metadata={"Software": "thinned"})
     alt = f"{len(weights)} first-layer features as {height} × {width} pictures: {title}"
-    return Figure(title=title, caption=caption, alt=alt, png=file.getvalue())
+    return Figure(title=title, caption=caption, alt=alt, png=png(sheet))
 
 
-def _bar(point: Point) -> float:
-    return point.sd if math.isfinite(point.sd) else 0.0
+def png(shown: np.ndarray) -> bytes:
+    """A PNG of grey (height, width) or colours (height, width, 3), from 0 to 1."""
+    import io
+
+    from matplotlib import image
+
+    file = io.BytesIO()
+    image.imsave(file, shown, cmap="gray", vmin=0.0, vmax=1.0, format="png", metadata={"Software": "thinned"})
+    return file.getvalue()
+
+
+def _bar(of: Point | Ratio) -> float:
+    return of.sd if math.isfinite(of.sd) else 0.0
 
 
 def _x(scale: Scale, value: float) -> float:
@@ -150,8 +156,6 @@ def _y(scale: Scale, value: float) -> float:
 
 
 def _apart(wanted: Sequence[float], step: float = 17.0) -> list[float]:
-    from thinned.lab.reporting.curves import spread
-
     return spread(wanted, step, TOP, HEIGHT - BOTTOM)
 
 
@@ -203,22 +207,18 @@ def _ratio(row: Ratio, y: float, x: Scale) -> str:
     parts.append(f'<text x="{WIDTH}" y="{y + 4:.1f}" text-anchor="end">{escape(row.text)}</text>')
     if math.isfinite(row.value):
         colour = 3 if row.value <= 1 else 2
-        at, low, high = (_along(float(x([row.value + s * _spread(row)])[0])) for s in (0, -1, 1))
+        at, low, high = (_along(float(x([row.value + s * _bar(row)])[0])) for s in (0, -1, 1))
         parts.append(f'<path class="curve c{colour}" d="M{low:.1f} {y:.1f}H{high:.1f}"/>')
         parts.append(f'<circle class="c{colour}" cx="{at:.1f}" cy="{y:.1f}" r="5"/>')
     return "".join(parts)
-
-
-def _spread(row: Ratio) -> float:
-    return row.sd if math.isfinite(row.sd) else 0.0
 
 
 def _along(place: float) -> float:
     return NAMES + place * (WIDTH - NAMES - VALUES)
 
 
-def _document(parts: Sequence[str], height: float = HEIGHT) -> str:
+def _document(parts: Sequence[str], height: float = HEIGHT, width: int = WIDTH) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}"><style>{STYLE}</style>{"".join(parts)}</svg>'
     )

@@ -136,8 +136,9 @@ def labeller(configs: Sequence[Mapping[str, Any]]) -> Callable[[Mapping[str, Any
         ]
 
     def label(config: Mapping[str, Any]) -> str:
-        rest = [f"{name} {_short(config[name])}" for name in varying[config["method"]]]
-        return ", ".join([config["method"], *rest])
+        method = str(config["method"])
+        rest = ", ".join(f"{name} {_short(config[name])}" for name in varying[method])
+        return f"{method} ({rest})" if rest else method
 
     return label
 

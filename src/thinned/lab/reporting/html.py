@@ -18,7 +18,15 @@ from thinned.lab.reporting.measure import ERROR, Measure
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.summary import Summary, best, summarise
 from thinned.lab.reporting.summary import styles as style_of
-from thinned.lab.reporting.wording import finding, gap_finding, number, plural, seconds_text, seeds_text
+from thinned.lab.reporting.wording import (
+    finding,
+    gap_finding,
+    number,
+    plural,
+    seconds_text,
+    seeds_text,
+    shorten,
+)
 from thinned.lab.storage.remote import Folder
 
 NAME = "report.html"
@@ -107,7 +115,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     env.filters.update(
-        number=number, seconds=seconds_text, tied=_tied, data=_data, shorten=_shorten, pc=_pc, px=_px
+        number=number, seconds=seconds_text, tied=_tied, data=_data, shorten=shorten, pc=_pc, px=_px
     )
     env.globals.update(plural=plural)
     return env
@@ -121,10 +129,6 @@ def _tied(text: str) -> str:
 def _data(text: str) -> str:
     """A CSV text as a data URL."""
     return f"data:text/csv;charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"
-
-
-def _shorten(text: str, most: int = 20) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def _pc(share: float) -> Markup:

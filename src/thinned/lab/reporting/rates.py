@@ -48,7 +48,7 @@ def over_p(
         )
     if not any(math.isfinite(point.y) for points in curves.values() for point in points):
         return []
-    return [lines(TITLE, "p", f"{measure.name}, {measure.unit}".rstrip(", "), curves, caption=caption)]
+    return [lines(TITLE, "p", measure.axis, curves, caption=caption)]
 
 
 def best_rates(stored: Sequence[Stored], rows: Sequence[Row], labels: Sequence[str]) -> str:

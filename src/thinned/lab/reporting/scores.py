@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 
 CERTAIN = 1e-7  # a probability of 0 costs −ln of this: float32 has about seven digits
-HIGHER = ("balanced accuracy", "AUC", "R²")  # the higher, the better
 
 
 def losses(outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -228,8 +228,7 @@ def _p(value: float) -> str:
 
 
 def _stat(measure: Measure, values: Sequence[float]) -> str:
-    stat = Stat.of([measure.factor * value for value in values])
-    return measure.text(stat.mean) + (f" ± {measure.text(stat.sd)}" if len(values) > 1 else "")
+    return Stat.of([measure.factor * value for value in values]).text(measure)
 
 
 def _how(v: Verdict) -> str:

@@ -31,6 +31,10 @@ class Stat:
             float(np.mean(values)) if n else math.nan, float(np.std(values, ddof=1)) if n > 1 else math.nan, n
         )
 
+    def text(self, measure: Measure = ERROR) -> str:
+        """`1.42 ± 0.05`, without ± for one seed."""
+        return measure.text(self.mean) + (f" ± {measure.text(self.sd)}" if math.isfinite(self.sd) else "")
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -50,8 +54,7 @@ class Summary:
 
     def stat(self, stat: Stat) -> str:
         """`1.42 ± 0.05`, without ± for one seed."""
-        text = self.measure.text
-        return text(stat.mean) + (f" ± {text(stat.sd)}" if math.isfinite(stat.sd) else "")
+        return stat.text(self.measure)
 
     @property
     def finished(self) -> bool:

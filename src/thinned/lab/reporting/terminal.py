@@ -17,7 +17,7 @@ from thinned.lab.reporting.measure import ERROR, Measure
 from thinned.lab.reporting.page import Page
 from thinned.lab.reporting.progress_bars import Bars, Line, Lines, Progress
 from thinned.lab.reporting.summary import Summary, best, summarise
-from thinned.lab.reporting.wording import seconds_text, seeds_text
+from thinned.lab.reporting.wording import seconds_text, seeds_text, shorten
 from thinned.lab.storage.remote import Folder
 from thinned.lab.storage.run import Stored
 
@@ -43,8 +43,7 @@ def plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, cells)) + 2 for cells in zip(*rows, columns, strict=True)]
     for row in (columns, *rows):
         start = "".join(cell.ljust(width) for cell, width in zip(row[:-1], widths, strict=False))
-        room = console.width - len(start)
-        last = row[-1] if len(row[-1]) <= room else row[-1][: max(0, room - 1)] + "…"
+        last = shorten(row[-1], max(1, console.width - len(start)))
         console.print((start + last).rstrip(), markup=False, highlight=False, soft_wrap=True)
 
 

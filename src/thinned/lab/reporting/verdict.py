@@ -10,7 +10,7 @@ from thinned.lab.reporting.paired import Difference
 from thinned.lab.reporting.summary import Summary
 from thinned.lab.reporting.wording import plural
 
-SEEDS = 3  # with fewer, the spread over seeds is hardly known
+SEEDS, ASKED = 3, 5  # with fewer, the spread over seeds is hardly known; then so many are asked for
 MOST_SEEDS, MOST_TIMES = 50, 100  # more is not worth asking for
 
 
@@ -98,16 +98,13 @@ class Verdict:
         """What to do next, in two sentences."""
         one = self.first
         if one.told:
-            return f"{self._take(one)} {self._rates(one)}"
+            return f"Take {one.label if one.mean < 0 else self.other}. {self._rates(one)}"
         keep = f"Keep {self.other}, or choose by time and taste: what was measured does not decide."
         if self.rows[one.label].train.mean > self.rows[self.other].test.mean:
             keep = (
                 f"Try a smaller --p: {one.label} errs more on training data than {self.other} on test data."
             )
         return f"{keep} {self._more(one)}"
-
-    def _take(self, one: Difference) -> str:
-        return f"Take {one.label if one.mean < 0 else self.other}."
 
     def _rates(self, one: Difference) -> str:
         """Whether a larger or smaller rate is worth a try: by the errors on training and test data."""
@@ -128,7 +125,7 @@ class Verdict:
         """What would tell the difference: more seeds, or more test examples."""
         if one.seeds < SEEDS:
             few = plural(one.seeds, "seed")
-            return f"Run --seeds {max(SEEDS, 5)}: with {few} nobody knows what another seed changes."
+            return f"Run --seeds {ASKED}: with {few} nobody knows what another seed changes."
         half = (one.high - one.low) / 2
         times = (half / abs(one.mean)) ** 2 if one.mean else math.inf
         if times > MOST_TIMES:

@@ -15,6 +15,11 @@ def plural(n: int, word: str) -> str:
     return f"{n:,} {word}" if n == 1 else f"{n:,} {word}s"
 
 
+def shorten(text: str, most: int = 20) -> str:
+    """The text, or as much of it as fits into `most` characters with "…"."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
 def seconds_text(value: float) -> str:
     """Seconds with three digits: 0.0123, 1.23, 123; "–" for NaN."""
     if not math.isfinite(value):
@@ -31,7 +36,7 @@ def number(value: float) -> str:
 
 def stat_text(stat: Stat) -> str:
     """`1.42 ± 0.05`, without ± for one seed."""
-    return number(stat.mean) + (f" ± {number(stat.sd)}" if math.isfinite(stat.sd) else "")
+    return stat.text()
 
 
 def time_text(seconds: float) -> str:

@@ -35,7 +35,7 @@ class Pair:
 
 
 def pairs(rows: Callable[[str], Sequence[dict[str, Any]]]) -> list[Pair]:
-    """Every system of a source that has a printed test error; ``rows`` gives the rows of an experiment."""
+    """Every system of a source that has a printed test error; `rows` gives the rows of an experiment."""
     found = []
     for name in experiments.names():
         experiment = experiments.load(name)

@@ -13,7 +13,7 @@ from thinned import _checks
 from thinned.kernels import cores
 from thinned.lab import choices, experiments
 from thinned.lab.errors import LabError
-from thinned.lab.grids.experiment import Experiment
+from thinned.lab.grids.experiment import BUDGETS, Experiment
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.reproduce import results_page
 from thinned.lab.storage.record import Record
@@ -109,6 +109,7 @@ class Order:
 
 def order(name: str, budget: str, seeds: int | None, **more: Any) -> Order:
     """The order of a command, checked; `more` are fields of `Order`."""
+    _checks.one_of("budget", budget, BUDGETS)
     asked = Order(name, budget, tuple(range(seeds or experiments.load(name).seeds[budget])), **more)
     if asked.engine is not None:
         _checks.one_of("engine", asked.engine, choices.ENGINES)
@@ -169,7 +170,7 @@ def train(
     known = Record.load(out)
 
     def learned(done: Sequence[Stored]) -> str:
-        return " ".join(experiment.page(known, done).sentences()[:1])
+        return " ".join(experiment.report(known, done).sentences()[:1])
 
     if "left out" in known.settings:
         progress.note(f"left out: {known.settings['left out']}")

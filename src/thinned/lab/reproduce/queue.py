@@ -104,7 +104,7 @@ def queue(orders: Sequence[Order], root: Folder, results: Path | None, *, order:
 
 
 def take(folder: Folder, results: Path) -> list[str]:
-    """Publish the runs that a queue finished elsewhere in ``folder``; the experiments that it had.
+    """Publish the runs that a queue finished elsewhere, in `folder`; a line for each experiment.
 
     Raises:
         LabError: no run of an experiment is finished there, or the runs cannot be published.
@@ -112,7 +112,7 @@ def take(folder: Folder, results: Path) -> list[str]:
     taken = []
     for path in sorted(file.parent for file in folder.glob(f"*/{RECORD}")):
         kept = Record.load(path)
-        over = [run for run in kept.stored(path) if run.status in ("done", "diverged")]
+        over = _over(kept, path)
         if kept.kind in experiments.names() and over:
             publish(results, kept, over, join=True)
             taken.append(f"{kept.kind}, {kept.budget}: {plural(len(over), 'run')}")
@@ -141,7 +141,7 @@ def _add(found: Queue, asked: Order, out: Folder, results: Path | None) -> None:
 
 
 def _published(asked: Order, results: Path | None) -> dict[str, set[int]]:
-    """The published seeds of each system. A row whose seeds others cannot join has all wanted, or none."""
+    """The published seeds of each system. A row that new seeds cannot join counts only if it has all."""
     if results is None:
         return {}
     found = {}
@@ -226,9 +226,14 @@ def _ends(
         yield from side_by_side([one.run for one in todo], range(len(todo)), progress, pool)
 
 
+def _over(kept: Record, out: Folder) -> list[Stored]:
+    """The runs of a record that will not go on: trained to their end, or diverged."""
+    return [run for run in kept.stored(out) if run.status in ("done", "diverged")]
+
+
 def _publish(found: Queue, one: Waiting, results: Path | None) -> None:
     """Publish all finished runs of an experiment; the rows keep the seeds that were published before."""
     kept = found.records[one.asked.experiment]
-    over = [run for run in kept.stored(one.out) if run.status in ("done", "diverged")]
+    over = _over(kept, one.out)
     if results is not None and over:
         publish(results, kept, over, join=True)

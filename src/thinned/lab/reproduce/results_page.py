@@ -104,8 +104,8 @@ def save(
     """Write rows into `folder/NAME.json`, in place of older ones of the same systems, and pictures beside it.
 
     If older rows of the budget stay, the page shows only a part of the systems. Then its notes are taken,
-    and a finding on test errors compares all rows that are still trained. The tables
-    and the pictures of the earlier, whole page stay.
+    and a finding on test errors compares all rows that are still trained. The tables and the pictures of the
+    earlier, whole page stay.
 
     Args:
         paper: approximate seconds of the whole budget `paper` on the machine that made the rows.
@@ -223,7 +223,7 @@ def write_index(root: Folder) -> Folder | None:
                 "budget": record.budget,
                 "done": sum(run.status == "done" for run in stored),
                 "runs": len(record.runs),
-                "finding": " ".join(experiment.page(record, stored).sentences()),
+                "finding": " ".join(experiment.report(record, stored).sentences()),
                 "summary": experiment.summary,
             }
         )
