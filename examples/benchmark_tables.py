@@ -148,7 +148,7 @@ def page(errors: Errors) -> str:
         "| --- |" + " ---: |" * len(ALL),
     ]
     for table, models in whole.items():
-        classes = max(np.mean(values) for values in models.values()) <= 1 and _is_classes(table)
+        classes = _is_classes(table)
         cells = [f"{100 * np.mean(v):.1f}" if classes else f"{np.mean(v):.3g}" for v in models.values()]
         best = min(np.mean(values) for values in models.values())
         lowest = [np.mean(values) == best for values in models.values()]

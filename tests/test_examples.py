@@ -104,14 +104,14 @@ def test_the_pictures_of_predictions_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr(example, "HIDDEN", 8)
     rng = np.random.default_rng(0)
 
-    def digits(name, limit):
+    def digits(name, limit=None):
         from thinned.lab.data.dataset import Dataset
 
         shape = (28, 28) if name == "mnist" else (32, 32, 3)
         x, y = rng.random((60, np.prod(shape)), dtype=np.float32), rng.permutation(np.arange(60) % 10)
         return Dataset(name, x[:40], y[:40], x[20:], y[20:], tuple("0123456789"), shape, "")
 
-    monkeypatch.setattr(example, "load", lambda name, limit=None: digits(name, limit))
+    monkeypatch.setattr(example, "load", digits)
     monkeypatch.setattr(example, "strange", lambda count: rng.random((20, 784), dtype=np.float32))
     example.main([str(tmp_path), "--epochs", "1"])
     assert sorted(file.name for file in tmp_path.iterdir()) == [

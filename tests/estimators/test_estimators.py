@@ -48,6 +48,11 @@ def learned(model: Any) -> list[np.ndarray]:
     return [*model.coefs_, *model.intercepts_]
 
 
+def copy_learned(one: Any, other: Any) -> None:
+    for mine, its in zip(learned(one), learned(other), strict=True):
+        its[...] = mine
+
+
 def assert_same(one: Any, other: Any) -> None:
     for a, b in zip(learned(one), learned(other), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -113,13 +118,12 @@ def test_trains_as_scikit_learns_does(
     usual = {"hidden_layer_sizes": (12,), "learning_rate_init": 0.001, "max_iter": 1, "warm_start": True}
     settings = {**usual, **SAME, **settings}
     one, other = ours(dropout=0.0, **settings).fit(X, y), theirs(**settings).fit(X, y)
-    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
-        its[...] = mine
+    copy_learned(one, other)
     weights = np.linspace(0.5, 2.0, len(X)) if weighted else None
     for model in (one, other):
         model.set_params(max_iter=3).fit(X, y, sample_weight=weights)
     tolerance = 2.0**-26  # half of the digits: another rule would not be so near
-    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
+    for mine, its in zip(learned(one), learned(other), strict=True):
         np.testing.assert_allclose(mine, its, rtol=tolerance, atol=tolerance)
     np.testing.assert_array_equal(one.predict(X[:9]).shape, other.predict(X[:9]).shape)
     np.testing.assert_allclose(one.score(X, y), other.score(X, y), rtol=tolerance)
@@ -151,14 +155,13 @@ def test_momentum_is_scikit_learns_where_the_rate_changes(rate: str, nesterov: b
     if rate == "adaptive":
         settings |= {"tol": 10.0, "n_iter_no_change": 1}
     one, other = DropoutMLPClassifier(dropout=0.0, **settings).fit(X, Y), MLPClassifier(**settings).fit(X, Y)
-    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
-        its[...] = mine
+    copy_learned(one, other)
     one.t_ = other.t_ = 0
     other.best_loss_ = np.inf  # ours begins anew in each call
     for model in (one, other):
         model.set_params(max_iter=12).fit(X, Y)
     assert one._optimizer.lr == other._optimizer.learning_rate < 0.1
-    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
+    for mine, its in zip(learned(one), learned(other), strict=True):
         np.testing.assert_allclose(mine, its, rtol=2.0**-26, atol=2.0**-26)
 
 
@@ -169,8 +172,7 @@ def test_poisson_is_scikit_learns() -> None:
     settings = {"solver": "sgd", "loss": "poisson", "hidden_layer_sizes": (7,), "learning_rate_init": 0.01}
     settings |= SAME | {"warm_start": True, "max_iter": 1}
     one, other = DropoutMLPRegressor(dropout=0.0, **settings).fit(X, y), MLPRegressor(**settings).fit(X, y)
-    for mine, its in zip(learned(one), [*other.coefs_, *other.intercepts_], strict=True):
-        its[...] = mine
+    copy_learned(one, other)
     for model in (one, other):
         model.set_params(max_iter=5).fit(X, y)
     np.testing.assert_allclose(one.predict(X), other.predict(X), rtol=2.0**-26)

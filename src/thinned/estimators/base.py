@@ -339,17 +339,19 @@ class DropoutMLP(BaseEstimator):
 
     def _outputs(self, X: Any) -> Array:
         """The network's outputs for a caller's X: (N, n_outputs_)."""
+        return self._evaluate(self._rows(X))
+
+    def _rows(self, X: Any) -> Any:
+        """A caller's X, checked; NotFittedError before `fit`."""
         check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
-        return self._evaluate(X)
+        return validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
 
     def sampled(self, X: Any) -> tuple[scratch.Network, Any, str]:
         """For `thinned.uncertainty`: the network, the checked X, and the kind of the outputs.
 
         Each row has a mask of its own. For two classes the outputs are the logits of both.
         """
-        check_is_fitted(self)
-        X = validate_data(self, X, accept_sparse="csr", dtype=DTYPES, reset=False)
+        X = self._rows(X)
         layers = list(_twin(self._net).children.values())
         outputs = OUTPUTS[self.out_activation_]
         if self.out_activation_ == "exp":
@@ -364,7 +366,8 @@ class DropoutMLP(BaseEstimator):
         """Mean and standard deviation of the predictions of that number of thinned networks."""
         from thinned.uncertainty import predict
 
-        key = self._key.fold_in("samples") if hasattr(self, "_key") else Key(0)
+        check_is_fitted(self)
+        key = self._key.fold_in("samples")
         found = predict(self, X, samples, key=key, quantiles=(), progress=False)
         return found.mean, found.std
 

@@ -27,9 +27,10 @@ def shapes(operator: Any) -> None:
 def convert(scope: Any, operator: Any, container: Any) -> None:
     """Write the network in evaluation, in float64 if the inputs are doubles, else in float32."""
     from onnx import TensorProto
+    from skl2onnx.common.data_types import DoubleTensorType
 
-    model, kind = operator.raw_operator, operator.inputs[0].type
-    double = _floating(type(kind)).__name__ == "DoubleTensorType"
+    model = operator.raw_operator
+    double = isinstance(operator.inputs[0].type, DoubleTensorType)
     proto = TensorProto.DOUBLE if double else TensorProto.FLOAT
 
     def node(kind: str, inputs: list[str], output: str | None = None, **more: Any) -> str:

@@ -140,8 +140,8 @@ def question(todo: Sequence[Job]) -> str:
     """The folder of a comparison's report: its methods, and a hash of all settings but the seeds."""
     names = list(dict.fromkeys(job.config.method for job in todo))
     asked = sorted({canonical(dataclasses.replace(job.config, seed=0)) for job in todo})
-    shown = "-".join(names) if len(names) <= MANY_METHODS else f"{len(names)}-methods"
-    return f"{shown}-{digest(' '.join(asked))[:6]}"
+    title = "-".join(names) if len(names) <= MANY_METHODS else f"{len(names)}-methods"
+    return f"{title}-{digest(' '.join(asked))[:6]}"
 
 
 def page(record: Record, stored: Sequence[Stored], evidence: Evidence | None = None) -> Page:

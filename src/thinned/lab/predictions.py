@@ -13,7 +13,8 @@ from thinned.lab.data import frames
 from thinned.lab.errors import LabError
 from thinned.lab.storage.record import RECORD, Record
 from thinned.lab.storage.remote import Folder
-from thinned.lab.training.model import MODEL, load
+from thinned.lab.storage.run import MODEL
+from thinned.lab.training.model import load
 
 RANGE = (0.05, 0.95)  # quantiles of thinned networks
 Columns = dict[str, Any]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ from thinned.lab.data.dataset import Dataset
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.progress_bars import Progress
 from thinned.lab.storage.remote import Folder
-from thinned.lab.storage.run import Run, Stored
+from thinned.lab.storage.run import Run, Stored, digest
 from thinned.lab.sweeping import sweep
 from thinned.lab.sweeping.costs import seconds
 from thinned.lab.sweeping.job import Job, Recipe
@@ -152,7 +151,7 @@ def _tried(
     some: Sequence[Settings], base: Config, dataset: Dataset, out: Folder, workers: int, again: Again | None
 ) -> list[Trial]:
     """Train with each of these settings on the part that is not held out: on one split, or on several."""
-    splits = SPLITS if len(dataset.x_train) < SMALL else 1
+    splits = _splits(dataset)
     configs = [
         dataclasses.replace(base, validation=HELD_OUT, seed=seed, **settings)
         for settings in some
@@ -170,6 +169,11 @@ def _tried(
         Trial(settings, _mean(part, "test_error"), _mean(part, "test_loss"))
         for settings, part in zip(some, parts, strict=True)
     ]
+
+
+def _splits(dataset: Dataset) -> int:
+    """The number of runs of a trial."""
+    return SPLITS if len(dataset.x_train) < SMALL else 1
 
 
 def _mean(stored: Sequence[Stored], name: str) -> float:
@@ -196,8 +200,7 @@ def _space(base: Config, dataset: Dataset, share: float) -> dict[str, Any]:
 
     def cost(width: int) -> float:
         config = dataclasses.replace(base, hidden=(width,) * len(base.hidden))
-        splits = SPLITS if len(dataset.x_train) < SMALL else 1
-        return splits * seconds(Job(config, dataset, trainer(dataset)), 1)
+        return _splits(dataset) * seconds(Job(config, dataset, trainer(dataset)), 1)
 
     first = base.hidden[0]
     widths = sorted({first, *(width for width in WIDTHS if cost(width) <= max(LONGEST * share, cost(first)))})
@@ -258,7 +261,7 @@ def words(tuned: Sequence[Tuned]) -> dict[str, str]:
 
 def _digest(base: Config, names: Sequence[str], minutes: float) -> str:
     asked = json.dumps([dataclasses.asdict(base), list(names), minutes], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()[:6]
+    return digest(asked)[:6]
 
 
 def _read(path: Folder) -> list[Tuned]:

@@ -68,7 +68,7 @@ def test_kinds(values, kind):
 def test_numbers_named_as_ids(name):
     assert kinds(**{name: COUNT * 7 % 41})[1][name].kind == ID
     assert kinds(**{name: COUNT % 5})[1][name].kind == NUMBER  # repeated: it says something
-    assert kinds(**{"width": COUNT * 7 % 41})[1]["width"].kind == NUMBER
+    assert kinds(width=COUNT * 7 % 41)[1]["width"].kind == NUMBER
 
 
 def test_the_users_word_holds():

@@ -40,8 +40,8 @@ def test_grey_images_of_one_size(in_tmp):
 
 def test_colours_and_sizes_of_all_kinds(in_tmp):
     clear = np.zeros((8, 8, 4), np.uint8)  # black, and nothing of it to be seen
-    write(in_tmp / "x", {"a": [clear, picture((8, 8, 3), 255), picture((9, 8), 255)]})
-    write(in_tmp / "x" / "..", {"x/b": [picture((70, 90, 3), 7)] * 3})
+    white = [clear, picture((8, 8, 3), 255), picture((9, 8), 255)]
+    write(in_tmp / "x", {"a": white, "b": [picture((70, 90, 3), 7)] * 3})
     data = load("x")
     assert data.shape == (3, 32, 32)
     values = {

@@ -16,7 +16,6 @@ from thinned.lab import predictions  # noqa: E402
 from thinned.lab.data import frames  # noqa: E402
 from thinned.lab.data.registry import load as load_data  # noqa: E402
 from thinned.lab.errors import LabError  # noqa: E402
-from thinned.lab.training import model  # noqa: E402
 from thinned.lab.training.config import Config  # noqa: E402
 from thinned.lab.training.keeping import trainer  # noqa: E402
 from thinned.lab.training.train import train  # noqa: E402
@@ -146,4 +145,4 @@ def test_the_best_of_a_comparison(in_tmp, table):
     }
     assert errors[found.name] == min(errors.values())
     assert predictions.chosen(found) == found
-    assert (found / model.MODEL).exists()
+    assert (found / "model.npz").exists()

@@ -143,7 +143,7 @@ def _column(where: str, name: str, cells: Any, kind: str | None) -> tuple[Column
         raise LabError(f"{where}: --numeric must be columns of numbers, got {word!r} in {name!r}")
     kind = kind or _kind(name, cells, numbers, missing)
     if kind == NUMBER:
-        return _number(where, name, numbers, len(cells))
+        return _number(where, name, numbers)
     if kind == DATE:
         dates, remark = as_dates(cells)
         return Column(name, kind, (*remarks, *([remark] if remark else []))), dates
@@ -159,12 +159,12 @@ def _column(where: str, name: str, cells: Any, kind: str | None) -> tuple[Column
     return Column(name, kind, (remedy[kind],) if kind in remedy else ()), None
 
 
-def _number(where: str, name: str, numbers: Any, rows: int) -> tuple[Column, Any]:
+def _number(where: str, name: str, numbers: Any) -> tuple[Column, Any]:
     missing = int(np.isnan(numbers).sum())
     if (np.abs(numbers[~np.isnan(numbers)]) > LARGEST).any():
         raise LabError(
             f"{where}: column {name!r} must have numbers up to {LARGEST:g}, "
-            f"got {np.nanmax(np.abs(numbers)):g}; correct it, or leave it out with --drop {name}"
+            f"got {np.nanmax(np.abs(numbers)):g}; correct it, or leave it out with --drop {shlex.quote(name)}"
         )
     return Column(name, NUMBER, (f"{missing:,} missing",) if missing else ()), numbers
 

@@ -12,7 +12,7 @@ BY_HAND = "or name the folder that holds {what} with --data-dir or $THINNED_DATA
 
 
 def user_folders(data_dir: str | os.PathLike[str] | None) -> list[Path]:
-    """The user's user_folders, in the order of the search: `data_dir`, then $THINNED_DATA."""
+    """The user's folders, in the order of the search: `data_dir`, then $THINNED_DATA."""
     named = [("--data-dir", data_dir), ("$THINNED_DATA", os.environ.get("THINNED_DATA"))]
     found = []
     for source, folder in named:

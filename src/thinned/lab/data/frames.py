@@ -60,13 +60,11 @@ def suffix(path: Path) -> str:
 
 
 def _text(path: Path, header: bool) -> tuple[Any, str]:
-
     data = _bytes(path)
     encoding = _encoding(path, data)
     sample = _start(data, encoding)
     separator = _separator(sample, path)
     names, extra = _names(path, sample, separator, header)
-    numbers = "," if separator == ";" and _decimal_commas(sample) else "."
     options = {
         "sep": r"\s+" if separator == " " else separator,
         "encoding": encoding,
@@ -76,10 +74,9 @@ def _text(path: Path, header: bool) -> tuple[Any, str]:
     frame = _parsed(path, data, SEPARATORS[separator], options)
     if frame.iloc[:, len(names) - 1].isna().any():
         _check_lengths(path, data, encoding, separator, len(names) + len(extra), header)
-    if extra == ["trailing"]:
-        frame = frame.drop(columns="trailing")
+    frame = frame.drop(columns=extra)
     frame = frame.apply(_stripped)
-    if numbers == ",":
+    if separator == ";" and _decimal_commas(sample):
         frame = frame.apply(_points)
     found = [] if encoding in ("utf-8", "utf-8-sig") else [f"read as {encoding}"]
     found += [] if separator == "," else [f"columns are separated by a {SEPARATORS[separator]}"]

@@ -34,14 +34,12 @@ def split(where: str, frame: Any, y: Array, how: How, share: float) -> Split:
     if how.group is not None and how.time is not None:
         raise CallError(f"{where}: --group and --time must not be given together, got both; leave one out")
     if how.group is not None:
-        found = by_group(where, frame[how.group], how.group, share)
-    elif how.time is not None:
-        found = by_time(where, frame[how.time], how.time, share)
-    elif y.dtype.kind == "f":
+        return by_group(where, frame[how.group], how.group, share)
+    if how.time is not None:
+        return by_time(where, frame[how.time], how.time, share)
+    if y.dtype.kind == "f":
         return Split(*at_random(len(y), share, Key(0)), None, False, f"{share:g}, at random, is test data")
-    else:
-        return Split(*stratified(y, share, Key(0)), None, False, f"{share:g} of each class is test data")
-    return found
+    return Split(*stratified(y, share, Key(0)), None, False, f"{share:g} of each class is test data")
 
 
 def by_group(where: str, cells: Any, name: str, share: float) -> Split:

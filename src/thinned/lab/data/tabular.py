@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from thinned.lab.data import frames
-from thinned.lab.data.columns import How, as_numbers, as_text, understand, unknown
+from thinned.lab.data.columns import Column, How, as_numbers, as_text, understand, unknown
 from thinned.lab.data.encoding import pipeline
 from thinned.lab.data.fitted import fitted
 from thinned.lab.data.splits import check_classes, split
@@ -81,7 +82,7 @@ def _labelled(where: str, frame: Any, label: str) -> tuple[Any, int]:
     return frame[kept].reset_index(drop=True), dropped
 
 
-def _described(column: Any, classes: tuple[str, ...], y: Array, dropped: int) -> Any:
+def _described(column: Column, classes: tuple[str, ...], y: Array, dropped: int) -> Column:
     """The label's column, with what is to be predicted."""
     if classes:
         counts = np.bincount(y)
@@ -91,7 +92,7 @@ def _described(column: Any, classes: tuple[str, ...], y: Array, dropped: int) ->
     else:
         remarks = [f"numbers from {y.min():g} to {y.max():g}"]
     remarks += [f"{dropped:,} rows without one dropped"] if dropped else []
-    return type(column)(column.name, column.kind, tuple(remarks))
+    return dataclasses.replace(column, remarks=tuple(remarks))
 
 
 def _label(path: Path, names: list[str], label: str | None) -> str:
@@ -132,8 +133,8 @@ def _labels(where: str, cells: Any, task: str) -> Array:
     whole = bool((known == np.trunc(known)).all())
     if cells.dtype.kind in "iuf" and whole and len(known) == len(numbers):
         return numbers.astype(np.int64)
-    integers = whole and all(str(int(float(one))) == one for one in np.unique(text) if _plain(one))
-    return text.astype(np.int64) if integers and all(map(_plain, np.unique(text))) else text
+    integers = whole and all(_plain(one) and str(int(float(one))) == one for one in np.unique(text))
+    return text.astype(np.int64) if integers else text
 
 
 def _plain(text: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import time
@@ -17,6 +16,7 @@ import numpy as np
 from thinned import Key, _checks, _files, scratch
 from thinned.lab.grids.grid import GridConfig, GridTrainer
 from thinned.lab.storage.remote import Folder
+from thinned.lab.storage.run import digest
 from thinned.lab.training.trainer import STEP
 
 BATCH = 100  # examples in a batch of pretraining, and persistent chains
@@ -136,10 +136,7 @@ class Pretrained(GridTrainer):
             name: getattr(c, name) for name in (*names, "epochs", "seed", "engine", "dtype", "version")
         }
         text = json.dumps({**decides, "data": self.data.fingerprint}, sort_keys=True)
-        return (
-            self.folder.parent
-            / f"{c.machine}-seed{c.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.npz"
-        )
+        return self.folder.parent / f"{c.machine}-seed{c.seed}-{digest(text)}.npz"
 
 
 def _epochs(share: float, epochs: int) -> int:

@@ -7,6 +7,7 @@ A folder holds
 - `best.npz`: the best parameters so far, for `thinned.scratch.load_params`; copied from the checkpoint;
 - `history.csv`: one line for each epoch; copied from the checkpoint;
 - `predictions.npz`: of a comparison: what the network predicts for each test example, and the labels;
+- `model.npz`: of a comparison of a table: the network with the columns that it reads (`training.model`);
 - `result.json`: the errors; written last, so a run is finished if it is there;
 - `failure.txt`: the reason of a failure, in place of a result; the same call tries the run again.
 
@@ -47,7 +48,7 @@ COLUMNS = (
     "seconds",  # of this epoch, training only
 )
 
-FAILURE, PREDICTIONS = "failure.txt", "predictions.npz"
+FAILURE, PREDICTIONS, MODEL = "failure.txt", "predictions.npz", "model.npz"
 
 History = dict[str, list[float]]
 Arrays = dict[str, np.ndarray]
@@ -219,9 +220,9 @@ class Run:
             _files.write_text(self.folder / FAILURE, why)
 
     def trim(self) -> None:
-        """Remove the parameters and predictions of a finished run, and of the runs inside its folder."""
+        """Remove parameters, model and predictions of a finished run, and of the runs inside its folder."""
         if self.finished():
-            for name in ("last.npz", "best.npz", "model.npz", "predictions.npz"):
+            for name in ("last.npz", "best.npz", MODEL, PREDICTIONS):
                 for path in self.folder.glob(f"**/{name}"):
                     path.unlink()
 

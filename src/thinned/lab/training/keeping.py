@@ -39,8 +39,7 @@ class Keeping(Trainer):
         """Probabilities (N, K), or numbers (N,) in the units of the labels."""
         blocks = [self.net.predict(block) for block in self._blocks(x)]
         logits = np.concatenate(blocks).astype(np.float64)[:, : self.data.outputs]
-        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+        return scratch.Softmax().forward(logits).astype(np.float32)
 
     def _blocks(self, x: np.ndarray) -> list[np.ndarray]:
         return [x[i : i + BLOCK].astype(self.config.dtype, copy=False) for i in range(0, len(x), BLOCK)]

@@ -22,12 +22,12 @@ from thinned.key import Key
 from thinned.lab.data.fitted import FittedColumns, loaded, stored
 from thinned.lab.errors import LabError
 from thinned.lab.storage.remote import Folder, folder
+from thinned.lab.storage.run import MODEL
 from thinned.lab.training import networks
 from thinned.lab.training.config import Config
 from thinned.scratch.layer import Array, Layer
 from thinned.uncertainty import Prediction, predict
 
-MODEL = "model.npz"
 FORMAT = 1
 BLOCK = 1_000  # rows in one pass
 
