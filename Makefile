@@ -24,12 +24,15 @@ $(VENV)/installed: constraints.txt $(SOURCES)
 demo: setup
 	$(BIN)/thinned compare
 
-# Two processes, for two cores: the lab and the command line beside everything else.
+# Two processes, for two cores: the lab and the command line, whose output is printed at the end, beside everything
+# else. A shell lets what it starts with & ignore Ctrl-C, so the trap ends it.
 LAB_LOG := build/test-lab.log
 test: setup
-	@mkdir -p build; $(BIN)/python -m pytest tests/lab tests/cli >$(LAB_LOG) 2>&1 & lab=$$!; \
+	@mkdir -p build; echo "tests/lab and tests/cli write to $(LAB_LOG), printed at the end; here are all others:"; \
+	$(BIN)/python -m pytest tests/lab tests/cli >$(LAB_LOG) 2>&1 & lab=$$!; trap "kill $$lab" INT TERM; \
 	$(BIN)/python -m pytest --ignore tests/lab --ignore tests/cli; rest=$$?; \
-	wait $$lab; code=$$?; cat $(LAB_LOG); [ $$rest -eq 0 ] && [ $$code -eq 0 ]
+	echo "waiting for tests/lab and tests/cli:"; wait $$lab; code=$$?; cat $(LAB_LOG); \
+	[ $$rest -eq 0 ] && [ $$code -eq 0 ]
 
 lint: setup
 	$(BIN)/ruff format --check
