@@ -102,6 +102,9 @@ def reproduce(
             print(text)
         return
     more = {"data_dir": data_dir, "only": tuple(only or ()), **settings}
+    for given, option in ((order_by != "time", "order"), (free_cores != 0, "free-cores")):
+        if given and not queue:
+            raise ValueError(f"{option} must be left out without --queue")
     if queue:
         if ray:
             raise ValueError("ray must be left out with --queue, which trains on this machine")

@@ -207,10 +207,20 @@ def test_runs_of_another_machine_are_taken_in(tmp_path, published):
     found = queue.queue(ORDERS, elsewhere, None)
     queue.run(found, Recorder(), count=1, save_every=30, results=None)
     assert not (published / "mnist-gaussian.json").exists()
-    assert queue.take(elsewhere, published) == [
+    order.record(ORDERS[1], ORDERS[1].jobs()).save(elsewhere / "begun")  # and nothing trained
+    *taken, left = queue.take(elsewhere, published)
+    assert taken == [
         "linear-theory, smoke: 1 run",
         f"mnist-gaussian, smoke: {len(ORDERS[0].jobs())} runs",
     ]
+    assert left.startswith(f"left out: linear-theory, smoke: {elsewhere / 'begun'}: the folder holds no runs")
     assert {system: seeds for system, (seeds, *_) in rows(published).items()} == {
         one.system: [0, 1] for one in found.waiting if one.asked.experiment == "mnist-gaussian"
     }
+
+
+@pytest.mark.parametrize("option", [("--order", "worth"), ("--free-cores", 1)])
+def test_options_of_the_queue_are_refused_without_it(in_tmp, option):
+    shown = call("reproduce", "mnist-gaussian", "--budget", "smoke", *option)
+    assert shown.exit_code == 2
+    assert f"{option[0].strip('-')} must be left out without --queue" in shown.stderr

@@ -104,21 +104,30 @@ def queue(orders: Sequence[Order], root: Folder, results: Path | None, *, order:
 
 
 def take(folder: Folder, results: Path) -> list[str]:
-    """Publish the runs that a queue finished elsewhere, in `folder`; a line for each experiment.
+    """Publish the runs that a queue finished elsewhere, in `folder`; a line for each experiment there.
 
     Raises:
         LabError: no run of an experiment is finished there, or the runs cannot be published.
     """
-    taken = []
+    taken, left = [], []
     for path in sorted(file.parent for file in folder.glob(f"*/{RECORD}")):
         kept = Record.load(path)
-        over = _over(kept, path)
-        if kept.kind in experiments.names() and over:
+        name = f"{kept.kind}, {kept.budget}"
+        try:
+            over = _over(kept, path)
+        except LabError as error:  # none has begun, or one is damaged
+            left.append(f"left out: {name}: {error}")
+            continue
+        if kept.kind not in experiments.names():
+            left.append(f"left out: {name}: no experiment of this version")
+        elif not over:
+            left.append(f"left out: {name}: no run is finished")
+        else:
             publish(results, kept, over, join=True)
-            taken.append(f"{kept.kind}, {kept.budget}: {plural(len(over), 'run')}")
+            taken.append(f"{name}: {plural(len(over), 'run')}")
     if not taken:
         raise LabError(f"take must be the folder of a queue with finished runs, got {folder}")
-    return taken
+    return taken + left
 
 
 def _add(found: Queue, asked: Order, out: Folder, results: Path | None) -> None:
