@@ -71,7 +71,7 @@ def _joined(older: Mapping[str, Any], members: Sequence[Stored]) -> dict[str, An
         "seconds": _stat([one["seconds"] for one in each.values()]),
         "device": _same([kept.get("device"), *map(_machine, about)]),
         "engine": _same([kept.get("engine"), *(choices.text(run.config) for run in done)]),
-        "commit": _same([kept.get("commit"), *(str(one["commit"]) for one in about)]),
+        "commit": _same([kept.get("commit"), *(one["commit"] for one in about)]),
         "each": each,
     }
 
@@ -336,7 +336,8 @@ def _made(budget: str, every: Rows) -> str:
     if not own:
         return ""
     devices, commits = _same(row["device"] for row in own), _same(row["commit"] for row in own)
-    return f"`{own[0]['command']}`: {devices}; commit {commits}."
+    known = f"; commit {commits}" if commits else ""  # a run of an installed package has none
+    return f"`{own[0]['command']}`: {devices}{known}."
 
 
 def _figures(each: Sequence[Mapping[str, float | None]]) -> dict[str, Any]:
