@@ -418,7 +418,7 @@ class DropoutMLP(BaseEstimator):
         return tuple(_checks.positive_int("hidden_layer_sizes", size) for size in sizes)
 
     def onnx_shape_calculator(self) -> Any:
-        """For `skl2onnx`: the function that tells the shapes of the outputs."""
+        """For `skl2onnx`: the function that gives the shapes of the outputs."""
         from thinned.estimators import onnx
 
         return onnx.shapes

@@ -99,7 +99,7 @@ def tune(
         dataset: its test data is not looked at.
         out: the folder of the comparison.
         minutes: for all methods; each gets one trial at least.
-        progress: is told of each trial that is the best so far.
+        progress: gets each trial that is the best so far.
         workers: trials side by side.
         again: makes the jobs in another process, without pickling the data.
 

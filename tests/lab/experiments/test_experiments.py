@@ -321,8 +321,18 @@ def test_a_row_that_joins_others_renews_the_finding(tmp_path, everything):
         only = [dataclasses.replace(run, result={**run.result, "test_error": error})]
         page = gaussian.page(record, only)
         path = results_page.save(tmp_path, gaussian, results_page.rows(gaussian, record, only), page)
-    finding = json.loads(path.read_text("utf-8"))["told"]["smoke"]["finding"]
+    finding = json.loads(path.read_text("utf-8"))["texts"]["smoke"]["finding"]
     assert finding.startswith("dropout has the lowest test error: 2.00 % against 3.00 % for standard")
+
+
+def test_texts_of_older_files_are_kept(tmp_path):
+    experiment = experiments.load("mnist-gaussian")
+    texts = {"paper": {"finding": "as it was", "notes": [], "pictures": [], "tables": []}}
+    path = tmp_path / "mnist-gaussian.json"
+    path.write_text(json.dumps({"rows": rows_of("paper", standard=1.1), "told": texts}), encoding="utf-8")
+    assert "At `paper`: as it was" in results_page.page(tmp_path)
+    results_page.save(tmp_path, experiment, rows_of("quick", standard=2.0))
+    assert json.loads(path.read_text("utf-8"))["texts"] == texts
 
 
 @pytest.mark.parametrize(
@@ -345,7 +355,7 @@ def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(t
     for members in (stored[:3], stored, stored[:3]):
         page = dataclasses.replace(keep.page(record, members), notes=[f"of {len(members)}"])
         path = results_page.save(tmp_path, keep, results_page.rows(keep, record, members), page)
-        pages.append(json.loads(path.read_text("utf-8"))["told"]["smoke"])
+        pages.append(json.loads(path.read_text("utf-8"))["texts"]["smoke"])
     part, whole, again = pages
     assert part["finding"] != whole["finding"]
     assert whole["notes"] == [f"of {len(stored)}"]

@@ -20,7 +20,7 @@ def test_one_seed_is_mcnemars_test():
     assert found.mean == pytest.approx(a.mean() - b.mean())
     half = stats.t.ppf(0.975, 299) * (a.astype(float) - b).std(ddof=1) / math.sqrt(300)
     assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half))
-    assert not found.told  # one seed
+    assert not found.decided  # one seed
 
 
 def test_signs_are_flipped_exactly():
@@ -58,25 +58,25 @@ def test_roots_of_mean_squares_differ_by_the_mean():
     assert found.mean == pytest.approx(expected)
 
 
-def test_runs_without_a_difference_are_rarely_told_apart():
+def test_runs_without_a_difference_are_rarely_decided():
     """200 comparisons of two methods whose errors have effects of seeds and examples, and no difference."""
-    trials, told = 200, 0
+    trials, decided = 200, 0
     for _ in range(trials):
         hard, luck = rng.normal(size=(1, 300)), 0.3 * rng.normal(size=(2, 3, 1))
         wrong = rng.normal(size=(2, 3, 300)) + hard + luck > 1.5
         losses = {"ab"[m]: dict(enumerate(wrong[m].astype(float))) for m in range(2)}
-        told += differences(losses, "a", counts=True)[0].told
-    assert told <= stats.binom.isf(1e-6, trials, 0.05)
+        decided += differences(losses, "a", counts=True)[0].decided
+    assert decided <= stats.binom.isf(1e-6, trials, 0.05)
 
 
-def test_a_large_difference_is_told():
+def test_a_large_difference_is_decided():
     base = rng.random(500) < 0.4
     losses = {
         "a": {s: (base & (rng.random(500) < 0.9)).astype(float) for s in range(3)},
         "b": {s: (base & (rng.random(500) < 0.3)).astype(float) for s in range(3)},
     }
     (found,) = differences(losses, "a", counts=True)
-    assert found.told
+    assert found.decided
     assert found.high < 0
 
 
@@ -84,7 +84,7 @@ def test_equal_runs():
     losses = {name: {s: np.array([0.0, 1, 0, 1]) for s in range(3)} for name in "ab"}
     (found,) = differences(losses, "a", counts=True)
     assert found.same
-    assert (found.mean, found.low, found.high, found.p, found.told) == (0, 0, 0, 1, False)
+    assert (found.mean, found.low, found.high, found.p, found.decided) == (0, 0, 0, 1, False)
 
 
 def test_seeds_with_other_examples_are_compared_seed_by_seed():

@@ -1,4 +1,4 @@
-"""The sentences of a verdict: what can be told, what cannot, ties, and what to do next."""
+"""The sentences of a verdict: what is decided, what is not, ties, and what to do next."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def verdict(*found, errors=(0.02, 0.015), what="images"):
     return Verdict(found, "none", rows, what, True)
 
 
-def test_what_can_be_told():
+def test_what_is_decided():
     v = verdict(difference("dropout", -0.005, 0.004, p=0.01))
     assert v.headline() == (
         "dropout makes fewer errors than none: 1.50 % against 2.00 %, 1.8 of 359 images fewer "
@@ -45,11 +45,11 @@ def test_what_is_worse():
     assert v.next().startswith("Take none.")
 
 
-def test_what_cannot_be_told():
+def test_what_is_not_decided():
     v = verdict(difference("dropout", -0.005, 0.01))
     assert v.headline() == (
-        "It cannot be told whether dropout or none makes fewer errors: 1.50 % against 2.00 %, a difference "
-        "of 1.8 of 359 images (95 % interval −1.8 to 5.4)."
+        "The data cannot decide whether dropout or none makes fewer errors: 1.50 % against 2.00 %, a "
+        "difference of 1.8 of 359 images (95 % interval −1.8 to 5.4)."
     )
     assert "about 1,700 are needed" in v.next()  # 1.2 · (0.01/0.005)² · 359
 
@@ -64,12 +64,12 @@ def test_ties_are_ties():
 
 def test_one_seed_is_not_enough():
     v = verdict(difference("dropout", -0.05, 0.01, p=0.0001, seeds=1))
-    assert v.headline().startswith("It cannot be told")
+    assert v.headline().startswith("The data cannot decide")
     assert v.headline().endswith("with one seed each, another seed may turn this around.")
     assert "--seeds 5" in v.next()
 
 
-def test_seeds_that_would_tell():
+def test_seeds_that_would_decide():
     assert "run --seeds 15" in verdict(difference("dropout", -0.005, 0.01, by_seeds=0.9)).next()
 
 
@@ -82,7 +82,8 @@ def test_others_are_named():
     )
     v = verdict(*found, errors=(0.02, 0.01, 0.012, 0.03, 0.02))
     assert v.first.label == "a"
-    assert v.others() == "b is better than none too; c is worse than none; d is not told apart from none."
+    words = "b is better than none too; c is worse than none; d is not clearly different from none."
+    assert v.others() == words
 
 
 def test_numbers_are_in_their_units():

@@ -1,4 +1,4 @@
-"""Differences between methods that saw the same test examples and seeds, and whether they can be told.
+"""Differences between methods that saw the same test examples and seeds, and whether they are decided.
 
 The difference of losses of seed s and example i is d[s, i] = μ + a_s + b_i + e[s, i]: seeds and examples are
 both drawn at random (two-way random effects; Searle, Casella and McCulloch 1992, "Variance components"). The
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-LEVEL = 0.05  # what is less likely than this by chance can be told
+LEVEL = 0.05  # what is less likely than this by chance is decided
 EXACT = 5_000  # examples that differ, up to which signs are flipped exactly
 
 
@@ -48,8 +48,8 @@ class Difference:
     same: bool
 
     @property
-    def told(self) -> bool:
-        """Whether the difference can be told from chance; with one seed each, it never can."""
+    def decided(self) -> bool:
+        """Whether it is more than chance; with one seed each, that is never decided."""
         return self.seeds > 1 and self.corrected < LEVEL
 
 

@@ -41,16 +41,16 @@ def sections(c: Comparison, styles: Mapping[str, int], over_p: Sequence[Figure] 
 
 
 def differences(c: Comparison, styles: Mapping[str, int]) -> Section | None:
-    """Every difference with its interval, and whether it can be told."""
+    """Every difference with its interval, and whether it is decided."""
     v = c.verdict
     if v is None:
         return None
     unit = v.what if v.counts else _measure(c, "RMSE").name
     lines = [
-        [one.label, v.amount(one, one.mean), v.interval(one), _p(one.p), _p(one.corrected), _yes(one.told)]
+        [one.label, v.amount(one, one.mean), v.interval(one), _p(one.p), _p(one.corrected), _yes(one.decided)]
         for one in v.found
     ]
-    head = ["method", f"difference, {unit}", "95 % interval", "p", "p, corrected", "can be told"]
+    head = ["method", f"difference, {unit}", "95 % interval", "p", "p, corrected", "decided"]
     scale = v.found[0].examples if v.counts else 1
     axis = f"errors, of {scale:,} {v.what}" if v.counts else unit
     picture = drawings.intervals(
@@ -219,8 +219,8 @@ def _count(value: float) -> str:
     return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
 
 
-def _yes(told: bool) -> str:
-    return "yes" if told else "no"
+def _yes(decided: bool) -> str:
+    return "yes" if decided else "no"
 
 
 def _p(value: float) -> str:
@@ -238,9 +238,7 @@ def _how(v: Verdict) -> str:
     level = f" for all {len(v.found)} comparisons together" if many else ""
     if seeds == 1:
         test = "McNemar's exact test" if v.counts else "a paired t-test"
-        text = (
-            f"All methods saw the same test {v.what}. p is of {test}; one seed each tells nothing for sure."
-        )
+        text = f"All methods saw the same test {v.what}. p is of {test}; one seed each decides nothing."
     else:
         agree = "; for p, the exact test of flipped signs must agree" if v.counts else ""
         text = (

@@ -140,7 +140,7 @@ def as_json(page: Page, stored: Sequence[Stored], report: Folder) -> dict[str, A
         "found": page.sentences()[0],
         "rows": found,
         "runs": [{"folder": str(run.folder), "config": run.config, "result": run.result} for run in stored],
-        "differences": [dataclasses.asdict(one) | {"told": one.told} for one in page.differences],
+        "differences": [dataclasses.asdict(one) | {"decided": one.decided} for one in page.differences],
         "scores": page.scores,
         "references": [dataclasses.asdict(reference) for reference in page.references],
         "notes": list(page.notes),

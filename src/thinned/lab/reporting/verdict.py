@@ -34,8 +34,8 @@ class Verdict:
 
     @property
     def first(self) -> Difference:
-        """The row with the lowest error, or the best of those that can be told."""
-        better = [one for one in self.found if one.told and one.mean < 0]
+        """The row with the lowest error, or the best of those that are decided."""
+        better = [one for one in self.found if one.decided and one.mean < 0]
         return min(better or self.found, key=lambda one: one.mean)
 
     def amount(self, one: Difference, value: float) -> str:
@@ -57,10 +57,10 @@ class Verdict:
             return f"{one.label} and {self.other} err alike on all {self._examples(one)}: {mine} each."
         amount = f"{self.amount(one, abs(one.mean))}{self._of(one)}"
         against = f"{mine} against {theirs}"
-        if one.told and one.mean < 0:
+        if one.decided and one.mean < 0:
             bounds = self._bounds(one, -1)
             text = f"{one.label} {name[0]} than {self.other}: {against}, {amount} {name[1]} ({bounds})"
-        elif one.told:
+        elif one.decided:
             text = (
                 f"No method {name[0]} than {self.other}: {one.label} comes closest with {against}, "
                 f"{amount} {name[2]} ({self._bounds(one, 1)})"
@@ -70,12 +70,12 @@ class Verdict:
             text = f"{one.label} and {self.other} tie: {mine} each, a difference of {amount} ({bounds})"
         elif one.mean > 0:
             text = (
-                f"No method {name[0]} than {self.other} here, but it cannot be told: {one.label} comes "
-                f"closest with {against}, {amount} {name[2]} ({self._bounds(one, 1)})"
+                f"No method {name[0]} than {self.other} here, but the data cannot decide: {one.label} "
+                f"comes closest with {against}, {amount} {name[2]} ({self._bounds(one, 1)})"
             )
         else:
             text = (
-                f"It cannot be told whether {one.label} or {self.other} {name[0]}: {against}, a "
+                f"The data cannot decide whether {one.label} or {self.other} {name[0]}: {against}, a "
                 f"difference of {amount} ({self._bounds(one, -1)})"
             )
         return text + ("; with one seed each, another seed may turn this around." if one.seeds == 1 else ".")
@@ -84,22 +84,22 @@ class Verdict:
         """What can be said of the other rows, in a sentence; empty where there are none."""
         rest = [one for one in self.found if one is not self.first]
         parts = []
-        for told, words in (
-            ([one for one in rest if one.told and one.mean < 0], f"better than {self.other} too"),
-            ([one for one in rest if one.told and one.mean > 0], f"worse than {self.other}"),
-            ([one for one in rest if not one.told], f"not told apart from {self.other}"),
+        for some, words in (
+            ([one for one in rest if one.decided and one.mean < 0], f"better than {self.other} too"),
+            ([one for one in rest if one.decided and one.mean > 0], f"worse than {self.other}"),
+            ([one for one in rest if not one.decided], f"not clearly different from {self.other}"),
         ):
-            if told:
-                names = ", ".join(one.label for one in told)
-                parts.append(f"{names} {'is' if len(told) == 1 else 'are'} {words}")
+            if some:
+                names = ", ".join(one.label for one in some)
+                parts.append(f"{names} {'is' if len(some) == 1 else 'are'} {words}")
         return "; ".join(parts) + "." if parts else ""
 
     def next(self) -> str:
         """What to do next, in two sentences."""
         one = self.first
-        if one.told:
+        if one.decided:
             return f"Take {one.label if one.mean < 0 else self.other}. {self._rates(one)}"
-        keep = f"Keep {self.other}, or choose by time and taste: what was measured does not decide."
+        keep = f"Keep {self.other}, or choose by time and taste: the data cannot decide."
         if self.rows[one.label].train.mean > self.rows[self.other].test.mean:
             keep = (
                 f"Try a smaller --p: {one.label} errs more on training data than {self.other} on test data."
@@ -122,20 +122,20 @@ class Verdict:
         return "Training and test error are close: try a larger network with --hidden, or more --epochs."
 
     def _more(self, one: Difference) -> str:
-        """What would tell the difference: more seeds, or more test examples."""
+        """What would decide: more seeds, or more test examples."""
         if one.seeds < SEEDS:
             few = plural(one.seeds, "seed")
             return f"Run --seeds {ASKED}: with {few} nobody knows what another seed changes."
         half = (one.high - one.low) / 2
         times = (half / abs(one.mean)) ** 2 if one.mean else math.inf
         if times > MOST_TIMES:
-            return "A difference this small would take far more data to tell, and hardly matters."
+            return "A difference this small would take far more data to show, and hardly matters."
         seeds = math.ceil(1.2 * times * one.seeds)
         if one.by_seeds > 0.5 and seeds <= MOST_SEEDS:
             return f"Most of the uncertainty comes from the seeds: run --seeds {max(seeds, one.seeds + 2)}."
         needed = float(f"{1.2 * times * one.examples:.2g}")
         return (
-            f"Most of the uncertainty comes from the few test {self.what}: to tell a difference of this "
+            f"Most of the uncertainty comes from the few test {self.what}: to see a difference of this "
             f"size, about {needed:,.0f} are needed."
         )
 

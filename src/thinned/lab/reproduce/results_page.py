@@ -118,9 +118,9 @@ def save(
     every = sorted((*kept, *new), key=lambda row: (BUDGETS.index(row["budget"]), labels.index(row["system"])))
     contents: dict[str, Any] = {"experiment": experiment.name, "rows": every, "paper_seconds": paper}
     if path.exists():
-        contents["told"] = json.loads(path.read_text("utf-8")).get("told", {})
+        contents["texts"] = _by_budget(_load(path))
     if page is not None and new:
-        budget, texts = new[0]["budget"], contents.setdefault("told", {})
+        budget, texts = new[0]["budget"], contents.setdefault("texts", {})
         if budget in texts and any(row["budget"] == budget for row in kept):
             texts[budget]["notes"] = list(page.notes)
             own = [row for row in every if row["budget"] == budget and row["system"] not in experiment.former]
@@ -248,7 +248,7 @@ def _section(experiment: Experiment, folder: Path) -> str:
     found = _load(folder / f"{experiment.name}.json")
     every: Rows = found.get("rows", [])
     parts = [f"## {experiment.name}", f"{experiment.summary} Source: {experiment.source}."]
-    by_budget = found.get("told", {})
+    by_budget = _by_budget(found)
     for budget, texts in by_budget.items():
         parts.append(f"At `{budget}`: {texts['finding']}")
     paper = found.get("paper_seconds")
@@ -378,6 +378,12 @@ def _same(values: Any) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def _by_budget(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Budget -> finding, notes, tables and pictures; older files name them "told"."""
+    texts: dict[str, Any] = found.get("texts", found.get("told", {}))
+    return texts
 
 
 def _load(path: Folder) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class Trained(BaseEstimator):
 
 
 class TrainedClassifier(ClassifierMixin, Trained):
-    """A network that tells classes.
+    """A network that predicts classes.
 
     Args:
         net, config, inputs: as of `Trained`.
