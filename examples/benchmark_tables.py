@@ -14,14 +14,14 @@ import math
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from public_tables import TABLES, Public
+from public_tables import TABLES
 
 from thinned import _files
 from thinned.lab.data.dataset import Dataset
@@ -95,20 +95,35 @@ MODELS = _models()
 ALL = {name: (estimator if name in MODELS else network)(name) for name in (*OURS, *THEIRS)}
 
 
-def measure(table: Public, seeds: int, errors: Errors, keep: Callable[[], None]) -> None:
-    """Fill in the errors of a table that are missing; calls `keep` after each model."""
-    path = table.path()
-    if path is None or table.refused:
-        return
-    data = load(path, label=table.label, **table.options)
-    if not LEAST <= len(data.x_train) + len(data.x_test) <= MOST:
-        return
-    found = errors.setdefault(f"{table.name}, {table.label}", {})
-    for name, run in ALL.items():
-        done = found.setdefault(name, [])
-        for seed in range(len(done), seeds):
-            done.append(run(data, seed))
-        keep()
+def tables() -> dict[str, Dataset]:
+    """Name -> data, of the tables that are installed, read, and of `LEAST` to `MOST` rows."""
+    found = {}
+    for table in TABLES:
+        path = table.path()
+        if path is None or table.refused:
+            continue
+        data = load(path, label=table.label, **table.options)
+        if LEAST <= len(data.x_train) + len(data.x_test) <= MOST:
+            found[f"{table.name}, {table.label}"] = data
+    return found
+
+
+def measure(
+    data: Mapping[str, Dataset],
+    models: Sequence[str],
+    seeds: int,
+    errors: Errors,
+    keep: Callable[[str], None],
+) -> None:
+    """Fill in the errors that are missing, seed after seed; calls `keep` after each table."""
+    for seed in range(seeds):
+        for table, own in data.items():
+            found = errors.setdefault(table, {name: [] for name in ALL})
+            todo = [name for name in models if len(found[name]) == seed]
+            for name in todo:
+                found[name].append(ALL[name](own, seed))
+            if todo:
+                keep(f"seed {seed}: {table}")
 
 
 def ranks(errors: Mapping[str, Mapping[str, list[float]]]) -> dict[str, float]:
@@ -168,18 +183,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("file", type=Path)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--models", default=",".join(ALL), help="only these, as a,b; a page needs all")
     given = parser.parse_args()
     errors: Errors = json.loads(given.file.read_text("utf-8")) if given.file.exists() else {}
     for models in errors.values():
         for values in models.values():
             values[:] = [math.inf if value is None else value for value in values]  # a run that diverged
 
-    def keep() -> None:
+    def keep(done: str) -> None:
         _files.write_json(given.file, errors)
+        print(done, flush=True)
 
-    for table in TABLES:
-        measure(table, given.seeds, errors, keep)
-        print(f"{table.name}, {table.label}", flush=True)
+    measure(tables(), given.models.split(","), given.seeds, errors, keep)
     given.file.with_suffix(".md").write_text(page(errors), encoding="utf-8")
 
 
