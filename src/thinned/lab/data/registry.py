@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from thinned import _checks
-from thinned.lab.data import cifar10, mnist, small
+from thinned.lab.data import cifar10, mnist, small, words
 from thinned.lab.data.columns import How
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.files import READERS
@@ -66,6 +66,10 @@ BUILT_IN = {
         "60,000 colour photographs of 32 × 32 pixels in ten classes (a download of 162 MB)",
         3_072, 50_000, 10,
         lambda wanted: of_images(cifar10.cifar10(wanted.data_dir, wanted.download), cifar10.CLASSES),
+    ),
+    "words": BuiltIn(
+        "30,000 Chinese words of ten word classes, embedded in jieba",
+        words.INPUTS, words.TRAIN, words.CLASSES, lambda wanted: words.words(),
     ),
 }  # fmt: skip
 
