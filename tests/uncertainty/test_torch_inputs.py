@@ -133,8 +133,71 @@ def test_the_kind_of_outputs_names_one():
 @pytest.mark.parametrize("kind", [Two, Untraced])
 def test_outputs_without_a_name_are_refused(kind):
     model = kind(lambda y: {"left": y, "right": y})
-    with pytest.raises(TypeError, match=r"'numbers' or 'logits', got names \['left', 'right'\]"):
+    with pytest.raises(ValueError, match=r"one of \['left', 'right'\], got 'numbers'$"):
         uncertainty.predict(model, (X, WEIGHT), key=Key(0), outputs="numbers")
+
+
+Pair = namedtuple("Pair", "first second")
+
+
+@pytest.mark.parametrize("kind", [Two, Untraced])
+@pytest.mark.parametrize(
+    ("form", "outputs"),
+    [
+        (lambda y: {"logits": 2 * y, "scores": y}, "scores"),
+        (lambda y: {"logits": 2 * y, "scores": y}, ("scores", "numbers")),
+        (lambda y: (2 * y, y), 1),
+        (lambda y: (2 * y, y), -1),
+        (lambda y: Pair(2 * y, y), "second"),
+        (lambda y: Pair(2 * y, y), 1),
+        (lambda y: {"logits": 2 * y, "states": (3 * y, y)}, ("states", -1)),
+        (lambda y: {"heads": {"a": 2 * y, "b": y}}, ("heads", "b")),
+    ],
+)
+def test_any_entry(kind, form, outputs):
+    """Each has the same samples as a model that returns this entry alone."""
+    plain, several = kind(), kind(form)
+    a = uncertainty.sample(plain, (X, WEIGHT), SAMPLES, key=Key(3), outputs="numbers")
+    b = uncertainty.sample(several, (X, WEIGHT), SAMPLES, key=Key(3), outputs=outputs)
+    assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_any_entry_and_its_kind():
+    model = Two(lambda y: (y, {"scores": 2 * y}))
+    found = uncertainty.predict(model, (X, WEIGHT), SAMPLES, key=Key(3), outputs=(1, "scores", "logits"))
+    other = uncertainty.predict(Two(lambda y: 2 * y), (X, WEIGHT), SAMPLES, key=Key(3))
+    assert torch.allclose(found.mean, other.mean, atol=1e-6)
+    assert torch.allclose(found.entropy, other.entropy, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [Two, Untraced])
+@pytest.mark.parametrize(
+    ("form", "outputs", "text"),
+    [
+        (lambda y: {"left": y, "right": y}, "lost", r"one of \['left', 'right'\], got 'lost'$"),
+        (lambda y: {"left": y, "right": y}, 1, r"one of \['left', 'right'\], got 1$"),
+        (lambda y: Pair(y, y), "third", r"one of \['first', 'second'\], got 'third'$"),
+        (lambda y: (y, y), 2, r"an index of a tuple of 2, got 2$"),
+        (lambda y: (y, y), "left", r"an index of a tuple of 2, got 'left'$"),
+        (lambda y: {"states": (y, y)}, "states", r"of the tensors of 'states', an index of a tuple of 2$"),
+        (lambda y: y, "logit", r"which is one Tensor, by one of \['logits', .*\], got 'logit'$"),
+    ],
+)
+@pytest.mark.parametrize("way", [uncertainty.predict, uncertainty.moments, uncertainty.weight_scaling])
+def test_entries_that_are_not_there(way, kind, form, outputs, text):
+    with pytest.raises(ValueError, match=text):
+        way(
+            kind(form),
+            (X, WEIGHT),
+            outputs=outputs,
+            **({"key": Key(0)} if way is uncertainty.predict else {}),
+        )
+
+
+@pytest.mark.parametrize("outputs", [(), 1.5, True, ("a", None)])
+def test_outputs_of_another_type(outputs):
+    with pytest.raises(TypeError, match="outputs must be a name, an index, or several in a tuple, got"):
+        uncertainty.predict(Two(), (X, WEIGHT), key=Key(0), outputs=outputs)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from thinned.key import Key, normals
 from thinned.uncertainty import moments_scratch
 from thinned.uncertainty.moment_rules import Moments
 from thinned.uncertainty.predict import prediction, rows_at_once, sampler_of
-from thinned.uncertainty.prediction import Array, Prediction, Summary, summarise
+from thinned.uncertainty.prediction import Array, Choice, Prediction, Summary, summarise
 from thinned.uncertainty.sample_scratch import ScratchSampler
 
 POINTS = 32  # points of the normal distribution, in opposite pairs, over which the softmax is averaged
@@ -25,7 +25,7 @@ def moments(
     model: Any,
     x: Any,
     *,
-    outputs: str | None = None,
+    outputs: Choice = None,
     quantiles: Sequence[float] = (0.05, 0.5, 0.95),
     batch_size: int | None = None,
 ) -> Prediction:
@@ -45,8 +45,8 @@ def moments(
     doi:10.1162/089976699300016872.
     """
     shares = [_checks.probability(f"quantiles[{i}]", q) for i, q in enumerate(quantiles)]
-    sampler, x, outputs = sampler_of(model, x, outputs, thin=False, functions=False)
-    if outputs == "probabilities":
+    sampler, x, kind = sampler_of(model, x, outputs, thin=False, functions=False)
+    if kind == "probabilities":
         raise ValueError("outputs must be 'logits', 'labels' or 'numbers' for moments, got 'probabilities'")
     through: Callable[[Any, Any], Moments] = moments_scratch.through
     if not isinstance(sampler, ScratchSampler):
@@ -56,7 +56,7 @@ def moments(
     rows, parts = rows_at_once(sampler, x, POINTS, batch_size), []
     for first in range(0, max(1, x.shape[0]), rows):
         mean, variance = map(_array.to_numpy, through(sampler, sampler.take(x, first, first + rows)))
-        parts.append(_normal(mean, variance, outputs, shares))
+        parts.append(_normal(mean, variance, kind, shares))
     return prediction(Summary.joined(parts), x, 0, sampler)
 
 

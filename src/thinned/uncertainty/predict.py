@@ -12,7 +12,16 @@ import numpy as np
 
 from thinned import _array, _checks
 from thinned.key import Key, is_key
-from thinned.uncertainty.prediction import OUTPUTS, Array, Prediction, Summary, probabilities, summarise
+from thinned.uncertainty.prediction import (
+    OUTPUTS,
+    Array,
+    Choice,
+    Prediction,
+    Summary,
+    Wanted,
+    probabilities,
+    summarise,
+)
 
 MEMORY = 1 << 28  # bytes of a batch, if batch_size is None
 PATIENCE = 2.0  # seconds until a progress bar appears
@@ -53,7 +62,7 @@ def predict(
     samples: int = 100,
     *,
     key: Key,
-    outputs: str | None = None,
+    outputs: Choice = None,
     quantiles: Sequence[float] = (0.05, 0.5, 0.95),
     thin: bool = True,
     layers: str | Sequence[str] | None = None,
@@ -72,7 +81,9 @@ def predict(
     ``"probabilities"`` of that shape; ``"labels"``, one logit for each yes-or-no label; ``"numbers"`` for
     regression. None is right for an estimator, which knows it, and means ``"logits"`` for other models. If a
     torch module returns a dict or named tuple, this is also the name of its entry; without one of that name
-    ``"logits"`` or the only entry is taken. Of another tuple it is the first.
+    ``"logits"`` or the only entry is taken. Of another tuple it is the first. Any other name or index takes
+    that entry, as numbers; a tuple leads into several, and may end with the kind:
+    ``("hidden_states", -1)``, ``(1, "logits")``.
 
     With ``thin``, dropout of whole units in a chain of layers, as `thinned.nn.thin` and
     `thinned.scratch.Thin` find it, is sampled by thinned networks if a sample is one row of the chain. Each
@@ -94,9 +105,9 @@ def predict(
     Lengyel 2011, arXiv:1112.5745.
     """
     shares = [_checks.probability(f"quantiles[{i}]", q) for i, q in enumerate(quantiles)]
-    sampler, x, outputs = sampler_of(model, x, outputs, thin, layers)
+    sampler, x, kind = sampler_of(model, x, outputs, thin, layers)
     batches = _drawn(sampler, x, samples, key, batch_size, progress)
-    parts = [summarise(_fitting(y, outputs), outputs, shares) for y in batches]
+    parts = [summarise(_fitting(y, kind), kind, shares) for y in batches]
     return prediction(Summary.joined(parts), x, samples, sampler)
 
 
@@ -106,7 +117,7 @@ def sample(
     samples: int = 100,
     *,
     key: Key,
-    outputs: str | None = None,
+    outputs: Choice = None,
     thin: bool = True,
     layers: str | Sequence[str] | None = None,
     batch_size: int | None = None,
@@ -116,34 +127,34 @@ def sample(
 
     Arguments and errors are those of `predict`. The same key gives the same samples.
     """
-    sampler, x, outputs = sampler_of(model, x, outputs, thin, layers)
+    sampler, x, kind = sampler_of(model, x, outputs, thin, layers)
     parts = []
     for y in _drawn(sampler, x, samples, key, batch_size, progress):
-        flat = _fitting(y, outputs).reshape(-1, *y.shape[2:])
-        parts.append(probabilities(flat, outputs).reshape(y.shape))
+        flat = _fitting(y, kind).reshape(-1, *y.shape[2:])
+        parts.append(probabilities(flat, kind).reshape(y.shape))
     return as_given(np.concatenate(parts, axis=1), x)
 
 
-def weight_scaling(model: Any, x: Any, *, outputs: str | None = None, batch_size: int | None = None) -> Any:
+def weight_scaling(model: Any, x: Any, *, outputs: Choice = None, batch_size: int | None = None) -> Any:
     """The prediction of the mean network, in one pass: the model's evaluation, as probabilities or numbers.
 
     Arguments, errors and shapes are those of `predict` and its ``mean``.
 
     The rule of weight scaling: Srivastava et al. 2014, JMLR 15:1929-1958, section 4.
     """
-    sampler, x, outputs = sampler_of(model, x, outputs, thin=False, functions=False)
+    sampler, x, kind = sampler_of(model, x, outputs, thin=False, functions=False)
     rows = rows_at_once(sampler, x, 1, batch_size)
     parts = []
     for first in range(0, max(1, x.shape[0]), rows):
         y = _array.to_numpy(sampler.evaluate(sampler.take(x, first, first + rows)))
-        parts.append(probabilities(_fitting(y[None], outputs)[0], outputs))
+        parts.append(probabilities(_fitting(y[None], kind)[0], kind))
     return as_given(np.concatenate(parts), x)
 
 
 def sampler_of(
     model: Any,
     x: Any,
-    outputs: str | None,
+    outputs: Choice,
     thin: bool,
     layers: str | Sequence[str] | None = None,
     functions: bool = True,
@@ -155,6 +166,7 @@ def sampler_of(
     if hasattr(model, "steps") and hasattr(model[-1], "sampled"):  # a pipeline of scikit-learn
         model, x = model[-1], model[:-1].transform(x) if len(model.steps) > 1 else x
     sampler: Sampler
+    wanted = Wanted.of(outputs)
     torch = sys.modules.get("torch")
     if isinstance(model, Network):
         sampler, x = ScratchSampler(model, bool(thin)), _array.floating("x", x)
@@ -167,7 +179,7 @@ def sampler_of(
 
         arrays = arrays_of(x)
         x = next(iter(arrays.values()))
-        sampler = torch_sampler(model, arrays, bool(thin), outputs or "logits", layers, functions)
+        sampler = torch_sampler(model, arrays, bool(thin), wanted, layers, functions)
     else:
         raise TypeError(
             "model must be a torch module, a thinned.scratch.Network or a fitted estimator of "
@@ -182,7 +194,9 @@ def sampler_of(
     said = sampler.outputs
     if said is not None and outputs not in (None, said):
         raise ValueError(f"outputs must be {said!r} for this estimator, got {outputs!r}")
-    return sampler, x, _checks.one_of("outputs", outputs or said or "logits", OUTPUTS)
+    if isinstance(sampler, ScratchSampler) and wanted.path:
+        _checks.one_of("outputs", outputs, OUTPUTS)
+    return sampler, x, said or wanted.kind
 
 
 def _drawn(

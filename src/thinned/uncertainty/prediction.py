@@ -4,14 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
 OUTPUTS = ("logits", "probabilities", "labels", "numbers")  # what a model may return
+Choice = str | int | Sequence[str | int] | None  # the argument ``outputs``
 TINY = np.finfo(np.float32).tiny  # log is taken of no less, so that 0·log 0 = 0
+
+
+class Wanted(NamedTuple):
+    """Which output of a model is wanted: names or indices that lead to it, and its kind, one of OUTPUTS."""
+
+    path: tuple[str | int, ...] = ()
+    kind: str = "logits"
+
+    @classmethod
+    def of(cls, outputs: Choice) -> Wanted:
+        """What ``outputs`` says. An entry has numbers, unless the last part is a kind; None is "logits".
+
+        Raises TypeError if it is no name, index or sequence of these.
+        """
+        if outputs is None:
+            return cls()
+        parts = tuple(outputs) if isinstance(outputs, tuple | list) else (outputs,)
+        if not parts or any(not isinstance(part, str | int) or isinstance(part, bool) for part in parts):
+            raise TypeError(f"outputs must be a name, an index, or several in a tuple, got {outputs!r}")
+        *path, kind = parts if parts[-1] in OUTPUTS else (*parts, "numbers")
+        return cls(tuple(path), str(kind))
 
 
 @dataclass(frozen=True)

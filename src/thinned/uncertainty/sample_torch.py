@@ -27,7 +27,7 @@ from thinned.nn.stream import Block
 from thinned.nn.surgery import swap_dropout
 from thinned.nn.thin.run_chains import ThinLinear
 from thinned.nn.thin.tracing import hooked
-from thinned.uncertainty.prediction import Array
+from thinned.uncertainty.prediction import Array, Wanted
 from thinned.uncertainty.sample_perceptron import (
     Affine,
     Clip,
@@ -54,31 +54,31 @@ def torch_sampler(
     model: nn.Module,
     arrays: Arrays,
     thin: bool,
-    kind: str,
+    output: Wanted,
     layers: str | Sequence[str] | None = None,
     functions: bool = True,
 ) -> TorchSampler:
     """The sampler of ``model`` for its arguments. With ``thin``, chains compute only survivors.
 
-    ``kind`` of outputs names the one that is wanted, if there are several. ``layers``: what may drop.
+    ``output``: the one that is wanted, if there are several. ``layers``: what may drop.
     ``functions``: whether modules that call dropout as a function drop.
     """
     model = shadow(model)
     fixed = dict(swap_dropout(model).unreached)
     rows = rows_of(model, arrays, 0, PROBE)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):  # a call of a drop module draws a seed
-        live, idle = _live_drops(model, rows)
+        live, idle = _live_drops(model, rows, output)
         callers = Callers(fixed=fixed)
         if functions and rows.rows:
             _switch(list(live.values()), False)
-            run = partial(_output_of, model, rows, kind)
+            run = partial(_output_of, model, rows, output)
             callers = find_callers(model, run, _close, fixed, rows.rows)
         wanted = _wanted(layers, [*live, *callers.random], model)
         idle |= dict.fromkeys({*live, *callers.random} - wanted, "not in layers")
         callers, live = callers.only(wanted), {name: drop for name, drop in live.items() if name in wanted}
         drops = list(live.values())
-        part = Whole(model) if callers.modules else cut(model, drops, rows, kind)
-        probed = _probe(model, part, [*drops, *callers.modules], rows, kind)
+        part = Whole(model, output) if callers.modules else cut(model, drops, rows, output)
+        probed = _probe(model, part, [*drops, *callers.modules], rows, output)
         random = {name: _one_line(drop) for name, drop in live.items()} | callers.random
         chains: list[SampledChain] = []
         network = None
@@ -90,7 +90,7 @@ def torch_sampler(
     return TorchSampler(
         model,
         arrays,
-        kind,
+        output,
         probed,
         drops=drops,
         callers=callers.modules,
@@ -121,7 +121,7 @@ class TorchSampler:
 
     model: nn.Module
     arrays: Arrays  # its arguments
-    kind: str  # of the outputs that are wanted
+    output: Wanted
     probed: Probed
     drops: list[Drop]
     callers: list[nn.Module]  # which drop by functions in training mode
@@ -144,7 +144,7 @@ class TorchSampler:
     def evaluate(self, x: Inputs) -> Tensor:
         """The outputs in evaluation."""
         self._switch(False)
-        return _output(x.into(self.model), self.kind)
+        return _output_of(self.model, x, self.output)
 
     @torch.no_grad()
     def draw(self, x: Inputs, first: int, samples: int, key: Key, progress: Progress) -> Array:
@@ -184,10 +184,10 @@ class TorchSampler:
             for chain in self.chains:
                 chain.pick(of_sample)
             if len(self.chains) == len(self.drops) and not self.callers:
-                out.append(_output(self.cut.after(given), self.kind))
+                out.append(_output(self.cut.after(given)))
             else:
                 with entered(self.model, of_sample, Block(first, Batch(rows, sure=True))):
-                    out.append(_output(self.cut.after(given), self.kind))
+                    out.append(_output(self.cut.after(given)))
             progress((s + 1) / samples)
         for chain in self.chains:
             chain.close()
@@ -203,7 +203,7 @@ class TorchSampler:
             index = torch.arange(start, min(n, start + step)) // samples
             block = Block(first * samples + start, Batch(len(index), sure=True))
             with entered(self.model, key.fold_in(0), block):
-                out.append(_output(self.cut.after(self.cut.repeated(given, index)), self.kind))
+                out.append(_output(self.cut.after(self.cut.repeated(given, index))))
             progress(min(1.0, (start + step) / max(1, n)))
         y = torch.cat(out)
         return _array.to_numpy(y.view(rows, samples, *y.shape[1:]).transpose(0, 1))
@@ -229,9 +229,9 @@ def _wanted(layers: str | Sequence[str] | None, found: list[str], model: nn.Modu
     return set[str]().union(*known.values())
 
 
-def _output_of(model: nn.Module, rows: Inputs, kind: str) -> Tensor:
-    """The model's output for some rows."""
-    return _output(rows.into(model), kind)
+def _output_of(model: nn.Module, rows: Inputs, output: Wanted) -> Tensor:
+    """The wanted output of a model for some rows."""
+    return _output(one_output(rows.into(model), output))
 
 
 def _close(y: Tensor, expected: Tensor) -> bool:
@@ -245,7 +245,7 @@ def _switch(drops: Sequence[nn.Module], on: bool) -> None:
         drop.training = on
 
 
-def _live_drops(model: nn.Module, rows: Inputs) -> tuple[dict[str, Drop], dict[str, str]]:
+def _live_drops(model: nn.Module, rows: Inputs, output: Wanted) -> tuple[dict[str, Drop], dict[str, str]]:
     """The modules that drop in a pass, by name, and the reason for each other drop module with p > 0.
 
     Afterwards all drop modules with p > 0 are in training mode, and so are modules whose evaluation bypasses
@@ -255,29 +255,29 @@ def _live_drops(model: nn.Module, rows: Inputs) -> tuple[dict[str, Drop], dict[s
     for module in model.modules():
         module.training = module in drops.values() or isinstance(module, _FAST)
     with keyed(model, Key(0), 0):
-        rows.into(model)
+        _output_of(model, rows, output)
         called = {name for name, drop in drops.items() if drop.stream.named and drop.stream.named.calls}
     live = {name: drop for name, drop in drops.items() if name in called}
     return live, {name: "not called in evaluation" for name in drops if name not in called}
 
 
 def _probe(
-    model: nn.Module, part: Cut | Whole, drops: Sequence[nn.Module], rows: Inputs, kind: str
+    model: nn.Module, part: Cut | Whole, drops: Sequence[nn.Module], rows: Inputs, output: Wanted
 ) -> Probed:
     """Compare a cut with its model on a few rows. If they differ, the model is not cut."""
     if not rows.rows:
         return Probed(part)
 
     def after(given: Values) -> Tensor:
-        return _output(part.after(given), kind)
+        return _output(part.after(given))
 
     def before() -> Values:
         return part.before(Inputs({name: x.clone() for name, x in rows.items()}))
 
     _switch(drops, False)
-    expected, model_bytes = _widest(model, lambda: _output(rows.into(model), kind))
+    expected, model_bytes = _widest(model, lambda: _output_of(model, rows, output))
     if not _agrees(lambda: after(before()), expected):
-        part = Whole(model)
+        part = Whole(model, output)
     given = before()
     versions = _versions(given)
     _switch(drops, True)
@@ -377,9 +377,8 @@ def _versions(given: Values) -> list[int] | None:
     return None if any(each.is_inference() for each in tensors) else [each._version for each in tensors]
 
 
-def _output(y: Any, kind: str) -> Tensor:
+def _output(y: Any) -> Tensor:
     """A model's output. Raises TypeError if it is no tensor of floating-point numbers."""
-    y = one_output(y, kind)
     if not isinstance(y, Tensor) or not y.is_floating_point():
         raise TypeError(f"model must return a tensor of floating-point numbers, got {type(y).__name__}")
     return y

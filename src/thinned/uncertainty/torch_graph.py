@@ -19,7 +19,8 @@ from thinned.nn.modules import Drop
 from thinned.nn.thin import thin
 from thinned.nn.thin.layer_kinds import WEIGHTED
 from thinned.nn.thin.tracing import Explorer, trace
-from thinned.uncertainty.torch_inputs import Inputs, call, one_output
+from thinned.uncertainty.prediction import Wanted
+from thinned.uncertainty.torch_inputs import Inputs, call, entry, one_output
 
 Values = dict[Any, Any]  # node -> its value
 LastUses = dict[fx.Node, list[fx.Node]]  # node -> the nodes whose values no later node needs
@@ -30,6 +31,7 @@ class Whole:
     """A model that is not cut: all of it runs for each sample."""
 
     model: nn.Module
+    wanted: Wanted
     copies: bool = False  # it changes its input in place, so it gets a copy
 
     def before(self, x: Inputs) -> Values:
@@ -37,8 +39,8 @@ class Whole:
         return dict(x)
 
     def after(self, given: Values) -> Any:
-        """The model's output."""
-        return call(self.model, _copied(given) if self.copies else given)
+        """The model's output that is wanted."""
+        return one_output(call(self.model, _copied(given) if self.copies else given), self.wanted)
 
     def repeatable(self, given: Values) -> bool:
         """Whether the rows of the values can be repeated; true for inputs."""
@@ -61,6 +63,7 @@ class Cut:
     modules: dict[fx.Node, nn.Module]  # node -> the module that it calls
     inputs: dict[int | str, fx.Node]  # position or name of an argument -> its node
     output: Any  # a node, or a constant
+    wanted: Wanted  # what is to be taken of its value
     of_x: set[fx.Node]  # the nodes that depend on x
     head: list[fx.Node]
     tail: list[fx.Node]
@@ -84,7 +87,7 @@ class Cut:
         """The output of the tail for these values."""
         values = _copied(given) if self.copies else dict(given)
         self._run(self.tail, values, self.tail_uses)
-        return values[self.output]
+        return one_output(values[self.output], self.wanted)
 
     def repeatable(self, given: Values) -> bool:
         """Whether the rows of the values can be repeated: those that depend on x must be tensors."""
@@ -118,7 +121,7 @@ class Cut:
         return node.target(*args, **kwargs)  # type: ignore[operator]
 
 
-def cut(model: nn.Module, drops: Sequence[Drop], x: Inputs, outputs: str) -> Cut | Whole:
+def cut(model: nn.Module, drops: Sequence[Drop], x: Inputs, wanted: Wanted) -> Cut | Whole:
     """The graph of ``model``, cut before ``drops``; the whole model if torch.fx cannot trace it for such x.
 
     An activation in the tail is set to overwrite its input if that is the output of a weighted layer and
@@ -127,10 +130,10 @@ def cut(model: nn.Module, drops: Sequence[Drop], x: Inputs, outputs: str) -> Cut
     graph = _graph(model)
     inputs = None if graph is None else _inputs(model, graph, x)
     if graph is None or inputs is None:
-        return Whole(model)
+        return Whole(model, wanted)
     nodes = list(graph.nodes)
     modules = {node: model.get_submodule(str(node.target)) for node in nodes if node.op == "call_module"}
-    output = one_output(next(node for node in nodes if node.op == "output").args[0], outputs)
+    output, wanted = _output(next(node for node in nodes if node.op == "output").args[0], wanted)
     random = _descendants(
         nodes, {node for node, module in modules.items() if any(part in drops for part in module.modules())}
     )
@@ -145,6 +148,7 @@ def cut(model: nn.Module, drops: Sequence[Drop], x: Inputs, outputs: str) -> Cut
         modules,
         inputs,
         output,
+        wanted,
         of_x=_descendants(nodes, set(inputs.values())),
         head=head,
         tail=tail,
@@ -152,6 +156,15 @@ def cut(model: nn.Module, drops: Sequence[Drop], x: Inputs, outputs: str) -> Cut
         head_uses=_last_uses(head, frontier),
         tail_uses=_last_uses(tail, [output]),
     )
+
+
+def _output(y: Any, wanted: Wanted) -> tuple[Any, Wanted]:
+    """The node with the output that is wanted, and what is to be taken of its value."""
+    path = wanted.path
+    while path and not isinstance(y, fx.Node):
+        y, path = entry(y, path[0]), path[1:]
+    rest = Wanted(path, wanted.kind)
+    return (y if isinstance(y, fx.Node) else one_output(y, rest)), rest
 
 
 def _inputs(model: nn.Module, graph: fx.Graph, x: Inputs) -> dict[int | str, fx.Node] | None:

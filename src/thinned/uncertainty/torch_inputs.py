@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from thinned import _array
+from thinned.uncertainty.prediction import OUTPUTS, Wanted
 
 Arrays = dict[int | str, Any]  # position or name of an argument -> its array
 
@@ -74,18 +75,48 @@ def rows_of(model: nn.Module, arrays: Arrays, start: int, stop: int) -> Inputs:
     return Inputs({name: taken(x) for name, x in arrays.items()})
 
 
-def one_output(y: Any, outputs: str) -> Any:
-    """The tensor among several outputs; ``outputs`` is the kind that is wanted.
+def one_output(y: Any, wanted: Wanted) -> Any:
+    """The tensor that is wanted among several outputs.
 
-    Of a dict or a named tuple it is the entry of that name, or "logits", or the only one; of another tuple or
-    list the first. Raises TypeError if there is none.
+    Without a path: of a dict or a named tuple the entry with the name of the kind, or "logits", or the only
+    one; of another tuple or list the first. Raises ValueError if there is none.
     """
-    if hasattr(y, "_asdict"):
-        y = y._asdict()
-    if isinstance(y, Mapping):
-        for name in (outputs, "logits", *(y if len(y) == 1 else ())):
-            if name in y:
-                return y[name]
-        wanted = " or ".join(dict.fromkeys([repr(outputs), "'logits'"]))
-        raise TypeError(f"model must return one tensor, or one with the name {wanted}, got names {list(y)}")
-    return y[0] if isinstance(y, tuple | list) and y else y
+    for part in wanted.path:
+        y = entry(y, part)
+    named = _named(y)
+    if named is not None:
+        for name in (wanted.kind, "logits", *(named if len(named) == 1 else ())):
+            if name in named:
+                return named[name]
+        raise ValueError(f"outputs must name what the model returns, {_choices(y)}, got {wanted.kind!r}")
+    if isinstance(y, tuple | list) and y:
+        if wanted.path:
+            raise ValueError(f"outputs must name one of the tensors of {wanted.path[-1]!r}, {_choices(y)}")
+        return y[0]
+    return y
+
+
+def entry(y: Any, part: str | int) -> Any:
+    """One of several outputs, by its name or, of a tuple or list, by its index."""
+    named = _named(y)
+    if named is not None and part in named:
+        return named[part]
+    if isinstance(y, tuple | list) and isinstance(part, int) and -len(y) <= part < len(y):
+        return y[part]
+    raise ValueError(f"outputs must name what the model returns, {_choices(y)}, got {part!r}")
+
+
+def _named(y: Any) -> Mapping[Any, Any] | None:
+    """The outputs by name, if they have names."""
+    y = y._asdict() if hasattr(y, "_asdict") else y
+    return y if isinstance(y, Mapping) else None
+
+
+def _choices(y: Any) -> str:
+    """What `_entry` takes, in words."""
+    named = _named(y)
+    if named is not None:
+        return f"one of {list(named)}"
+    if isinstance(y, tuple | list):
+        return f"an index of a {type(y).__name__} of {len(y)}"
+    return f"which is one {type(y).__name__}, by one of {list(OUTPUTS)}"
