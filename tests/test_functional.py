@@ -369,10 +369,21 @@ def test_noise_shape(noise, rescale):
     assert np.array_equal(torch.autograd.grad(out.sum(), t)[0].numpy(), y)
 
 
-def test_noise_shape_must_fit():
-    for noise in ((4, 5), (4, 2, 6), (4, 5, 6, 1)):
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("p", [0.0, 0.5])
+def test_noise_shape_must_fit(training, p):
+    """A wrong shape is found in evaluation too, and where nothing is dropped."""
+    x = np.ones((4, 5, 6))
+    for noise in ((4, 5), (4, 2, 6), (4, 5, 6, 1), ()):
         with pytest.raises(ValueError, match=r"^noise_shape must have 1 or the size of x"):
-            thinned.dropout(np.ones((4, 5, 6)), key=Key(0), noise_shape=noise)
+            thinned.dropout(x, p, key=Key(0), noise_shape=noise, training=training)
+    for noise in (4, (4, 1.0, 6), (4, True, 6)):
+        with pytest.raises(TypeError, match=r"^noise_shape(\[1\])? must be"):
+            thinned.dropout(x, p, key=Key(0), noise_shape=noise, training=training)
+    with pytest.raises(ValueError, match=r"^noise_shape\[0\] must be at least 0, got -1"):
+        thinned.dropout(x, p, key=Key(0), noise_shape=(-1, 1, 1), training=training)
+    y = thinned.dropout(x, p, key=Key(0), noise_shape=[None, 1, 6], training=training)
+    assert np.array_equal(y, x) == (not training or p == 0.0)
 
 
 def test_channels_last():

@@ -54,26 +54,35 @@ def dropout(
     """
     _checks.one_of("rescale", rescale, ("train", "test"))
     method = ORIGINAL if rescale == "test" else DROPOUT
-    if noise_shape is not None and training:
-        return _shared_along(method, x, p, key, noise_shape, sample_offset)
+    if noise_shape is not None:
+        p = method.checked(x, p, key, sample_offset)
+        units = _units(tuple(x.shape), noise_shape)
+        if training:
+            return _shared_along(method, x, p, key, units, sample_offset)
     return method(x, p, key, training, sample_offset)
 
 
 def _shared_along(
-    method: Method, x: Any, p: float, key: Key, noise_shape: Sequence[int | None], sample_offset: int
+    method: Method, x: Any, p: float, key: Key, units: tuple[int, ...], sample_offset: int
 ) -> Any:
     """Dropout with a mask of another shape, which is broadcast."""
-    p = method.checked(x, p, key, sample_offset)
-    shape = tuple(x.shape)
-    units = tuple(n if m is None else m for n, m in zip(shape, noise_shape, strict=False))
-    if len(noise_shape) != len(shape) or any(m not in (1, n) for n, m in zip(shape, units, strict=True)):
-        raise ValueError(
-            f"noise_shape must have 1 or the size of x along each axis of {shape}, got {noise_shape}"
-        )
-    shared = bool(units) and units[0] == 1 != shape[0]  # by all samples
+    shared = bool(units) and units[0] == 1 != x.shape[0]  # by all samples
     start = 0 if shared else masks.first(units, sample_offset)
     kept = masks.keep_mask(units, p, key=key, start=start)
     return _array.where(kept, _array.times(x, 1.0 if method is ORIGINAL else _plans.gain(p)), 0.0)
+
+
+def _units(shape: tuple[int, ...], noise_shape: Sequence[int | None]) -> tuple[int, ...]:
+    """The shape of the mask that ``noise_shape`` asks for. Raises TypeError or ValueError."""
+    try:
+        asked = tuple(noise_shape)
+    except TypeError:
+        raise TypeError(f"noise_shape must be a sequence of sizes or None, got {noise_shape!r}") from None
+    sizes = [m if m is None else _checks.integer(f"noise_shape[{i}]", m, 0) for i, m in enumerate(asked)]
+    units = tuple(n if m is None else m for n, m in zip(shape, sizes, strict=False))
+    if len(sizes) != len(shape) or any(m not in (1, n) for n, m in zip(shape, units, strict=True)):
+        raise ValueError(f"noise_shape must have 1 or the size of x along each axis of {shape}, got {asked}")
+    return units
 
 
 DROPOUT = Method(dropout, masks.ELEMENT, _plans.inverted, theory.bernoulli_moments)

@@ -340,6 +340,9 @@ def test_wrong_rates(case):
 def test_wrong_options():
     with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
         tnn.DropBlock2d(0.1, 0)
+    with pytest.raises(ValueError, match=r"block_size must have one number for each of 1 axes, got \(3, 3\)"):
+        tnn.DropBlock1d(0.1, (3, 3))
+    assert tnn.DropBlock2d(0.1, (3, 5)).block_size == (3, 5)
     with pytest.raises(ValueError, match="mode must be one of 'sample', 'batch', got 'row'"):
         tnn.DropPath(0.1, "row")
     with pytest.raises(ValueError, match="inference must be one of"):

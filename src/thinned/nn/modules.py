@@ -378,6 +378,9 @@ class _DropBlock(_Named):
         inplace: bool = False,
     ) -> None:
         super().__init__(p, block_size=block_size, per_channel=per_channel, exact_rate=exact_rate)
+        axes = [rank - 2 for rank in self.ranks]
+        if isinstance(block_size, tuple | list) and axes and len(block_size) not in axes:
+            raise ValueError(f"block_size must have one number for each of {axes[0]} axes, got {block_size}")
         self.inplace = bool(inplace)
 
 
