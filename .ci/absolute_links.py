@@ -4,12 +4,11 @@ import re
 import sys
 from pathlib import Path
 
-import tomllib
-
 folder = Path(sys.argv[1])
-urls = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]
+project = (folder / "pyproject.toml").read_text(encoding="utf-8")
+source = re.findall(r'^Source = "(.*)"$', project, re.MULTILINE)[0]  # Python 3.10 has no reader of TOML
 readme = folder / "README.md"
 text = readme.read_text(encoding="utf-8")
-text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{urls['Source']}/raw/main/", text)
-text = re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\1{urls['Source']}/blob/main/", text)
+text = re.sub(r"(!\[[^\]]*\]\()(?!https?:)", rf"\1{source}/raw/main/", text)
+text = re.sub(r"((?<!!)\[[^\]]*\]\()(?!https?:|#)", rf"\1{source}/blob/main/", text)
 readme.write_text(text, encoding="utf-8")
