@@ -82,7 +82,7 @@ gpu:
 	@test -x .peers/bin/python || $(PYTHON) -m venv .peers
 	.peers/bin/python -m pip install --quiet -c constraints.txt torch numpy scikit-learn pytest hypothesis rich typer
 	.peers/bin/python -m pip install --quiet --no-deps timm==1.0.31 torchvision==0.28.0
-	.peers/bin/python -m pip install --quiet transformers==5.23.0 pillow pyyaml huggingface_hub safetensors
+	.peers/bin/python -m pip install --quiet -c constraints.txt transformers pillow pyyaml huggingface_hub safetensors
 	.peers/bin/python -m pip install --quiet -c constraints.txt onnx onnxscript
 	.peers/bin/python -m pip install --quiet --no-deps --force-reinstall dist/thinned-*.whl
 	@touch $@
