@@ -18,7 +18,7 @@ $(VENV)/installed: constraints.txt $(SOURCES)
 	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@$(PIP) uninstall --quiet --yes thinned 2>/dev/null || true
 	@echo "installing it"
-	@$(PIP) install --quiet -c constraints.txt "$$(ls dist/thinned-*.whl)[torch,sklearn,lab,parquet,tune,ray,trainers,dev,docs,release]"
+	@$(PIP) install --quiet -c constraints.txt "$$(ls dist/thinned-*.whl)[torch,sklearn,lab,parquet,tune,ray,trainers,loggers,dev,docs,release]"
 	@touch $@
 
 demo: setup

@@ -11,7 +11,7 @@ import typer
 from thinned._checks import one_of
 from thinned.cli.errors import fail
 from thinned.cli.finish import complain, finish
-from thinned.cli.options import DataDir, Json, Ray, SaveEvery, Workers, with_settings
+from thinned.cli.options import DataDir, Json, Loggers, Ray, SaveEvery, Workers, with_settings
 from thinned.lab.choices import ENGINES
 from thinned.lab.data.files import READERS
 from thinned.lab.data.registry import BUILT_IN, load
@@ -74,6 +74,7 @@ def compare(
     workers: Workers = None,
     ray: Ray = None,
     save_every: SaveEvery = 2.0,
+    logger: Loggers = None,
     json: Json = False,
     **settings: Any,
 ) -> None:
@@ -92,7 +93,7 @@ def compare(
     """
     from thinned.lab import compare as lab
     from thinned.lab import tuning
-    from thinned.lab.reporting import terminal
+    from thinned.lab.reporting import loggers, terminal
     from thinned.lab.storage.provenance import command
     from thinned.lab.storage.record import Record
     from thinned.lab.storage.remote import folder
@@ -138,7 +139,7 @@ def compare(
         answer = place / lab.question(todo)
         record.save(answer)  # first, so that a report can be made of a part
         recipe = again([job.config for job in todo])
-        with terminal.progress(None, json) as progress:
+        with loggers.logged(terminal.progress(None, json), logger, place, len(todo)) as progress:
             stored = sweep.run(
                 todo, place, progress, recipe=recipe, save_every=save_every, workers=workers, ray=ray
             )

@@ -29,6 +29,14 @@ Ray = Annotated[
         metavar="ADDRESS", help="train on a Ray cluster: host:port, ray://host:port, auto, or local"
     ),
 ]
+Loggers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--logger",
+        help="also log every run to tensorboard, mlflow or wandb; may be given several times; needs "
+        "thinned[loggers]",
+    ),
+]
 
 
 HINTS = get_type_hints(Config)

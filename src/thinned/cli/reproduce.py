@@ -9,7 +9,7 @@ import typer
 
 from thinned.cli.errors import fail
 from thinned.cli.finish import complain, finish
-from thinned.cli.options import DataDir, Json, Ray, SaveEvery, Workers, with_settings
+from thinned.cli.options import DataDir, Json, Loggers, Ray, SaveEvery, Workers, with_settings
 
 if TYPE_CHECKING:
     from thinned.lab.reproduce.queue import Queue
@@ -47,6 +47,7 @@ def reproduce(
         Path | None, typer.Option(help="save the results in this folder, and the page beside it")
     ] = None,
     save_every: SaveEvery = 30.0,
+    logger: Loggers = None,
     json: Json = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="show what would be trained, and how long it would take")
@@ -89,7 +90,7 @@ def reproduce(
     """
     from thinned import _checks
     from thinned.lab import experiments
-    from thinned.lab.reporting import terminal
+    from thinned.lab.reporting import loggers, terminal
     from thinned.lab.reproduce import order, overview, results_page
     from thinned.lab.reproduce import queue as queue_room
     from thinned.lab.storage.remote import folder
@@ -106,6 +107,8 @@ def reproduce(
         if given and not queue:
             raise ValueError(f"{option} must be left out without --queue")
     if queue:
+        if logger:
+            raise ValueError("logger must be left out with --queue, which publishes rows")
         if ray:
             raise ValueError("ray must be left out with --queue, which trains on this machine")
         names = experiments.names() if name is None else [name]
@@ -135,7 +138,7 @@ def reproduce(
         return
     record = order.record(asked, todo)
     record.save(place)  # first, so that a report can be made of a part
-    progress = terminal.progress(experiment.line, json)
+    progress = loggers.logged(terminal.progress(experiment.line, json), logger, place, len(todo))
     try:
         order.train(asked, todo, place, progress, save_every=save_every, workers=workers, ray=ray)
     except KeyboardInterrupt:
