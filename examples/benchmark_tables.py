@@ -126,22 +126,59 @@ def measure(
                 keep(f"seed {seed}: {table}")
 
 
-def ranks(errors: Mapping[str, Mapping[str, list[float]]]) -> dict[str, float]:
-    """The mean rank of each model over tables, by mean errors; equal errors share their ranks."""
+def ranks(errors: Errors) -> dict[str, np.ndarray]:
+    """The rank of each model on each table, by mean errors; equal errors share their ranks."""
     from scipy.stats import rankdata
 
     means = np.array([[np.mean(models[name]) for name in ALL] for models in errors.values()])
-    return dict(zip(ALL, np.mean([rankdata(row) for row in means], axis=0).tolist(), strict=True))
+    each = np.array([rankdata(row) for row in means])
+    return {name: each[:, i] for i, name in enumerate(ALL)}
+
+
+def chance(mine: np.ndarray, theirs: np.ndarray) -> str:
+    """Whether two models' ranks over the tables differ by more than chance, in a sentence.
+
+    Wilcoxon's signed-rank test (1945) of the ranks, and the exact sign test; ties are left out.
+    """
+    from scipy.stats import binomtest, wilcoxon
+
+    better, worse = int((mine < theirs).sum()), int((mine > theirs).sum())
+    signs, sizes = binomtest(better, better + worse).pvalue, float(wilcoxon(mine, theirs).pvalue)
+    decided = max(signs, sizes) < 0.05
+    return (
+        f"ahead on {better} tables, behind on {worse} and equal on {len(mine) - better - worse}: p = "
+        f"{sizes:.2f} by Wilcoxon's signed-rank test of the ranks, {signs:.2f} by the sign test. "
+        + ("This is more than chance." if decided else "So these tables cannot decide between the two.")
+        + " Some are of the same data (penguins, iris), which the tests take for different data."
+    )
+
+
+def finished(errors: Errors) -> tuple[Errors, dict[str, int]]:
+    """The tables that all models have, with the seeds that each model has on all of them; these numbers."""
+    whole = {table: models for table, models in errors.items() if all(models.get(name) for name in ALL)}
+    seeds = {name: min(len(models[name]) for models in whole.values()) for name in ALL}
+    return {
+        table: {name: models[name][: seeds[name]] for name in ALL} for table, models in whole.items()
+    }, seeds
+
+
+def in_words(seeds: Mapping[str, int]) -> str:
+    """`10 seeds (none, dropout: 1)`."""
+    most = max(seeds.values())
+    fewer: dict[int, list[str]] = {}
+    for name, count in seeds.items():
+        if count < most:
+            fewer.setdefault(count, []).append(name)
+    rest = "; ".join(f"{', '.join(names)}: {count}" for count, names in fewer.items())
+    return f"{most} seed{'s' * (most > 1)}" + (f" ({rest})" if rest else "")
 
 
 def page(errors: Errors) -> str:
     """Mean errors in % (classes) or RMSE (numbers), and mean ranks, in Markdown."""
-    whole = {
-        table: models for table, models in errors.items() if len(models) == len(ALL) and all(models.values())
-    }
-    seeds = min(len(values) for models in whole.values() for values in models.values())
-    place = ranks(whole)
-    ours, theirs = min(OURS, key=place.__getitem__), place["MLP"]
+    whole, seeds = finished(errors)
+    each = ranks(whole)
+    place = {name: float(own.mean()) for name, own in each.items()}
+    ours = min(OURS, key=place.__getitem__)
     won = sum(
         np.mean(models["boosted trees"]) < min(np.mean(models[name]) for name in OURS)
         for models in whole.values()
@@ -152,25 +189,32 @@ def page(errors: Errors) -> str:
         "Mean test errors in %, or RMSE in the label's units, of models as they are created: the network of "
         "`thinned compare` without and with dropout, `DropoutMLP*`, and scikit-learn's `MLP*`, "
         "`HistGradientBoosting*` and logistic or ridge regression. All have the same rows and encoded "
-        f"columns: tables of {LEAST:,} to {MOST:,} rows, {seeds} seed{'s' * (seeds > 1)}, one split. "
+        f"columns: tables of {LEAST:,} to {MOST:,} rows, {in_words(seeds)}, one split. "
         "`python examples/benchmark_tables.py docs/public-tables-benchmark.json` writes this page.",
         "",
         f"Over {len(whole)} tables the best of ours is {ours}, with the mean rank {place[ours]:.2f}. "
-        f"scikit-learn's MLP has {theirs:.2f}, boosted trees have {place['boosted trees']:.2f}, linear "
+        f"scikit-learn's MLP has {place['MLP']:.2f}, boosted trees have {place['boosted trees']:.2f}, linear "
         f"models {place['linear']:.2f}. On {won} tables boosted trees are ahead of all our networks.",
+        "",
+        f"{ours} beside scikit-learn's MLP: {chance(each[ours], each['MLP'])}",
         "",
         "| table | " + " | ".join(ALL) + " |",
         "| --- |" + " ---: |" * len(ALL),
     ]
     for table, models in whole.items():
-        classes = _is_classes(table)
-        cells = [f"{100 * np.mean(v):.1f}" if classes else f"{np.mean(v):.3g}" for v in models.values()]
-        best = min(np.mean(values) for values in models.values())
-        lowest = [np.mean(values) == best for values in models.values()]
-        cells = [f"**{cell}**" if low else cell for cell, low in zip(cells, lowest, strict=True)]
-        lines.append(f"| {table}{'' if classes else ' (RMSE)'} | " + " | ".join(cells) + " |")
+        lines.append(_line(table, models))
     lines.append("| mean rank | " + " | ".join(f"{place[name]:.2f}" for name in ALL) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _line(table: str, models: Mapping[str, list[float]]) -> str:
+    """The row of a table; the lowest errors are bold."""
+    classes = _is_classes(table)
+    cells = [f"{100 * np.mean(v):.1f}" if classes else f"{np.mean(v):.3g}" for v in models.values()]
+    best = min(np.mean(values) for values in models.values())
+    lowest = [np.mean(values) == best for values in models.values()]
+    cells = [f"**{cell}**" if low else cell for cell, low in zip(cells, lowest, strict=True)]
+    return f"| {table}{'' if classes else ' (RMSE)'} | " + " | ".join(cells) + " |"
 
 
 def _is_classes(name: str) -> bool:
