@@ -9,6 +9,7 @@ from helpers.data import line
 
 pd = pytest.importorskip("pandas")
 from thinned.lab.data import frames  # noqa: E402
+from thinned.lab.errors import CallError  # noqa: E402
 
 NAMES = ["größe", "wort", "wahl"]
 ROWS = [["1.5", "rot, hell", "a"], ["-2", "blau", "b"], ["3e2", 'ein "Zitat"', "a"], ["NA", "grün", "b"]]
@@ -77,6 +78,14 @@ def test_headers_of_every_kind(tmp_path, content, names):
     assert list(frame.columns) == names
     assert len(frame) == content.count("\n") - 1
     assert not frame.isna().any().any()
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({one for one, read in frames.FORMATS.items() if read is not frames._text})
+)
+def test_no_header_is_refused_where_columns_have_names(tmp_path, kind):
+    with pytest.raises(CallError, match=f"--no-header is for text; columns of a {kind} file have names"):
+        frames.read(tmp_path / f"a{kind}", header=False)
 
 
 def test_no_header(tmp_path):

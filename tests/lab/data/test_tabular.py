@@ -176,6 +176,11 @@ def test_labels_of_two_columns(tmp_path):
 def test_without_names(tmp_path):
     path = csv(tmp_path, [(i % 2, i * 3 + 7, i * 5 % 41) for i in range(20)])
     assert "--no-header" in line(load, path, label="0")
+    path.write_text("red,3,8\n" + "red,5,1\nblue,6,2\n" * 9)  # the first row is taken for names
+    assert line(load, path, label="kind").endswith(
+        "if the first line has no names, add one, or give --no-header"
+    )
+    path = csv(tmp_path, [(i % 2, i * 3 + 7, i * 5 % 41) for i in range(20)])
     dataset = check(load(path, label="0", header=False))
     assert len(dataset.x_train) + len(dataset.x_test) == 20
     assert [one.name for one in dataset.columns] == ["0", "1", "2"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from thinned.lab.data.table import some_of
-from thinned.lab.errors import LabError
+from thinned.lab.errors import CallError, LabError
 
 MAX_BYTES = 1 << 32  # no unpacked table is larger
 SAMPLE = 1 << 16  # characters in which separator and names are looked for
@@ -44,14 +44,18 @@ def read(path: Path, header: bool = True) -> tuple[Any, str]:
 
     Raises:
         LabError: the file is damaged, too large, or no table; or a package is missing.
+        CallError: ``header`` is False for a format that always has names.
     """
+    kind = suffix(path)
+    if not header and FORMATS[kind] is not _text:
+        raise CallError(f"{path}: --no-header is for text; columns of a {kind} file have names: leave it out")
     try:
         import pandas  # noqa: F401
     except ImportError:
         raise LabError(
             f'{path}: pandas, which reads tables, is missing; run pip install "thinned[lab]"'
         ) from None
-    return FORMATS[suffix(path)](path, header)
+    return FORMATS[kind](path, header)
 
 
 def suffix(path: Path) -> str:

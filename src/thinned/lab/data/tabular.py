@@ -99,7 +99,10 @@ def _label(path: Path, names: list[str], label: str | None) -> str:
     if label is None:
         raise CallError(f"{path}: --label must be the name of one column: {some_of(names)}, got none")
     if label not in names:
-        raise unknown(str(path), "--label", label, names)
+        error = unknown(str(path), "--label", label, names)
+        if sum(map(_plain, names)) > 1:
+            raise CallError(f"{error}; if the first line has no names, add one, or give --no-header")
+        raise error
     if f"{label} (2)" in names:
         raise CallError(
             f"{path}: --label must be the name of one column, got {label!r}, which several columns have"
