@@ -99,6 +99,20 @@ def test_numbers_are_in_their_units():
     )
 
 
+@pytest.mark.parametrize(("p", "first"), [(0.01, "Take none."), (0.5, "Try a smaller --p")])
+def test_numbers_of_few_rows_need_small_rates(p, first):
+    rows = {
+        "none": row("none", 3.0, measure=rmse([3.0])),
+        "dropout": row("dropout", 5.0, 4.0, measure=rmse([3.0])),
+    }
+    found = difference("dropout", 2.0, 1.0, p=p)
+    text = Verdict([found], "none", rows, "rows", False).next()
+    assert text.startswith(first)
+    assert text.endswith("try --p 0.05,0.1,0.2, or --tune.")
+    many = dataclasses.replace(found, examples=1_001)
+    assert "--tune" not in Verdict([many], "none", rows, "rows", False).next()
+
+
 @pytest.mark.parametrize(
     ("train", "advice"), [(0.05, "smaller --p"), (0.001, "a larger --p"), (0.014, "a larger network")]
 )

@@ -11,6 +11,7 @@ from thinned.lab.reporting.summary import Summary
 from thinned.lab.reporting.wording import plural
 
 SEEDS, ASKED = 3, 5  # with fewer, the spread over seeds is hardly known; then so many are asked for
+FEW_ROWS = 1_000  # test rows
 MOST_SEEDS, MOST_TIMES = 50, 100  # more is not worth asking for
 
 
@@ -98,13 +99,23 @@ class Verdict:
         """What to do next, in two sentences."""
         one = self.first
         if one.decided:
-            return f"Take {one.label if one.mean < 0 else self.other}. {self._rates(one)}"
+            rates = self._smaller(one) or self._rates(one)
+            return f"Take {one.label if one.mean < 0 else self.other}. {rates}"
         keep = f"Keep {self.other}, or choose by time and taste: the data cannot decide."
         if self.rows[one.label].train.mean > self.rows[self.other].test.mean:
             keep = (
                 f"Try a smaller --p: {one.label} errs more on training data than {self.other} on test data."
             )
-        return f"{keep} {self._more(one)}"
+        return f"{keep} {self._smaller(one) or self._more(one)}"
+
+    def _smaller(self, one: Difference) -> str:
+        """For numbers and few rows, where dropping made it worse: rates to try; else nothing."""
+        if self.counts or one.mean <= 0 or one.examples > FEW_ROWS:
+            return ""
+        return (
+            "Numbers that are predicted from few rows often need a rate far below 0.5: "
+            "try --p 0.05,0.1,0.2, or --tune."
+        )
 
     def _rates(self, one: Difference) -> str:
         """Whether a larger or smaller rate is worth a try: by the errors on training and test data."""
