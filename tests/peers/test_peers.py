@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers.examples import load
 from torch import nn
 
 import thinned
@@ -167,3 +168,15 @@ def test_a_swapped_vit_compiles_whole():
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     compiled(*args).sum().backward()
     assert all(w.grad is not None for w in model.parameters())
+
+
+def test_the_example_of_timm_trains(capsys):
+    """By timm's conventions: its rates along the depth, its factories; guessing would err on 90 %."""
+    peer("timm")
+    example = load("timm_digits")
+    model = example.build()
+    rates = [module.drop_prob for module in model.modules() if type(module).__name__ == "DropPath"]
+    error = example.main(["--epochs", "5"])
+    shown = capsys.readouterr().out
+    assert "rates along the depth: " + " ".join(f"{rate:.3f}" for rate in rates) in shown
+    assert error < 0.5
