@@ -112,5 +112,5 @@ def test_no_images_and_options_of_tables(in_tmp):
     write(in_tmp / "x", {"a": [picture()] * 2})
     with pytest.raises(LabError, match="two or more classes, got 'a' alone"):
         load("x")
-    with pytest.raises(LabError, match="--label and options for columns are for a table"):
+    with pytest.raises(LabError, match="--label, --no-header and options for columns are for tables"):
         load("x", label="a")

@@ -33,7 +33,9 @@ def read_images(path: Path, how: How, test_share: float) -> Table:
         LabError: a file cannot be read, or there are too few classes or images.
     """
     if how != How():
-        raise LabError(f"{path}: --label and options for columns are for a table; leave them out here")
+        raise LabError(
+            f"{path}: --label, --no-header and options for columns are for tables; leave them out here"
+        )
     divided = all((path / part).is_dir() for part in PARTS)
     places = [path / part for part in PARTS] if divided else [path]
     files = [_files(place) for place in places]

@@ -127,7 +127,9 @@ def load(
     is_file = suffix(Path(name)) in READERS
     is_folder = name not in BUILT_IN and Path(name).expanduser().is_dir()
     if how != How() and name in BUILT_IN:
-        raise CallError(f"{name}: --label and options for columns are for a table; leave them out here")
+        raise CallError(
+            f"{name}: --label, --no-header and options for columns are for tables; leave them out here"
+        )
     try:
         if is_folder:
             table = read_images(Path(name).expanduser(), how, test_share)
