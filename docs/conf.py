@@ -64,6 +64,7 @@ add_module_names = False
 html_theme = "furo"
 html_title = "thinned"
 html_static_path = ["site/static"]
+html_js_files = ["search.js"]
 templates_path = ["site/templates"]
 html_css_files = ["site.css"]
 html_extra_path = ["explore.html"] if not CHINESE else []
