@@ -36,9 +36,10 @@ for word in sys.stdin:  # until the tests end, however they end
 cluster.shutdown()
 """
 
-# Runs of some seconds, with many checkpoints, and one that fails.
+# Runs that wait after their first checkpoint until the file "go" is there; and one that fails.
 SCRIPT = """
 import sys
+import time
 from pathlib import Path
 from rich.console import Console
 from thinned.lab.sweeping import sweep
@@ -54,17 +55,25 @@ class Broken(GridTrainer):
         raise RuntimeError("no luck")
 
 
+class Waiting(GridTrainer):
+    def next_epoch(self, tell):
+        while self.epoch > 0 and not GO.exists():
+            time.sleep(0.05)
+        return super().next_epoch(tell)
+
+
+GO = Path(__file__).resolve().with_name("go")
 DATA = load("digits")
-SETTINGS = {"data": "digits", "hidden": (256, 128), "method": "dropout", "epochs": 40, "batch": 64}
+SETTINGS = {"data": "digits", "hidden": (64,), "method": "dropout", "epochs": 10, "batch": 64}
 CONFIGS = [
     GridConfig(fingerprint=DATA.fingerprint, system=str(i), seed=i, **SETTINGS) for i in range(4)
 ]
-JOBS = [Job(config, DATA, Broken if i == 3 else GridTrainer) for i, config in enumerate(CONFIGS)]
+JOBS = [Job(config, DATA, Broken if i == 3 else Waiting) for i, config in enumerate(CONFIGS)]
 
 
 def train(out, ray, progress):
     order = Order("no experiment", "smoke", tuple(range(4)))
-    return sweep.run(JOBS, out, progress, save_every=0.2, ray=ray)
+    return sweep.run(JOBS, out, progress, save_every=0, ray=ray)
 
 
 if __name__ == "__main__":
@@ -188,9 +197,12 @@ def test_why_there_is_no_connection():
 def test_a_node_dies_and_its_runs_are_done_by_the_other(tmp_path, cluster):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    namespace = {"__name__": "script"}
+    namespace = {"__name__": "script", "__file__": str(script)}
     exec(SCRIPT, namespace)
+    go = tmp_path / "go"
+    go.touch()
     alone = outcome(namespace["train"](tmp_path / "alone", None, Progress()))
+    go.unlink()
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, str(script), str(out), cluster.address], text=True,
@@ -200,6 +212,7 @@ def test_a_node_dies_and_its_runs_are_done_by_the_other(tmp_path, cluster):
         wait_for(process, lambda: len(list(out.glob("*/last.npz"))) == 2)
         assert not list(out.glob("*/result.json"))  # both are on their way, one on each node
         tell(cluster, "kill")
+        go.touch()
         _, err = process.communicate(timeout=LIMIT)
         tell(cluster, "add")
     assert process.returncode == 0, err
