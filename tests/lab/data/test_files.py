@@ -182,7 +182,7 @@ GOOD = 'length, width ,kind\n1,2.5,"a"\n2,-1e3, b \n3,0,a\n\n4,1,b\n'
 @pytest.mark.parametrize("option", [{"label": "y"}, {"header": False}, {"drop": ("a",)}])
 def test_npz_is_no_table(tmp_path, rng, option):
     assert "is for a table; leave it out here" in line(load, npz(tmp_path, **four(rng)), **option)
-    assert "are for a table; leave them out here" in line(load, "digits", **option)
+    assert "are for tables; leave them out here" in line(load, "digits", **option)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root reads everything")
