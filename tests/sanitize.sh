@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 python=$(command -v "$1")
 export PATH="$(cd "$(dirname "$python")" && pwd):$PATH" CXX="${CXX:-g++}" OPENBLAS_NUM_THREADS=1
 tests=()
-for name in kernels elements block connect survivors groups networks; do
+for name in kernels block connect survivors groups networks; do
   [ -e "tests/kernels/test_$name.py" ] && tests+=("tests/kernels/test_$name.py")
 done
 

@@ -113,7 +113,7 @@ def _named(y: Any) -> Mapping[Any, Any] | None:
 
 
 def _choices(y: Any) -> str:
-    """What `_entry` takes, in words."""
+    """What `entry` takes, in words."""
     named = _named(y)
     if named is not None:
         return f"one of {list(named)}"

@@ -18,6 +18,7 @@ TEXT, ID, ROW_NUMBER, DROPPED = "text", "id", "row number", "dropped"
 GROUP, TIME = "group", "time"  # they decide the split
 CONSTANT, EMPTY, NESTED, LABEL = "constant", "empty", "lists or objects", "label"
 READ = (NUMBER, CATEGORY, YES_NO, DATE)
+NO_TABLE = "--label, --no-header and options for columns are for tables; leave them out here"
 FEW = 20  # a category of more values is target-encoded
 PAIRS = ({"yes", "no"}, {"y", "n"}, {"true", "false"}, {"t", "f"}, {"on", "off"})
 NO_NUMBER = {"none", "-", "--", ".", "..", "missing", "unknown", "na", "n.a.", "#value!", "inf", "-inf"}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from thinned.lab.data.columns import How
+from thinned.lab.data.columns import NO_TABLE, How
 from thinned.lab.data.frames import MAX_BYTES
 from thinned.lab.data.table import Bytes, Table, divide, make, some_of
 from thinned.lab.errors import LabError
@@ -33,9 +33,7 @@ def read_images(path: Path, how: How, test_share: float) -> Table:
         LabError: a file cannot be read, or there are too few classes or images.
     """
     if how != How():
-        raise LabError(
-            f"{path}: --label, --no-header and options for columns are for tables; leave them out here"
-        )
+        raise LabError(f"{path}: {NO_TABLE}")
     divided = all((path / part).is_dir() for part in PARTS)
     places = [path / part for part in PARTS] if divided else [path]
     files = [_files(place) for place in places]

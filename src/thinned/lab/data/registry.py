@@ -12,7 +12,7 @@ import numpy as np
 
 from thinned import _checks
 from thinned.lab.data import cifar10, mnist, small, words
-from thinned.lab.data.columns import How
+from thinned.lab.data.columns import NO_TABLE, How
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.data.files import READERS
 from thinned.lab.data.frames import suffix
@@ -127,9 +127,7 @@ def load(
     is_file = suffix(Path(name)) in READERS
     is_folder = name not in BUILT_IN and Path(name).expanduser().is_dir()
     if how != How() and name in BUILT_IN:
-        raise CallError(
-            f"{name}: --label, --no-header and options for columns are for tables; leave them out here"
-        )
+        raise CallError(f"{name}: {NO_TABLE}")
     try:
         if is_folder:
             table = read_images(Path(name).expanduser(), how, test_share)

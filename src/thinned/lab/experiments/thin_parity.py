@@ -112,12 +112,12 @@ WAYS: dict[str, dict[str, Any]] = {
     "thin, 16 unpaired groups": {"method": "thin", "groups": 16, "pairs": False},
 }
 ALL, TWO = tuple(WAYS), (DROPOUT, SIXTEEN)
-ENDS = (PLAIN, DROPOUT, "thin, 1 group", SIXTEEN, "thin, 16 unpaired groups")
+SOME = (PLAIN, DROPOUT, "thin, 1 group", SIXTEEN, "thin, 16 unpaired groups")
 RATES, LARGE = (0.01, 0.03, 0.1, 0.2), ("quick", "paper")
 SCENES = [
     Scene("MNIST, 256-256", "", (256, 256), ("smoke", "quick"), ALL, RATES),
     Scene("CIFAR-10, 512-256", "cifar10", (512, 256), ("quick",), ALL, RATES),
-    Scene("Words, 256-256", "words", (256, 256), LARGE, ENDS, RATES),
+    Scene("Words, 256-256", "words", (256, 256), LARGE, SOME, RATES),
     Scene("MNIST, 1024-1024", "", (1024, 1024), ("paper",), ALL, RATES),
     Scene("CIFAR-10, 2000-800", "cifar10", (2000, 800), ("paper",), ALL, RATES, 256),
     *(Scene(f"MNIST, {n}-{n}", "", (n, n), LARGE, TWO, (0.03, 0.1)) for n in (32, 64, 128)),

@@ -113,7 +113,7 @@ class Verdict:
         if self.counts or one.mean <= 0 or one.examples > FEW_ROWS:
             return ""
         return (
-            "Numbers that are predicted from few rows often need a rate far below 0.5: "
+            "Numbers that are predicted from few rows may need a rate far below 0.5: "
             "try --p 0.05,0.1,0.2, or --tune."
         )
 
