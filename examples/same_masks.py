@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -254,6 +255,7 @@ def worker(folder: str) -> None:
             {name: {key: tuple(run) for key, run in by.items()} for name, by in runs.items()},
             Path(folder) / "runs.pt",
         )
+    time.sleep(0.2)  # gloo's threads free their last sums under Python's lock, which the next line holds
     distributed.destroy_process_group()
 
 
