@@ -2,6 +2,7 @@
 
 import json
 import struct
+import time
 
 import pytest
 from helpers.comparison import BASE, DATA
@@ -94,15 +95,19 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
 
 def rows(path):
-    """The history in a file of W&B."""
+    """The history in a file of W&B, which is whole some time after `finish` returns."""
     from wandb.proto.wandb_internal_pb2 import Record
 
-    found = []
-    for record in map(Record.FromString, records(path.read_bytes())):
-        if record.WhichOneof("record_type") == "history":
-            items = record.history.item
-            found.append({item.key or item.nested_key[0]: json.loads(item.value_json) for item in items})
-    return found
+    for _ in range(600):
+        every = [Record.FromString(data) for data in records(path.read_bytes())]
+        if every and every[-1].WhichOneof("record_type") == "exit":
+            break
+        time.sleep(0.1)
+    return [
+        {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+        for record in every
+        if record.WhichOneof("record_type") == "history"
+    ]
 
 
 def records(data):
@@ -110,6 +115,8 @@ def records(data):
     at, whole = 7, b""  # after the header of W&B
     while at + 7 <= len(data):
         length, kind = struct.unpack_from("<HB", data, at + 4)
+        if at + 7 + length > len(data):  # not written yet
+            return
         whole += data[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # full, or the last part
