@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
 from thinned import _array, _checks, functional, masks
 from thinned._method import USUAL, Method
@@ -28,6 +29,7 @@ from thinned.nn.stream import (
     EachExampleError,
     Stream,
     compiling_transforms,
+    linearizing,
     recording,
     scalar,
     transformed,
@@ -129,10 +131,8 @@ class Drop(nn.Module):
         """One training pass with a fresh seed. With ``inplace`` the result is written into the input."""
         if self.unbatched is not None and input.dim() == self.unbatched:
             out = self.drop(input.unsqueeze(0)).squeeze(0)
-        elif torch.compiler.is_compiling():
+        elif torch.compiler.is_compiling() or recording():
             out = self.by_factors(input) if compiling_transforms() else self.recorded(input)
-        elif recording():
-            out = self.recorded(input)
         else:
             out = self.eager(input)
         return input.copy_(out) if self.inplace and out is not input else out
@@ -237,7 +237,12 @@ class Drop(nn.Module):
 
     def ticket(self) -> Tensor:
         """Seed, index of the first sample and rate of this call, in the form for a compiled graph."""
-        ticket: Tensor = ops.drawn(self.stream.handle, self.rate, torch.empty(0, device="cpu"))
+        call = self.stream.handle, self.rate, torch.empty(0, device="cpu")
+        if not torch.compiler.is_compiling() and linearizing():
+            with _disable_current_modes():  # so that it is a constant of the graph
+                constant: Tensor = ops.drawn(*call)
+                return constant
+        ticket: Tensor = ops.drawn(*call)
         return ticket
 
     def options(self) -> str:
@@ -485,7 +490,7 @@ class DropConnectLinear(Drop):
         return out.reshape(*input.shape[:-1], self.out_features)
 
     def _compiled(self, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int) -> Tensor:
-        if torch.compiler.is_compiling() and compiling_transforms():
+        if compiling_transforms():
             return self._by_factors(x, weight, bias, rows)
         out: Tensor = (
             ops.connect(x, weight, bias, self.ticket(), self.per_sample, rows)

@@ -98,7 +98,10 @@ class Reach(TorchFunctionMode):
         if drop is None:
             drop = self.drops[name, kind] = kind(p)
             drop.stream.named = self.named_as(name)
-        drop.p, drop.inplace = p, inplace
+        drop.inplace = inplace
+        if drop.p != p:
+            with torch._C._DisableFuncTorch():  # else torch.func forbids to write the rate
+                drop.p = p
         return drop
 
     def named_as(self, name: str) -> Named:

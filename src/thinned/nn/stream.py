@@ -201,7 +201,7 @@ def transformed(stream: Stream, shape: Sequence[int]) -> torch.Tensor:
 
 
 def compiling_transforms() -> bool:
-    """Whether the compiler traces code inside torch.func. Raises RuntimeError for a mask of each example."""
+    """Whether code inside torch.func becomes a graph. Raises RuntimeError for a mask of each example."""
     if _different():
         raise RuntimeError(
             "randomness of a compiled vmap must be 'same' for a dropout, got 'different': compile without it"
@@ -216,6 +216,15 @@ compiling_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined
 def recording() -> bool:
     """Whether `make_fx` records what is done."""
     return _modes() > 0 and get_proxy_mode() is not None
+
+
+def linearizing() -> bool:
+    """Whether `torch.func.linearize` records the tangent of a function."""
+    return (
+        recording()
+        and torch.autograd.forward_ad._current_level >= 0
+        and not functorch.get_interpreter_stack()
+    )
 
 
 def each_example() -> bool:

@@ -21,7 +21,9 @@ def batch_norm(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
     With at least 32 values of a unit in each group, the statistics are those of each group, whose rows read
     the same units. With fewer, they are those of all rows that keep the unit. Running statistics change for
     the units that some row keeps. A batch with one value of a unit in all raises ValueError, as torch does.
+    So does a vmap whose examples would share running statistics.
     """
+    _check_examples(norm, x)
     if len(x) // units.groups * x[:1, 0].numel() >= VALUES:
         return _by_group(norm, x, units)
     index, valid = units.columns(len(x), x.device)
@@ -41,6 +43,16 @@ def batch_norm(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
     shift = -mean * gain if norm.bias is None else norm.bias - mean * gain
     y = torch.addcmul(_of_rows(shift, index, x), wide, _of_rows(gain, index, x))
     return y.to(x.dtype)
+
+
+def _check_examples(norm: _BatchNorm, x: Tensor) -> None:
+    """Raises ValueError if examples of a vmap would change the same running statistics."""
+    batched = torch._C._functorch.is_batchedtensor
+    if norm.training and norm.running_mean is not None and batched(x) and not batched(norm.running_mean):
+        raise ValueError(
+            "running statistics of a BatchNorm inside vmap must be given for each example, got those of all: "
+            "set track_running_stats=False, or use torch.func.stack_module_state"
+        )
 
 
 def _by_group(norm: _BatchNorm, x: Tensor, units: Units) -> Tensor:
