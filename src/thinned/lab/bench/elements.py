@@ -31,6 +31,8 @@ def cases(threads: int) -> Iterator[Case]:
         x = torch.randn(n)
         for p in RATES:
             yield module(x, size, p, threads)
+    for p in RATES:
+        yield in_network(torch.randn(SIZES.get(MIDDLE, max(SIZES.values()))), p, threads)
     yield from others(SIZES.get(MIDDLE, max(SIZES.values())), threads)
     for size, n in SIZES.items():
         a = np.random.default_rng(0).standard_normal(n, np.float32)
@@ -55,20 +57,42 @@ def forward(x: torch.Tensor, size: str, p: float, threads: int) -> Case:
 
 
 def module(x: torch.Tensor, size: str, p: float, threads: int) -> Case:
-    """`tnn.Dropout` against `torch.nn.Dropout`, both passes; the floor is a copy a pass."""
+    """`tnn.Dropout` against `torch.nn.Dropout`, both passes."""
     x, grad = x.detach().requires_grad_(), torch.ones_like(x)
     goals = {}
     if size == "1K":
         goals = {"torch": 1.0}
     elif p == P:
-        goals = {"512K": {"torch": 1 / 40}, "16M": {"torch": 1 / 25}}.get(size, {})
-    works = {
+        goals = {"16M": {"torch": 1 / 25}}.get(size, {})
+    group = "nn.Dropout, forward + backward"
+    return Case(group, f"{size}, p = {p:g}", "thinned", modules(x, grad, p), goals, threads, x.numel())
+
+
+def in_network(x: torch.Tensor, p: float, threads: int) -> Case:
+    """`tnn.Dropout` as a network calls it: the layers beside it have just written its input and gradient.
+
+    Elsewhere the contestants take turns, and each finds its memory as the others left it.
+    """
+    values = x.clone()
+    x, grad = x.requires_grad_(), torch.ones_like(x)
+
+    def write() -> None:
+        x.detach().copy_(values)
+        grad.fill_(1.0)
+
+    group = "nn.Dropout, forward + backward, its input and gradient just written"
+    goals = {"torch": 1 / 40} if p == P else {}
+    name, elements = f"{MIDDLE}, p = {p:g}", x.numel()
+    return Case(group, name, "thinned", modules(x, grad, p), goals, threads, elements, before=write)
+
+
+def modules(x: torch.Tensor, grad: torch.Tensor, p: float) -> dict[str, Callable[[], object]]:
+    """`tnn.Dropout` and `torch.nn.Dropout`, both passes; the floor is a copy a pass."""
+    return {
         "thinned": both_passes(tnn.Dropout(p), grad, x),
         "clone": lambda: (x.detach().clone(), grad.clone()),
         "torch": both_passes(nn.Dropout(p), grad, x),
     }
-    group = "nn.Dropout, forward + backward"
-    return Case(group, f"{size}, p = {p:g}", "thinned", works, goals, threads, x.numel())
 
 
 def others(n: int, threads: int) -> Iterator[Case]:

@@ -33,6 +33,21 @@ def test_contestants_take_turns_on_the_threads_of_the_case():
     assert set(result.ratios) == {"b", "c", "threads"}
 
 
+def test_what_runs_before_each_call_is_not_timed(monkeypatch):
+    order, clock = [], [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+
+    def work(label, seconds):
+        order.append(label)
+        clock[0] += seconds
+
+    works = {"ours": lambda: work("ours", 0.25), "other": lambda: work("other", 0.5)}
+    result = contest(Case("written", "", "ours", works, before=lambda: work("write", 4.0)), TINY)
+    assert order[::2] == ["write"] * (len(order) // 2)
+    assert set(order[1::2]) == {"ours", "other"}
+    assert {label: spread.median for label, spread in result.figures.items()} == {"ours": 0.25, "other": 0.5}
+
+
 def test_goals_are_judged_by_the_ratio():
     result = contest(case({"half": 2.0, "more": 0.4}, half=5.0, more=20.0, none=0.0))
     assert result.ratios["half"] == Spread(2.0, 2.0, 2.0)

@@ -41,6 +41,7 @@ class Case:
     elements: int = 0  # of a call's data: the table shows the cost of one
     unit: str = "s"  # or "B", or another, which the title of the table names
     few: int | None = None  # at most so many rounds, where a call takes seconds
+    before: Callable[[], object] | None = None  # runs before each call, untimed
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def contest(case: Case, effort: Effort = FULL) -> Result:
     with on_threads(case.threads):
         if case.unit == "s":
             few = min(effort.few, case.few or effort.few)
-            taken = rounds(case.contestants, replace(effort, few=few))
+            taken = rounds(case.contestants, replace(effort, few=few), case.before)
         else:
             taken = {label: [number(ask())] for label, ask in case.contestants.items()}
     ours = taken[case.ours]
@@ -117,12 +118,16 @@ def contest(case: Case, effort: Effort = FULL) -> Result:
     )
 
 
-def rounds(contestants: Mapping[str, Callable[[], object]], effort: Effort) -> dict[str, list[float]]:
+def rounds(
+    contestants: Mapping[str, Callable[[], object]],
+    effort: Effort,
+    before: Callable[[], object] | None = None,
+) -> dict[str, list[float]]:
     """Seconds of each contestant in each round, each round in another order (the same in every run)."""
     repeats = {}
     for label, work in contestants.items():
-        first = seconds(work, 1)
-        repeats[label] = max(1, round(WARM / seconds(work, 1))) if first < LONG else 1
+        first = seconds(work, 1, before)
+        repeats[label] = max(1, round(WARM / seconds(work, 1, before))) if first < LONG else 1
     taken: dict[str, list[float]] = {label: [] for label in contestants}
     labels, shuffle = list(contestants), random.Random(0).shuffle
     begin, done, spent = time.perf_counter(), 0, 0.0
@@ -132,17 +137,27 @@ def rounds(contestants: Mapping[str, Callable[[], object]], effort: Effort) -> d
                 break
             shuffle(labels)
             for label in labels:
-                taken[label].append(seconds(contestants[label], repeats[label]))
+                taken[label].append(seconds(contestants[label], repeats[label], before))
             done, spent = done + 1, time.perf_counter() - begin
     return taken
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """The mean time of a call, in seconds."""
+def seconds(work: Callable[[], object], repeats: int, before: Callable[[], object] | None = None) -> float:
+    """The mean time of a call, in seconds; `before` runs before each call and is not timed."""
+    if before is not None:
+        return statistics.fmean(after(before, work) for _ in range(repeats))
     begin = time.perf_counter()
     for _ in range(repeats):
         work()
     return (time.perf_counter() - begin) / repeats
+
+
+def after(before: Callable[[], object], work: Callable[[], object]) -> float:
+    """The time of one call of `work` after `before`, in seconds."""
+    before()
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
 
 
 def ratio(ours: float, other: float) -> float:
