@@ -364,6 +364,48 @@ def test_a_part_replaces_rows_and_notes_and_leaves_what_was_found_of_the_whole(t
     assert len(results_page.read(path)) == len(stored)
 
 
+@pytest.mark.parametrize("name", ["thin-parity", "mnist-keep-rate"])
+def test_rows_published_in_two_parts_have_the_tables_and_pictures_of_the_whole(tmp_path, everything, name):
+    _, record, stored = everything[name]
+    experiment, half = experiments.load(name), len(stored) // 2
+
+    def published(folder, *parts):
+        for runs in parts:
+            rows = results_page.rows(experiment, record, runs)
+            path = results_page.save(tmp_path / folder, experiment, rows, experiment.page(record, runs))
+        drawn = {file.name: file.read_bytes() for file in (tmp_path / folder).glob("*.svg")}
+        return json.loads(path.read_text("utf-8"))["texts"]["smoke"], drawn
+
+    for folder in ("once", "twice"):
+        (tmp_path / folder).mkdir()
+    texts, drawn = published("once", stored)
+    assert drawn
+    assert published("twice", stored[:half], stored[half:]) == (texts, drawn)
+
+
+def test_the_page_command_draws_what_a_file_lacks(tmp_path, everything):
+    _, record, stored = everything["thin-parity"]
+    parity, folder = experiments.load("thin-parity"), tmp_path / "results"
+    folder.mkdir()
+    rows = results_page.rows(parity, record, stored)
+    path = results_page.save(folder, parity, rows, parity.page(record, stored))
+    whole = json.loads(path.read_text("utf-8"))
+    less = {"smoke": whole["texts"]["smoke"] | {"pictures": [], "tables": [], "finding": "of before"}}
+    path.write_text(json.dumps({**whole, "texts": less}), encoding="utf-8")
+    assert "thin-parity-smoke-1.svg" in results_page.write_page(folder).read_text("utf-8")
+    assert json.loads(path.read_text("utf-8")) == whole
+
+
+def test_rows_without_the_figures_of_each_seed_keep_their_tables(tmp_path):
+    parity, path = experiments.load("thin-parity"), tmp_path / "results" / "thin-parity.json"
+    path.parent.mkdir()
+    texts = {"quick": {"finding": "as it was", "notes": [], "pictures": [], "tables": []}}
+    (row,) = rows_of("quick", **{parity.targets[0].label: 1.0})
+    path.write_text(json.dumps({"rows": [{**row, "seeds": [0, 1]}], "texts": texts}), encoding="utf-8")
+    results_page.write_page(path.parent)
+    assert json.loads(path.read_text("utf-8"))["texts"] == texts
+
+
 def test_the_page_covers_every_row_and_says_what_was_not_run(tmp_path):
     gaussian = experiments.load("mnist-gaussian")
     results_page.save(tmp_path / "results", gaussian, rows_of("quick", dropout=1.4), paper=7200.0)

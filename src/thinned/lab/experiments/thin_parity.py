@@ -275,5 +275,6 @@ EXPERIMENT = Grid(
     headline=headline,
     tables=tables,
     figures=figures,
+    from_rows=True,
     config=ParityConfig,
 ).experiment()  # fmt: skip

@@ -43,6 +43,8 @@ class Experiment:
         targets: the rows that a complete report has.
         former: labels of rows that are published and no longer trained, with what they are.
         compares: whether its finding compares the test errors of the rows.
+        redraw: runs -> a page with finding, tables and pictures, where errors, times and single figures of
+            published rows are enough for them.
         line: formats a line of history as the source prints it, or None.
         place: its place in lists of experiments, lowest first; equal places go by name.
     """
@@ -60,6 +62,7 @@ class Experiment:
     targets: Sequence[Target]
     former: Mapping[str, str] = field(default_factory=dict)
     compares: bool = False
+    redraw: Callable[[Sequence[Stored]], Page] | None = None
     line: Line | None = None
     place: int = 1000
 

@@ -160,6 +160,7 @@ class Grid:
         shown: what a report says of settings, where the general text does not fit.
         headline: what the runs show, in a sentence; without one, the report compares test errors.
         notes, tables, figures: more notes, tables and pictures, made from the runs of each system.
+        from_rows: whether `tables` and `figures` read only errors, times and single figures of the runs.
         errors: whether rows have test errors.
         curves: whether to draw errors over epochs.
         config: the class of configurations.
@@ -185,6 +186,7 @@ class Grid:
     notes: Callable[[Group], list[str]] | None = None
     tables: Callable[[Group], list[Reference]] | None = None
     figures: Callable[[Group], list[Figure]] | None = None
+    from_rows: bool = False
     errors: bool = True
     curves: bool = True
     config: type[Config] = GridConfig
@@ -208,6 +210,7 @@ class Grid:
             targets=tuple(Target(s.label, s.theirs) for s in self.systems),
             former=self.former,
             compares=self.errors and self.headline is None,
+            redraw=self.redraw if self.from_rows or not (self.tables or self.figures) else None,
             line=self.line,
             place=self.place,
         )
@@ -268,26 +271,43 @@ class Grid:
 
     def page(self, record: Record, stored: Sequence[Stored]) -> Page:
         """The report: the source's figures beside ours, the pictures, and how the protocols differ."""
-        groups = {
-            system.label: [run for run in stored if self.label(run.config) == system.label]
-            for system in self.systems
-        }
-        tables = self.tables(groups) if self.tables else []
-        figures = self.figures(groups) if self.figures else []
-        return Page(
-            title=self.title,
-            lead=self.summary,
+        groups = self._groups(stored)
+        whole = self.redraw(stored)
+        return dataclasses.replace(
+            whole,
             rows=from_runs.rows(stored, self.label) if self.errors else [],
             series=from_runs.series(stored, self.label) if self.curves and self.errors else [],
             settings=dict(record.settings),
             command=record.command,
             machine=from_runs.machine(stored),
-            references=[*([self.beside(groups)] if self.errors else []), *tables],
-            extras=[*self._picture(errors(groups)), *figures],
+            references=[*([self.beside(groups)] if self.errors else []), *whole.references],
             notes=self._notes(record.budget, groups, stored),
+        )
+
+    def redraw(self, stored: Sequence[Stored]) -> Page:
+        """The part of the page that is drawn from the runs alone: headline, tables and pictures."""
+        groups = self._groups(stored)
+        figures = self.figures(groups) if self.figures else []
+        return Page(
+            title=self.title,
+            lead=self.summary,
+            rows=[],
+            series=[],
+            settings={},
+            command="",
+            machine={},
+            references=self.tables(groups) if self.tables else [],
+            extras=[*self._picture(errors(groups)), *figures],
             baseline=self.baseline,
             headline=self.headline(groups) if self.headline and stored else "",
         )
+
+    def _groups(self, stored: Sequence[Stored]) -> dict[str, list[Stored]]:
+        """The runs of each system."""
+        return {
+            system.label: [run for run in stored if self.label(run.config) == system.label]
+            for system in self.systems
+        }
 
     def _notes(self, budget: str, groups: Group, stored: Sequence[Stored]) -> list[str]:
         """How the protocols differ, what the runs add to that, and what a small budget can show."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,9 +103,9 @@ def save(
 ) -> Folder:
     """Write rows into `folder/NAME.json`, in place of older ones of the same systems, and pictures beside it.
 
-    If older rows of the budget stay, the page shows only a part of the systems. Then its notes are taken,
-    and a finding on test errors compares all rows that are still trained. The tables and the pictures of the
-    earlier, whole page stay.
+    If older rows of the budget stay, the page shows only a part of the systems. Then its notes are taken;
+    finding, tables and pictures are drawn again from all rows that are still trained, if rows are enough for
+    them. Else those of the earlier, whole page stay, and a finding on test errors compares all rows.
 
     Args:
         paper: approximate seconds of the whole budget `paper` on the machine that made the rows.
@@ -129,7 +129,46 @@ def save(
         else:
             texts[budget] = _texts(folder, f"{experiment.name}-{budget}", page)
     _files.write_json(path, contents)
+    _redraw(folder, experiment, {row["budget"] for row in new})
     return path
+
+
+def _redraw(folder: Folder, experiment: Experiment, budgets: Collection[str] = BUDGETS) -> None:
+    """Draw finding, tables and pictures of budgets again, where their published rows are enough."""
+    path = folder / f"{experiment.name}.json"
+    contents = _load(path)
+    texts, every = contents.get("texts", {}), contents.get("rows", [])
+    for budget in filter(texts.__contains__, budgets):
+        own = [row for row in every if row["budget"] == budget and row["system"] not in experiment.former]
+        if experiment.redraw and own and all(map(_known, own)):
+            page = experiment.redraw([run for row in own for run in _runs(row)])
+            page = replace(page, rows=[_errors(row) for row in own], notes=texts[budget]["notes"])
+            texts[budget] = _texts(folder, f"{experiment.name}-{budget}", page)
+    if contents != _load(path):
+        _files.write_json(path, contents)
+
+
+def _known(row: Mapping[str, Any]) -> bool:
+    """Whether a row has the figures of each of its seeds."""
+    return len(_each(row)) == len(row["seeds"])
+
+
+def _runs(row: Mapping[str, Any]) -> list[Stored]:
+    """The runs of a published row, with what the row has of them."""
+    results: dict[str, dict[str, Any]] = {seed: {"status": status} for seed, status in row["lost"].items()}
+    for seed, one in _each(row).items():
+        error, seconds = one["test_error"], one["seconds"]
+        results[seed] = {
+            "status": "done",
+            "test_error": None if error is None else error / 100,
+            "seconds_per_epoch": math.nan if seconds is None else seconds,
+            "measured": {name: value for name, value in one["figures"].items() if value is not None},
+        }
+    config = {"system": row["system"], "epochs": 1}
+    return [
+        Stored(Path(), config | {"seed": int(seed)}, {"epoch": []}, result)
+        for seed, result in results.items()
+    ]
 
 
 def _errors(row: Mapping[str, Any]) -> Row:
@@ -165,7 +204,13 @@ def read(path: Folder) -> Rows:
 
 
 def write_page(folder: Path) -> Path:
-    """Write `results.md` beside `folder`: every row of every experiment, whether it was run or not."""
+    """Write `results.md` beside `folder`: every row of every experiment, whether it was run or not.
+
+    Tables and pictures are drawn again where published rows are enough for them.
+    """
+    for name in experiments.names():
+        if (folder / f"{name}.json").exists():
+            _redraw(folder, experiments.load(name))
     path = folder.parent / "results.md"
     _files.write_text(folder / GLANCE, at_a_glance.picture(_pairs(folder)).svg)
     _files.write_text(path, page(folder))
