@@ -353,6 +353,13 @@ def test_what_is_not_reached_is_named_once():
     run(nn.Sequential(nn.Linear(8, 8), tnn.Dropout(0.5)), x)
 
 
+def test_random_slopes_are_named():
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.RReLU()), torch.ones(N, 8)
+    run(model.eval(), x)
+    with pytest.warns(UserWarning, match=r"^1 \(RReLU\) calls torch.nn.functional.rrelu: inside keyed"):
+        run(model.train(), x)
+
+
 def test_a_dropout_that_is_never_off_is_noticed():
     model = Calls(lambda x, on: F.dropout(x, 0.5)).eval()
     with pytest.warns(UserWarning, match=r"^the model \(Calls\) drops in evaluation too"):

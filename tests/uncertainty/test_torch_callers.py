@@ -151,6 +151,63 @@ def test_other_changes_of_training_are_left_out():
     assert told.fixed == {"": "is in evaluation: its training mode changes more than its dropout"}
 
 
+class Noisy(nn.Module):
+    """Draws always, by a function that takes no key."""
+
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+def of_its_own(x):
+    return x * x.new_empty(x.shape).bernoulli_(0.5) * 2
+
+
+class Own(nn.Module):
+    """A dropout of one's own making."""
+
+    def forward(self, x):
+        return of_its_own(x) if self.training else x
+
+
+class Adds(nn.Module):
+    """Has another function in training, which is not random."""
+
+    def forward(self, x):
+        return x + torch.zeros(1).bernoulli_(1.0) if self.training is None else x + self.training
+
+
+def with_middle(middle):
+    return nn.Sequential(nn.Linear(6, 8), middle, Head2(), nn.Dropout(0.5))
+
+
+def test_random_functions_are_named_once_as_what_they_are():
+    model, x = with_middle(Noisy()), torch.randn(4, 6)
+    warned = r"^1 \(Noisy\) calls torch.rand_like: in predict it draws from torch's generator, so one key may"
+    with pytest.warns(UserWarning, match=warned) as said:
+        told = uncertainty.predict(model, x, samples=3, key=Key(0))
+    assert [each.filename for each in said] == [__file__]
+    assert set(told.random) == {"2", "3"}
+    assert not told.fixed
+
+
+MIDDLES = {"Tensor.bernoulli_": Own, "torch.nn.functional.rrelu": nn.RReLU}
+
+
+@pytest.mark.parametrize("function", MIDDLES)
+def test_what_draws_in_training_alone_is_in_evaluation(function):
+    model, x = with_middle(MIDDLES[function]()), torch.randn(4, 6)
+    told = uncertainty.predict(model, x, samples=3, key=Key(0))
+    assert set(told.random) == {"2", "3"}
+    assert told.fixed == {"1": f"is in evaluation: its training mode calls {function}, which takes no key"}
+    again = uncertainty.predict(model, x, samples=3, key=Key(0))
+    assert torch.equal(told.mean, again.mean)
+
+
+def test_a_change_that_is_no_dropout_is_not_named():
+    told = uncertainty.predict(with_middle(Adds()), torch.randn(4, 6), samples=3, key=Key(0))
+    assert not told.fixed
+
+
 def test_layers():
     model = nn.Sequential(
         nn.Linear(6, 8), nn.Dropout(0.5), nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.25)), Head2()

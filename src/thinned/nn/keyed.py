@@ -74,10 +74,10 @@ def keyed(
 
 
 @contextmanager
-def entered(model: nn.Module, base: Key, block: Block) -> Iterator[Reach]:
-    """`keyed` with the key of a step and what is known of the batch."""
+def entered(model: nn.Module, base: Key, block: Block, *, silent: bool = False) -> Iterator[Reach]:
+    """`keyed` with the key of a step and what is known of the batch. ``silent`` is that of `Reach`."""
     names = names_of(model)
-    reach = Reach(names, base, block)
+    reach = Reach(names, base, block, silent=silent)
     drops = [(m, Named(base.fold_in(n), block)) for m, n in names.items() if isinstance(m, Drop)]
     for layer in names:
         if is_second(layer):
@@ -95,7 +95,7 @@ def entered(model: nn.Module, base: Key, block: Block) -> Iterator[Reach]:
         for drop, named in drops:
             drop.stream.named = named
     for layer in names:
-        if layer.training and compiled_dropout(layer):
+        if layer.training and not silent and compiled_dropout(layer):
             warn_once(
                 model,
                 f"{names[layer]} is compiled by torch.jit: inside keyed its dropout still draws from torch's "
@@ -170,8 +170,9 @@ class _PassHooks:
 
 # Layers of torch that call random functions.
 _OPEN = (
-    *(nn.modules.dropout._DropoutNd, nn.MultiheadAttention, nn.RNNBase, nn.FractionalMaxPool2d),
-    *(nn.FractionalMaxPool3d, nn.Transformer, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
+    *(nn.modules.dropout._DropoutNd, nn.MultiheadAttention, nn.RNNBase, nn.RReLU),
+    *(nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
+    *(nn.Transformer, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer),
 )
 
 

@@ -45,10 +45,13 @@ class Reach(TorchFunctionMode):
     """Inside it, dropouts called as functions by the model's modules take their masks from a key.
 
     ``names``: the model's modules. The first call of a module in a pass takes the key of its name, call
-    n = 1, 2, … takes ``.fold_in(n)`` of that, as its drop modules do.
+    n = 1, 2, … takes ``.fold_in(n)`` of that, as its drop modules do. If ``silent``, random functions that it
+    does not reach are noted in ``drawn`` only.
     """
 
-    def __init__(self, names: Mapping[nn.Module, str], key: Key, block: Block) -> None:
+    def __init__(
+        self, names: Mapping[nn.Module, str], key: Key, block: Block, *, silent: bool = False
+    ) -> None:
         super().__init__()
         self.names, self.key, self.block = names, key, block
         self.attentions = {names[m] for m in names if isinstance(m, nn.MultiheadAttention)}
@@ -56,6 +59,8 @@ class Reach(TorchFunctionMode):
         self.named: dict[str, Named] = {}
         self.drops: dict[tuple[str, type[Drop]], Drop] = {}
         self.owners: dict[int, str] = {}  # mark of a call -> its module, in case checkpointing runs it again
+        self.silent = silent
+        self.drawn: dict[str, str] = {}  # module -> a random function that it has called
         self.off = False  # whether all behave as in evaluation
         self.checkpointed = False  # whether this pass has dropped where it may be run again
 
@@ -66,7 +71,7 @@ class Reach(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in HANDLERS and not idle(func, args, kwargs):
             return _handled(self, func, types, args, kwargs)
-        if func in RANDOM and not torch.compiler.is_compiling():
+        if func in RANDOM and not torch.compiler.is_compiling() and not idle(func, args, kwargs):
             self.warn_of(func, args, kwargs)
         return func(*args, **kwargs)
 
@@ -89,8 +94,6 @@ class Reach(TorchFunctionMode):
         name = self.owner()
         if name is None:
             return None
-        if self.off:
-            p = 0.0
         if kind is modules.Dropout and name in self.attentions:
             kind = SamplesFirst
         self.warn_of_evaluation()
@@ -98,7 +101,7 @@ class Reach(TorchFunctionMode):
         if drop is None:
             drop = self.drops[name, kind] = kind(p)
             drop.stream.named = self.named_as(name)
-        drop.inplace = inplace
+        drop.inplace, drop.training = inplace, not self.off
         if drop.p != p:
             with torch._C._DisableFuncTorch():  # else torch.func forbids to write the rate
                 drop.p = p
@@ -131,18 +134,20 @@ class Reach(TorchFunctionMode):
         return name
 
     def warn_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Warn, once, of a random function that a module of the model calls."""
+        """Note a random function that a module of the model calls; warn of it, once."""
         ours = bool(args) and args[0] is _cell.own[0]  # a seed
         if ours or kwargs.get("generator") is not None or recomputing():
             return
         module = self.caller()
         if module is None or isinstance(module, nn.modules.lazy.LazyModuleMixin):
             return
-        warn_once(
-            module,
-            f"{self.names[module] or 'the model'} ({type(module).__name__}) calls {RANDOM[func]}: inside "
-            "keyed it still draws from torch's generator, so one key gives several results",
-        )
+        self.drawn.setdefault(self.names[module], RANDOM[func])
+        if not self.silent:
+            warn_once(
+                module,
+                f"{self.names[module] or 'the model'} ({type(module).__name__}) calls {RANDOM[func]}: inside "
+                "keyed it still draws from torch's generator, so one key gives several results",
+            )
 
     def warn_of_evaluation(self) -> None:
         """Warn, once, of a module that drops in evaluation."""
@@ -157,7 +162,7 @@ class Reach(TorchFunctionMode):
 
 
 class Watch(TorchFunctionMode):
-    """Inside it, `seen` collects the modules that call functions which can drop."""
+    """Inside it, `seen` collects the modules that call functions which can drop, or draw in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +172,7 @@ class Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The function."""
-        if func in HANDLERS:
+        if func in HANDLERS or (func in RANDOM and func in SWITCHES):
             self.seen |= dict.fromkeys(list(running_modules())[:1])
         return func(*args, **(kwargs or {}))
 
@@ -359,6 +364,7 @@ SWITCHES: dict[Any, tuple[tuple[int, str, Any], ...]] = {
     ),
     F.scaled_dot_product_attention: ((4, "dropout_p", 0.0),),
     F.multi_head_attention_forward: ((10, "dropout_p", 0.0), (13, "training", True)),
+    **dict.fromkeys((F.rrelu, torch.rrelu, torch.rrelu_), ((3, "training", False),)),
 }
 _AS_METHODS = (
     "bernoulli bernoulli_ uniform_ normal_ exponential_ geometric_ cauchy_ log_normal_ random_ multinomial"
@@ -370,4 +376,5 @@ RANDOM: dict[Any, str] = {
     **{getattr(Tensor, name): f"Tensor.{name}" for name in _AS_METHODS.split()},
     **{getattr(torch, name): f"torch.{name}" for name in _AS_FUNCTIONS.split()},
     F.gumbel_softmax: "torch.nn.functional.gumbel_softmax",
+    **dict.fromkeys((F.rrelu, torch.rrelu, torch.rrelu_), "torch.nn.functional.rrelu"),
 }

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from thinned.nn.foreign import compiled_dropout, twin
+from thinned.nn.reach import RANDOM
 
 _KINDS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 _FUNCTIONAL = (
@@ -31,6 +32,7 @@ _CALLS: dict[int, str] = {
     id(nn.functional.multi_head_attention_forward): f"calls torch's attention, {_INSIDE}",
 }
 _FOREIGN = ("DropPath", "StochasticDepth", "DropBlock1d", "DropBlock2d", "DropBlock3d", "PatchDropout")
+_NAMES = {name.split(".")[-1] for name in RANDOM.values()}
 DEPTH = 3  # functions are read that many calls deep
 
 
@@ -79,11 +81,28 @@ def _torch_base(kind: type) -> str:
 
 def calls(kind: type) -> Iterator[str]:
     """The dropout functions that the methods of a class name, themselves or through functions they call."""
+    for method in _methods(kind):
+        yield from _named_in(method, DEPTH, frozenset())
+
+
+def may_draw(kind: type) -> bool:
+    """Whether the methods of a class, or functions they call, have the name of a random function in them."""
+    return any(_may_draw(method, DEPTH, frozenset()) for method in _methods(kind))
+
+
+def _may_draw(function: types.FunctionType, depth: int, seen: frozenset[int]) -> bool:
+    if not _NAMES.isdisjoint(inspect.unwrap(function).__code__.co_names):
+        return True
+    called = [value for value in _references(function) if _same_library(value, function)] if depth else []
+    seen |= {id(function)}
+    return any(_may_draw(value, depth - 1, seen) for value in called if id(value) not in seen)
+
+
+def _methods(kind: type) -> list[types.FunctionType]:
+    """The methods of a class that are not torch's."""
     own = [base for base in kind.__mro__ if not base.__module__.startswith(("torch.", "builtins"))]
     values = [getattr(value, "__func__", value) for base in own for value in vars(base).values()]
-    methods = [value for value in values if isinstance(value, types.FunctionType)]
-    for method in methods:
-        yield from _named_in(method, DEPTH, frozenset())
+    return [value for value in values if isinstance(value, types.FunctionType)]
 
 
 def _named_in(function: types.FunctionType, depth: int, seen: frozenset[int]) -> Iterator[str]:

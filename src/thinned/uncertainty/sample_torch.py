@@ -8,6 +8,7 @@ to thin. `_operations` recognises a perceptron, for which there is a kernel.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +22,7 @@ from thinned.activations import RELU, Activation
 from thinned.key import Key
 from thinned.nn import activations
 from thinned.nn.batches import Batch, UnclearError
-from thinned.nn.keyed import entered, keyed, named_drops, names_of
+from thinned.nn.keyed import entered, named_drops, names_of
 from thinned.nn.modules import Drop, Dropout
 from thinned.nn.stream import Block
 from thinned.nn.surgery import swap_dropout
@@ -73,6 +74,7 @@ def torch_sampler(
             _switch(list(live.values()), False)
             run = partial(_output_of, model, rows, output)
             callers = find_callers(model, run, _close, fixed, rows.rows)
+            _warn_of(callers.drawn, model)
         wanted = _wanted(layers, [*live, *callers.random], model)
         idle |= dict.fromkeys({*live, *callers.random} - wanted, "not in layers")
         callers, live = callers.only(wanted), {name: drop for name, drop in live.items() if name in wanted}
@@ -186,7 +188,7 @@ class TorchSampler:
             if len(self.chains) == len(self.drops) and not self.callers:
                 out.append(_output(self.cut.after(given)))
             else:
-                with entered(self.model, of_sample, Block(first, Batch(rows, sure=True))):
+                with entered(self.model, of_sample, Block(first, Batch(rows, sure=True)), silent=True):
                     out.append(_output(self.cut.after(given)))
             progress((s + 1) / samples)
         for chain in self.chains:
@@ -202,7 +204,7 @@ class TorchSampler:
         for start in range(0, max(1, n), step):
             index = torch.arange(start, min(n, start + step)) // samples
             block = Block(first * samples + start, Batch(len(index), sure=True))
-            with entered(self.model, key.fold_in(0), block):
+            with entered(self.model, key.fold_in(0), block, silent=True):
                 out.append(_output(self.cut.after(self.cut.repeated(given, index))))
             progress(min(1.0, (start + step) / max(1, n)))
         y = torch.cat(out)
@@ -212,6 +214,17 @@ class TorchSampler:
         """About the bytes of a row: some layers, and its samples while they are sorted."""
         outputs = self.evaluate(x)
         return LAYERS * self.probed.model_bytes + 32 * samples * max(1, outputs[:1].numel())
+
+
+def _warn_of(drawn: Mapping[str, str], model: nn.Module) -> None:
+    """Warn of random functions that a model calls in evaluation."""
+    kinds = {name: type(module).__name__ for module, name in names_of(model).items()}
+    for name, function in drawn.items():
+        warnings.warn(
+            f"{name or 'the model'} ({kinds[name]}) calls {function}: in predict it draws from torch's "
+            "generator, so one key may give several predictions",
+            stacklevel=5,
+        )
 
 
 def _wanted(layers: str | Sequence[str] | None, found: list[str], model: nn.Module) -> set[str]:
@@ -254,7 +267,7 @@ def _live_drops(model: nn.Module, rows: Inputs, output: Wanted) -> tuple[dict[st
     drops = {name: drop for name, drop in named_drops(model) if drop.p > 0}
     for module in model.modules():
         module.training = module in drops.values() or isinstance(module, _FAST)
-    with keyed(model, Key(0), 0):
+    with entered(model, Key(0), Block(0, Batch(rows.rows)), silent=True):
         _output_of(model, rows, output)
         called = {name for name, drop in drops.items() if drop.stream.named and drop.stream.named.calls}
     live = {name: drop for name, drop in drops.items() if name in called}
