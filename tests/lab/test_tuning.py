@@ -14,6 +14,7 @@ pytest.importorskip("optuna")
 from thinned.lab import compare, tuning
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.sweeping import processes, timed
 from thinned.lab.tuning import Trial, Tuned, tune
 
 NO_TIME = 1e-6  # minutes: one trial a method
@@ -21,9 +22,10 @@ NO_TIME = 1e-6  # minutes: one trial a method
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A second passes at each look at the clock."""
+    """A second passes between trials, and none within a trial."""
     seconds = itertools.count()
     monkeypatch.setattr(tuning, "time", types.SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(timed, "time", types.SimpleNamespace(monotonic=lambda: 0.0))
 
 
 class Notes(Progress):
@@ -34,7 +36,7 @@ class Notes(Progress):
         self.notes.append(text)
 
 
-def test_one_trial_has_the_settings_that_were_given(tmp_path):
+def test_one_trial_has_the_settings_that_were_given(tmp_path, clock):
     notes = Notes()
     found = tune(BASE, ["none", "dropout"], DATA, tmp_path, NO_TIME, notes)
     assert [one.method for one in found] == ["none", "dropout"]
@@ -49,13 +51,44 @@ def test_one_trial_has_the_settings_that_were_given(tmp_path):
     assert not list(tmp_path.glob("tuning/*/*.npz"))
 
 
-def test_test_data_is_not_looked_at(tmp_path):
+def test_test_data_is_not_looked_at(tmp_path, clock):
     other = dataclasses.replace(DATA, x_test=np.full_like(DATA.x_test, np.nan), y_test=0 * DATA.y_test)
     one, same = (
         tune(BASE, ["dropout"], data, tmp_path / name, NO_TIME, Progress())
         for data, name in ((DATA, "a"), (other, "b"))
     )
     assert one == same
+    assert len(one[0].trials) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_time_is_kept(tmp_path, workers):
+    endless, notes = dataclasses.replace(BASE, epochs=10**9), Notes()
+    found = tune(endless, ["none", "dropout"], DATA, tmp_path, 0.01, notes, workers)
+    assert found == [Tuned("none"), Tuned("dropout")]
+    assert found[0].settings() == {}
+    assert [note.partition(" in ")[0] for note in notes.notes] == [
+        "none: no trial ended", "dropout: no trial ended",
+    ]  # fmt: skip
+    assert tuning.words(found)["chosen"] == "none: as given (0 trials); dropout: as given (0 trials)"
+    assert tune(endless, ["none", "dropout"], DATA, tmp_path, 0.01, notes, workers) == found
+
+
+def test_processes_stay_for_all_trials_of_a_method(tmp_path, clock, monkeypatch):
+    made = []
+
+    class Worker(processes._Worker):
+        def __init__(self, *task):
+            made.append(task)
+            super().__init__(*task)
+
+    monkeypatch.setattr(processes, "_Worker", Worker)
+    monkeypatch.setattr("thinned.lab.sweeping.timed.cores", lambda: 2)
+    (found,) = tune(BASE, ["dropout"], DATA, tmp_path / "a", 0.1, Progress(), workers=2)
+    (alone,) = tune(BASE, ["dropout"], DATA, tmp_path / "b", 0.1, Progress())
+    assert len(made) == 2
+    assert len(found.trials) > 3
+    assert found.trials[:2] == alone.trials[:2]
 
 
 def test_the_same_call_returns_what_was_chosen(tmp_path, monkeypatch, clock):
@@ -110,7 +143,7 @@ def test_the_command(in_tmp):
     ]
     result = call("compare", *options, "--tune", "--minutes", NO_TIME, "--out", "out")
     assert result.exit_code == 0, result.output
-    assert "dropout, trial 1: " in result.stderr
+    assert "dropout: no trial ended in its 1 s, so its settings stay as given" in result.stderr
     page = (in_tmp / "out").rglob("report.html")
     assert "held out" in next(page).read_text()
     several = call("compare", *options, "--tune", "--p", "0.1,0.2")

@@ -15,11 +15,12 @@ from thinned import _files
 from thinned.lab.data.dataset import Dataset
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.progress_bars import Progress
+from thinned.lab.reporting.wording import plural, time_text
 from thinned.lab.storage.remote import Folder
-from thinned.lab.storage.run import Run, Stored, digest
-from thinned.lab.sweeping import sweep
+from thinned.lab.storage.run import Stored, digest
 from thinned.lab.sweeping.costs import seconds
 from thinned.lab.sweeping.job import Job, Recipe
+from thinned.lab.sweeping.timed import Late, Timed, Trials
 from thinned.lab.training.config import Config
 from thinned.lab.training.keeping import trainer
 
@@ -65,8 +66,8 @@ class Tuned:
         return min(ended, key=lambda trial: (trial.error, trial.loss))
 
     def settings(self) -> Settings:
-        """Those of the best trial."""
-        return self.best.settings
+        """Those of the best trial; none where no trial ended in time."""
+        return self.best.settings if self.trials else {}
 
     def over(self, name: str) -> list[tuple[float, float]]:
         """The lowest error for each value of a setting: (value, error), ascending."""
@@ -98,9 +99,10 @@ def tune(
         names: the methods, which share the time.
         dataset: its test data is not looked at.
         out: the folder of the comparison.
-        minutes: for all methods; each gets one trial at least.
-        progress: gets each trial that is the best so far.
-        workers: trials side by side.
+        minutes: for all methods. A trial that has not ended then is stopped; a method without any keeps the
+            settings of `base`.
+        progress: gets each trial that is the best so far, and the time left.
+        workers: runs side by side.
         again: makes the jobs in another process, without pickling the data.
 
     Raises:
@@ -111,11 +113,11 @@ def tune(
         return _read(path)
     until, found = time.monotonic() + 60 * minutes, []
     for i, name in enumerate(names):
-        share = (until - time.monotonic()) / (len(names) - i)
-        found.append(
-            _search(dataclasses.replace(base, method=name), dataset, out, share, progress, workers, again)
-        )
-        found[-1].settings()  # an error if there are none
+        now = time.monotonic()
+        share = max(0.0, until - now) / (len(names) - i)
+        mine = dataclasses.replace(base, method=name)
+        found.append(_search(mine, dataset, out, share, Timed(progress, now + share, until), workers, again))
+        found[-1].settings()  # an error if no trial ended well
     _files.write_json(
         path, [{"method": one.method, "trials": [vars(t) for t in one.trials]} for one in found]
     )
@@ -127,28 +129,45 @@ def _search(
     dataset: Dataset,
     out: Folder,
     share: float,
-    progress: Progress,
+    progress: Timed,
     workers: int,
     again: Again | None,
 ) -> Tuned:
-    """The trials of one method, for `share` seconds."""
+    """The trials of one method, for `share` seconds: first the settings of `base`, then some at once."""
+    start, found, count = time.monotonic(), Tuned(base.method), 1
+    first = Job(base, dataset, trainer(dataset))
     study, space = _study(base), _space(base, dataset, share)
-    start, found = time.monotonic(), Tuned(base.method)
-    while True:
-        asked = [study.ask(space) for _ in range(workers)]
-        some = [_settings(trial.params, base) for trial in asked]
-        for trial, ended in zip(asked, _tried(some, base, dataset, out, workers, again), strict=True):
-            study.tell(trial, ended.value if np.isfinite(ended.value) else None, state=_state(ended))
-            if all(ended.error < other.error or np.isnan(other.error) for other in found.trials):
-                progress.note(f"{base.method}, trial {len(found.trials) + 1}: {_words(ended, dataset)}")
-            found.trials.append(ended)
-        passed = time.monotonic() - start
-        if passed * (1 + workers / len(found.trials)) > share:
-            return found
+    try:
+        with Trials(first, out / "tuning", workers, again and again([base])) as trials:
+            while True:
+                progress.title = f"tuning {base.method}, {plural(len(found.trials), 'trial')}"
+                asked = [study.ask(space) for _ in range(count)]
+                some = [_settings(trial.params, base) for trial in asked]
+                for trial, ended in zip(asked, _tried(some, base, dataset, trials, progress), strict=True):
+                    value = ended.value if np.isfinite(ended.value) else None
+                    study.tell(trial, value, state=_state(ended))
+                    _add(found, ended, dataset, progress)
+                passed, count = time.monotonic() - start, workers
+                if passed * (1 + count / len(found.trials)) > share:
+                    return found
+    except Late:
+        if not found.trials:
+            progress.note(
+                f"{base.method}: no trial ended in its {time_text(share)}, so its settings stay as given; "
+                "more --minutes give it more"
+            )
+        return found
+
+
+def _add(found: Tuned, trial: Trial, dataset: Dataset, progress: Progress) -> None:
+    """Add a trial, and say it if it is the best so far."""
+    if all(trial.error < other.error or np.isnan(other.error) for other in found.trials):
+        progress.note(f"{found.method}, trial {len(found.trials) + 1}: {_words(trial, dataset)}")
+    found.trials.append(trial)
 
 
 def _tried(
-    some: Sequence[Settings], base: Config, dataset: Dataset, out: Folder, workers: int, again: Again | None
+    some: Sequence[Settings], base: Config, dataset: Dataset, trials: Trials, progress: Timed
 ) -> list[Trial]:
     """Train with each of these settings on the part that is not held out: on one split, or on several."""
     splits = _splits(dataset)
@@ -157,13 +176,7 @@ def _tried(
         for settings in some
         for seed in range(splits)
     ]
-    todo = [Job(config, dataset, trainer(dataset)) for config in configs]
-    folder = out / "tuning"
-    stored = sweep.run(
-        todo, folder, Progress(), recipe=again and again(configs), workers=workers, save_every=60.0
-    )
-    for config in configs:
-        Run(folder, config).trim()
+    stored = trials.run(configs, progress)
     parts = [stored[i : i + splits] for i in range(0, len(stored), splits)]
     return [
         Trial(settings, _mean(part, "test_error"), _mean(part, "test_loss"))
@@ -254,7 +267,10 @@ def words(tuned: Sequence[Tuned]) -> dict[str, str]:
     """What a report says of the settings that were chosen; nothing where none were."""
     if not tuned:
         return {}
-    chosen = "; ".join(f"{one.method}: {shown(one.settings())} ({len(one.trials)} trials)" for one in tuned)
+    chosen = "; ".join(
+        f"{one.method}: {shown(one.settings()) or 'as given'} ({plural(len(one.trials), 'trial')})"
+        for one in tuned
+    )
     how = f"{HELD_OUT:g} of the training data, held out; below {SMALL:,} examples on {SPLITS} splits"
     return {"chosen": chosen, "chosen on": how}
 

@@ -70,3 +70,23 @@ def test_a_run_that_goes_on_is_said_now_and_then(monkeypatch):
     printed = console.file.getvalue().splitlines()
     assert len(printed) == 3
     assert printed[0] == "[0/2] a: epoch 3 of 10, loss 0.5; about 3 min left"
+
+
+@pytest.mark.parametrize("kind", [Lines, Bars])
+def test_a_time_that_is_given_is_shown(monkeypatch, kind):
+    from rich.console import Console
+
+    clock = [0.0]
+    monkeypatch.setattr(
+        "thinned.lab.reporting.progress_bars.time", SimpleNamespace(monotonic=lambda: clock[0])
+    )
+    console = Console(record=True, force_terminal=kind is Bars, width=200, file=io.StringIO())
+    progress = kind(console)
+    for passed in (0.0, 10.0, 40.0):
+        clock[0] = passed
+        progress.spend("tuning none, 3 trials", 100.0 - passed)
+    if kind is Bars:
+        (task,) = progress.bars.tasks
+        assert (task.description, task.total, task.completed) == ("tuning none, 3 trials", 100.0, 40.0)
+    else:
+        assert console.export_text() == "thinned: tuning none, 3 trials; 60 s left\n"

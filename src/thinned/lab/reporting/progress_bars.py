@@ -43,6 +43,12 @@ class Progress:
     def note(self, text: str) -> None:
         """A message for the user."""
 
+    def tick(self) -> None:
+        """Called now and then while other processes train."""
+
+    def spend(self, title: str, left: float) -> None:
+        """`left` seconds are left of a time that is given for something; called often."""
+
     def __enter__(self) -> Progress:
         return self
 
@@ -137,6 +143,11 @@ class Lines(Progress):
         """Print the message."""
         self._print(f"thinned: {text}")
 
+    def spend(self, title: str, left: float) -> None:
+        """Print the time left, if nothing was printed for a while."""
+        if time.monotonic() - self.said >= EVERY:
+            self.note(f"{title}; {time_text(left)} left")
+
     def _cost(self, name: str, epochs: int) -> float:
         return self.costs[name] / epochs if name in self.costs else 1.0
 
@@ -162,6 +173,7 @@ class Bars(Lines):
             transient=True,
         )
         self.all: Any = None
+        self.time: Any = None  # the bar of a time that is given
         self.open: dict[str, tuple[Any, int]] = {}  # task and epochs of each current run
 
     def __enter__(self) -> Bars:
@@ -208,6 +220,13 @@ class Bars(Lines):
         if self.all is not None:
             done = math.fsum(self.done.values())
             self.bars.update(self.all, completed=done, count=f"{self.ended}/{self.runs} runs")
+
+    def spend(self, title: str, left: float) -> None:
+        """Draw the bar of that time."""
+        if self.time is None:
+            self.time = self.bars.add_task(title, total=left, count="", loss="")
+        total = self.bars.tasks[self.bars.task_ids.index(self.time)].total or left
+        self.bars.update(self.time, description=title, completed=total - left)
 
     def _remove(self, name: str) -> None:
         """Remove the bar of the run `name`, if there is one."""

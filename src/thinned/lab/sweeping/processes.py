@@ -16,6 +16,7 @@ from thinned.lab.storage.remote import Folder
 from thinned.lab.sweeping.job import Recipe
 from thinned.lab.sweeping.worker import Message, Sender, environment, threads_of, train_one
 
+PAUSE = 0.5  # seconds that wait for a message
 LOW = 19  # the priority of a process that gives way to all others
 
 
@@ -44,8 +45,8 @@ class Processes:
         return True
 
     def messages(self) -> Iterator[Message]:
-        """The next message of each process that has one."""
-        for pipe in cast("list[Connection]", wait(list(self.busy))):
+        """The next message of each process that has one; waits a moment where none has."""
+        for pipe in cast("list[Connection]", wait(list(self.busy), PAUSE)):
             worker, run = self.busy[pipe]
             try:
                 call, arguments = pipe.recv()
@@ -59,8 +60,8 @@ class Processes:
     def _worker(self) -> _Worker:
         return self.stack.enter_context(_Worker(*self.task))
 
-    def _give(self, worker: _Worker, run: int, number: int) -> None:
-        """Give run number `run` of the sweep, `number` of the worker's recipe, to a process."""
+    def _give(self, worker: _Worker, run: int, number: Any) -> None:
+        """Give run number `run` of the sweep, `number` (or key) of the worker's recipe, to a process."""
         with contextlib.suppress(OSError):  # the process is dead; `messages` will say so
             worker.pipe.send(number)
         self.busy[worker.pipe] = worker, run
@@ -120,6 +121,7 @@ class _Worker:
 
     def __exit__(self, *error: Any) -> None:
         self._leash.close()
+        self.process.terminate()  # it may be starting, and not yet look at the leash
         self.process.join(10)
         self.pipe.close()
 

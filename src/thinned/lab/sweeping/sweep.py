@@ -59,8 +59,8 @@ def run(
     """
     progress = progress or Progress()
     open_ = unfinished(todo, out)
-    if private(out) and (ray or (workers or 1) > 1):
-        raise LabError(f"out must be a folder, or a URL, that other processes see, got {out}")
+    if ray or (workers or 1) > 1:
+        shared(out)
     with contextlib.ExitStack() as stack:
         have, connection = stack.enter_context(workers_for(len(open_), workers, ray))
         costs = {run_name(todo[i].config): seconds(todo[i], have.threads) for i in open_}
@@ -102,6 +102,12 @@ def _take(
             shown = time.monotonic()
 
 
+def shared(out: Folder) -> None:
+    """LabError if other processes do not see this folder."""
+    if private(out):
+        raise LabError(f"out must be a folder, or a URL, that other processes see, got {out}")
+
+
 def unfinished(todo: Sequence[Job], out: Folder) -> list[int]:
     """The numbers of the jobs that have no result yet."""
     return [i for i, job in enumerate(todo) if not Run(out, job.config).finished()]
@@ -134,6 +140,7 @@ def side_by_side(
     while waiting or busy:
         while waiting and pool.start(waiting[0]):
             busy.add(waiting.pop(0))
+        progress.tick()
         for i, call, arguments in pool.messages():
             run = runs[i]
             if call == "error":
