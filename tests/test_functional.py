@@ -56,6 +56,16 @@ def test_drop_block_sizes_that_are_none(block, kind, message, training):
         thinned.drop_block(X, 0.1, block, key=Key(0), training=training)
 
 
+@pytest.mark.parametrize(("p", "training"), [(0.1, True), (0.1, False), (0.0, True)])
+def test_drop_block_sizes_of_another_rank(p, training):
+    for shape, block in (((2, 3, 8), (3, 3)), ((2, 3, 8, 8), (3,)), ((2, 3, 4, 4, 4), (3, 3))):
+        axes = len(shape) - 2
+        with pytest.raises(
+            ValueError, match=f"^block_size must have one number for each of {axes} axes, got"
+        ):
+            thinned.drop_block(np.ones(shape), p, block, key=Key(0), training=training)
+
+
 def test_blocks_of_one_are_dropout_by_place():
     kept = thinned.drop_block(X, 0.4, 1, key=Key(3)) != 0
     assert np.array_equal(kept, keep_mask(X.shape, 0.4, key=Key(3)))
@@ -401,7 +411,5 @@ def test_blocks_of_several_sizes_and_unscaled_paths():
     assert np.array_equal(thinned.drop_block(x, 0.2, (4, 4), key=Key(0)), same)
     share, error = (y == 0).mean((1, 2, 3)).mean(), (y == 0).mean((1, 2, 3)).std() / len(x) ** 0.5
     assert abs(share - 0.2) <= 6 * error
-    with pytest.raises(ValueError, match=r"^block_size must have one number for each of 2 axes"):
-        thinned.drop_block(x, 0.2, (3,), key=Key(0))
     kept = thinned.drop_path(x, 0.5, key=Key(0), scale_by_keep=False)
     assert np.array_equal(kept, thinned.drop_path(x, 0.5, key=Key(0)) / 2)

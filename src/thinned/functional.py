@@ -144,6 +144,8 @@ def drop_block(
 
     Source: Ghiasi, Lin and Le 2018, arXiv:1810.12890.
     """
+    p = DROP_BLOCK.checked(x, p, key, sample_offset)
+    theory.block_sizes(_block("block_size", block_size), x.shape[2:])
     return DROP_BLOCK(x, p, key, training, sample_offset, block_size, per_channel, exact_rate)
 
 
