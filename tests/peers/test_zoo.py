@@ -8,6 +8,7 @@ import torch
 from helpers import zoo
 from torch import nn
 
+import thinned
 import thinned.nn as tnn
 from thinned import Key
 from thinned.uncertainty import predict
@@ -181,3 +182,19 @@ def test_fully_sharded(animal, mesh):
     for ours, theirs in zip(twin.parameters(), animal.model.parameters(), strict=True):
         if theirs.grad is not None:
             torch.testing.assert_close(ours.grad.full_tensor(), theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.SiLU])
+def test_norms_with_activations_of_timm_are_thinned(act):
+    norm = zoo.library("timm.layers").BatchNormAct2d(32, act_layer=act)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), norm, tnn.Dropout2d(0.5), nn.Conv2d(32, 4, 3))
+    plain, x = copy.deepcopy(model), torch.randn(8, 3, 8, 8)
+    report = tnn.thinning(tnn.thin(model, groups=1))
+    assert list(report.chains) == ["2"]
+    kept = thinned.masks.picks(32, 0.5, Key(3).fold_in(0).fold_in("2"), 1).units[0]
+    with tnn.keyed(model, Key(3), 0):
+        y = model(x)
+    hidden = plain[1](plain[0](x)) * torch.from_numpy(kept).float().view(1, -1, 1, 1) * 2
+    torch.testing.assert_close(y, plain[3](hidden), rtol=1e-4, atol=1e-5)
+    assert kinds(tnn.thin(model, back=True)) == kinds(plain)

@@ -71,6 +71,31 @@ class Branching(nn.Module):
         return self.out(self.drop(self.body(x if x.sum() > 1e9 else x + 1)))
 
 
+class NormAct(nn.BatchNorm2d):
+    """Batch norm, a dropout that does nothing, an activation: as timm has it."""
+
+    def __init__(self, n, act=nn.ReLU, drop=nn.Identity):
+        super().__init__(n)
+        self.drop, self.act = drop(), act()
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+class ActNorm(NormAct):
+    """The other order."""
+
+    def forward(self, x):
+        return nn.BatchNorm2d.forward(self, self.act(x))
+
+
+def norms_with_activations():
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), NormAct(8), nn.MaxPool2d(2), nn.Dropout2d(0.5), nn.Conv2d(8, 6, 1)),
+        *(NormAct(6, nn.SiLU), nn.Dropout2d(0.25), nn.Flatten(), nn.Linear(24, 2)),
+    )
+
+
 def dense_layers():
     return nn.Sequential(
         *(nn.Linear(6, 10), nn.ReLU(), nn.Dropout(0.5)),
@@ -123,6 +148,7 @@ NETWORKS = {  # name -> network, shape of a batch, the dropouts that are thinned
     "dense": (dense_layers, (5, 6), ["2", "6", "10"]),
     "convolutions": (convolutions, (4, 3, 12, 12), ["4", "7", "12"]),
     "in place": (in_place, (3, 2, 5), ["2", "7"]),
+    "norms with activations": (norms_with_activations, (4, 3, 6, 6), ["3", "6"]),
     "volumes": (volumes, (2, 1, 4, 4, 4), ["2"]),
     "heads": (Heads, (4, 2, 10, 10), ["drop1", "drop2", "drop3"]),
     "nested": (Nested, (4, 2, 8), ["features.4", "more.1", "last.1"]),
@@ -203,7 +229,9 @@ def pair(name, groups=1, dtype=torch.float64):
                 module, nn.modules.batchnorm._BatchNorm
             ):
                 parent, _, last = name.rpartition(".")
-                setattr(dense.get_submodule(parent), last, MaskedNorm(dense.get_submodule(name), mask))
+                norm = dense.get_submodule(name)
+                judge = nn.Sequential(MaskedNorm(norm, mask), getattr(norm, "act", nn.Identity()))
+                setattr(dense.get_submodule(parent), last, judge)
     assert set(report.chains) == set(drops)
     return thin, dense, torch.randn(shape, dtype=dtype)
 
@@ -677,6 +705,16 @@ def hooked_part():
     return model
 
 
+def with_norm(norm):
+    return nn.Sequential(nn.Conv2d(2, 4, 1), norm, nn.Dropout2d(), nn.Conv2d(4, 2, 1))
+
+
+def hooked_activation():
+    model = with_norm(NormAct(4))
+    model[1].act.register_forward_hook(lambda *_: None)
+    return model
+
+
 def normed():
     return nn.utils.parametrizations.weight_norm(nn.Linear(3, 4))
 
@@ -712,6 +750,10 @@ LEFT = {
         lambda: nn.Sequential(L(3, 4), nn.BatchNorm1d(4, momentum=None), D(), L(4, 2)),
         *("2", "momentum=None"),
     ),
+    "activation, norm": (lambda: with_norm(ActNorm(4)), "2", r"1 \(ActNorm\) stands"),
+    "a norm that drops": (lambda: with_norm(NormAct(4, drop=D)), "2", r"1 \(NormAct\) stands"),
+    "an unknown activation": (lambda: with_norm(NormAct(4, nn.Softmax2d)), "2", r"1 \(NormAct\) stands"),
+    "hooks on an activation": (hooked_activation, "2", r"1\.act has hooks"),
     "hooks": (hooked, "1", "0 has hooks"),
     "hooks on a part": (hooked_part, "0.1", "0 has hooks"),
     "twice": (Twice, "drop", "layer is called 2 times"),
@@ -730,7 +772,7 @@ def test_what_stays_dense_is_told_with_the_reason(name):
     assert drop not in report.chains
     with pytest.raises(AssertionError, match=why):
         raise AssertionError(report.dense[drop])
-    assert type(model.get_submodule(drop)) is nn.Dropout or name == "groups"
+    assert type(model.get_submodule(drop)) in (nn.Dropout, nn.Dropout2d)
     assert f"  {drop}: {report.dense[drop]}" in str(report)
 
 

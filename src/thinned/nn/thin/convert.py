@@ -20,7 +20,7 @@ from thinned.nn.thin.known_layers import TRANSFORMERS, known_chains
 from thinned.nn.thin.layer_kinds import DROPS
 from thinned.nn.thin.passes import ModelHooks
 from thinned.nn.thin.run_branches import Gate, RunningBranch, ThinDropPath
-from thinned.nn.thin.run_chains import KINDS, PAYS_ABOVE, THIN, RunningChain
+from thinned.nn.thin.run_chains import KINDS, PAYS_ABOVE, RunningChain, make_plain, make_thin
 from thinned.nn.thin.tracing import Explorer, TracedModule, join
 from thinned.nn.unreached import reason
 
@@ -231,7 +231,7 @@ def install(owner: nn.Module, found: FoundChain, chain: RunningChain) -> Running
     roles |= dict.fromkeys(found.readers, "reads_chain") | dict.fromkeys(found.between, "chain")
     for name, role in roles.items():
         module = owner.get_submodule(name)
-        module.__class__ = THIN.get(type(module), type(module))
+        make_thin(module)
         setattr(module, role, chain)
     return chain
 
@@ -240,7 +240,7 @@ def _restore(root: nn.Module) -> None:
     """Undo `_install`: every layer has its former class, without our hooks."""
     for module in root.modules():
         if type(module) in (*KINDS, ThinDropPath):
-            module.__class__ = type(module).__bases__[-1]
+            make_plain(module)
             for name in _ROLES:
                 vars(module).pop(name, None)
         for hooks in (module._forward_pre_hooks, module._forward_hooks):

@@ -15,7 +15,16 @@ import torch
 from torch import fx, nn
 
 from thinned.nn import activations, modules
-from thinned.nn.thin.layer_kinds import DROPS, HOMOGENEOUS, NORMS, POOL_CALLS, POOLS, WEIGHTED, ZERO_CALLS
+from thinned.nn.thin.layer_kinds import (
+    DROPS,
+    HOMOGENEOUS,
+    NORMS,
+    POOL_CALLS,
+    POOLS,
+    WEIGHTED,
+    ZERO_CALLS,
+    norm_and_activation,
+)
 from thinned.nn.thin.tracing import LeftDense, TracedModule, is_batch, join, partly_outside, source, users
 
 
@@ -85,6 +94,9 @@ class _Finder:
                 found.producer = str(node.target)
             elif kind in NORMS:
                 self.norm(node, found)
+            elif kind is not None and norm_and_activation(self.traced.layer(node)):
+                self.norm(node, found)
+                self.parts(node, found)
             elif kind in activations.MODULES:
                 self.traced.check(node)
                 found.others.append(str(node.target))
@@ -115,6 +127,13 @@ class _Finder:
                 "but a unit takes part only in the steps that it survives"
             )
         found.between.append(str(node.target))
+
+    def parts(self, node: fx.Node, found: FoundChain) -> None:
+        """Add what a norm with an activation calls: with hooks, it is to see all units."""
+        for part in ("drop", "act"):
+            name = f"{node.target}.{part}"
+            self.traced.check_hooks(name)
+            found.others.append(name)
 
     def by_unit(self, node: fx.Node, found: FoundChain) -> bool:
         """Whether a node treats each unit by itself and maps zero to zero; adds it to the chain if so."""

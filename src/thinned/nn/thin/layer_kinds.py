@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
+import torch
 from torch import nn
 
 from thinned.nn import activations, modules
@@ -35,3 +39,27 @@ HOMOGENEOUS = {  # layers and calls with f(s·x) = s·f(x) for s > 0
     *(kind for kind, row in activations.MODULES.items() if row.homogeneous),
     *(call for call, row in activations.CALLS.items() if row.homogeneous),
 }
+
+
+def norm_and_activation(layer: Any) -> bool:
+    """Whether a layer is a subclass of BatchNorm2d that also applies the activation ``act``, as timm has it.
+
+    Its ``drop`` must do nothing. A copy of it is tried out, in training and in evaluation.
+    """
+    if not isinstance(layer, nn.BatchNorm2d) or type(getattr(layer, "drop", None)) is not nn.Identity:
+        return False
+    if type(layer) in NORMS or type(getattr(layer, "act", None)) not in activations.MODULES:
+        return False
+    return all(_acts_after(copy.deepcopy(layer).train(training)) for training in (True, False))
+
+
+@torch.no_grad()
+def _acts_after(layer: Any) -> bool:
+    """Whether y = act(BatchNorm(x)) for one x."""
+    like = next((each for each in (layer.weight, layer.running_mean) if each is not None), torch.empty(()))
+    x = torch.linspace(-2, 3, 8 * layer.num_features, dtype=like.dtype, device=like.device)
+    x = x.view(2, layer.num_features, 2, 2)
+    try:
+        return torch.equal(layer(x.clone()), layer.act(nn.BatchNorm2d.forward(layer, x)))
+    except Exception:  # another forward may raise anything
+        return False

@@ -319,6 +319,18 @@ class ThinBatchNorm3d(_ThinNorm, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` in a chain."""
 
 
+class ThinNormAct(_ThinNorm, nn.BatchNorm2d):
+    """A `torch.nn.BatchNorm2d` that also applies an activation, as timm has it, in a chain."""
+
+    former: type[nn.Module]  # its class outside of chains
+    act: nn.Module
+
+    def forward(self, input: Any) -> Any:
+        """The norm as `ThinBatchNorm2d` computes it, then the activation."""
+        out = super().forward(input)
+        return out if isinstance(out, torch.fx.Proxy) else self.act(out)
+
+
 class _ThinDrop:
     chain: RunningChain
 
@@ -346,9 +358,25 @@ class ThinDropout3d(_ThinDrop, modules.Dropout3d):
     """`thinned.nn.Dropout3d` in a chain."""
 
 
-KINDS: tuple[type[nn.Module], ...] = (
+_OF_TORCH: tuple[type[nn.Module], ...] = (
     *(ThinLinear, ThinConv1d, ThinConv2d, ThinConv3d, ThinPReLU),
     *(ThinBatchNorm1d, ThinBatchNorm2d, ThinBatchNorm3d),
     *(ThinDropout, ThinDropout1d, ThinDropout2d, ThinDropout3d),
 )
-THIN: dict[type[nn.Module], type[nn.Module]] = {kind.__bases__[-1]: kind for kind in KINDS}
+KINDS = (*_OF_TORCH, ThinNormAct)
+_THIN = {kind.__bases__[-1]: kind for kind in _OF_TORCH}
+
+
+def make_thin(layer: nn.Module) -> None:
+    """Give a layer of a chain its thin class; other layers keep theirs."""
+    former = type(layer)
+    if former in KINDS:
+        return
+    layer.__class__ = _THIN.get(former) or (ThinNormAct if isinstance(layer, nn.BatchNorm2d) else former)
+    if type(layer) is ThinNormAct:
+        layer.former = former
+
+
+def make_plain(layer: nn.Module) -> None:
+    """Give a thin layer its former class."""
+    layer.__class__ = vars(layer).pop("former", type(layer).__bases__[-1])
