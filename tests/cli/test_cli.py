@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,6 +245,12 @@ def test_validation_is_reported(mine):
     found = json.loads(result.stdout)
     assert "held out" in found["settings"]["judged on"]
     assert found["runs"][0]["result"]["judged_on"] == "held-out training data"
+    shown = call("compare", "--data", "mine.npz", *TINY, "--validation", "0.25", "--p", "0.1,0.5").stdout
+    reports = [path.read_text().partition("</style>")[2] for path in Path().rglob("report.html")]
+    assert len(reports) == 2
+    assert "held-out" in shown.split()
+    for text in (shown, *reports):
+        assert not re.search(r"\btest (error|rows|images)|Test data;|Test error", text)
 
 
 def test_methods_lists_the_table():

@@ -87,7 +87,9 @@ def test_bad_runs(trained):
         assert message in result.stderr
     for path in trained.glob("out/*/model.npz"):
         path.unlink()
-    assert "none of its runs has a model" in call("predict", "out", "--data", "new.csv").stderr
+    assert (
+        "none of its runs keeps a network for new data" in call("predict", "out", "--data", "new.csv").stderr
+    )
     shutil.rmtree("out")
 
 

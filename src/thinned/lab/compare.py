@@ -152,7 +152,9 @@ def page(record: Record, stored: Sequence[Stored], evidence: Evidence | None = N
     seeds = len({run.config["seed"] for run in stored})
     found, label = rows(stored), labeller([run.config for run in stored])
     labels = [label(run.config) for run in stored]
-    made = comparison(found, stored, evidence)
+    made = comparison(
+        found, stored, evidence, {name: [p for p, _ in points] for name, points in record.tried.items()}
+    )
     baseline = made.verdict.other if made and made.verdict else BASELINE
     parts: dict[str, Any] = dict(made.parts()) if made else {}
     pictures = over_p(stored, found, labels, record.tried)

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 
 from thinned.lab.reporting.from_runs import Row
-from thinned.lab.reporting.measure import rmse
+from thinned.lab.reporting.measure import HELD_OUT, rmse
 from thinned.lab.reporting.paired import Difference
 from thinned.lab.reporting.summary import summarise
-from thinned.lab.reporting.verdict import Verdict
+from thinned.lab.reporting.verdict import Rate, Verdict
 
 
 def row(label, test, train=0.0, measure=None):
@@ -111,6 +111,36 @@ def test_numbers_of_few_rows_need_small_rates(p, first):
     assert text.endswith("try --p 0.05,0.1,0.2, or --tune.")
     many = dataclasses.replace(found, examples=1_001)
     assert "--tune" not in Verdict([many], "none", rows, "rows", False).next()
+
+
+@pytest.mark.parametrize(("smallest", "advised"), [(0.05, False), (0.2, False), (0.3, True)])
+def test_small_rates_are_advised_only_where_none_was_tried(smallest, advised):
+    rows = {
+        "none": row("none", 3.0, measure=rmse([3.0])),
+        "dropout": row("dropout", 5.0, 4.0, measure=rmse([3.0])),
+    }
+    rates = {"dropout": Rate(0.5, smallest, 0.5)}
+    text = Verdict([difference("dropout", 2.0, 1.0)], "none", rows, "rows", False, rates).next()
+    assert ("--p 0.05,0.1,0.2" in text) == advised
+    assert "Try a smaller --p" not in text  # a smaller one was tried
+
+
+def test_a_rate_between_those_that_were_tried_is_kept():
+    found = [difference("dropout", -0.005, 0.004, p=0.01)]
+    for train, advice in ((0.05, "smaller --p"), (0.001, "larger --p")):
+        rows = {"none": row("none", 0.02), "dropout": row("dropout", 0.015, train)}
+        for rate, advised in ((Rate(0.3, 0.3, 0.3), True), (Rate(0.3, 0.1, 0.5), False)):
+            text = Verdict(found, "none", rows, "images", True, {"dropout": rate}).next()
+            assert (advice in text) == advised
+
+
+def test_held_out_errors_are_named_so():
+    held = dataclasses.replace(rmse([3.0]), of=HELD_OUT)
+    rows = {"none": row("none", 3.0, measure=held), "dropout": row("dropout", 2.0, 4.0, measure=held)}
+    v = Verdict([difference("dropout", -1.0, 0.5, p=0.01)], "none", rows, "rows", False)
+    assert v.headline().startswith("dropout has a lower held-out RMSE than none: ")
+    assert "than none on held-out data" in v.next()
+    assert "test" not in v.headline() + v.next()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from thinned.lab.reporting.from_runs import Row, groups
 from thinned.lab.reporting.paired import differences
 from thinned.lab.reporting.scores import losses, scores
 from thinned.lab.reporting.summary import BASELINE, Summary, summarise
-from thinned.lab.reporting.verdict import Verdict
+from thinned.lab.reporting.verdict import Rate, Verdict
 from thinned.lab.storage.run import Stored, predictions
 
 UNBALANCED = 0.8  # a larger share of one class is named
@@ -62,7 +62,7 @@ class Comparison:
         text = ""
         if low and simple[low] <= min(float(np.mean(each[label][name])) for label in self.kept):
             value = measure.with_unit(measure.factor * simple[low])
-            text = f"A simple predictor is as good or better: {low} has a test {name} of {value}. "
+            text = f"A simple predictor is as good or better: {low} has a {measure.of} {name} of {value}. "
         return (text + self._unbalanced(each)).strip()
 
     def _unbalanced(self, each: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -111,8 +111,20 @@ class Comparison:
         }
 
 
-def comparison(rows: Sequence[Row], stored: Sequence[Stored], evidence: Evidence | None) -> Comparison | None:
-    """The comparison of these runs; None where no predictions were kept."""
+def comparison(
+    rows: Sequence[Row],
+    stored: Sequence[Stored],
+    evidence: Evidence | None,
+    tried: Mapping[str, Sequence[float]] = {},
+) -> Comparison | None:
+    """The comparison of these runs; None where no predictions were kept.
+
+    Args:
+        rows: of the runs.
+        stored: the runs.
+        evidence: what is known of the test data.
+        tried: method -> the rates that it was tuned over.
+    """
     if evidence is None:
         return None
     kept: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
@@ -122,14 +134,29 @@ def comparison(rows: Sequence[Row], stored: Sequence[Stored], evidence: Evidence
         if found:
             kept[label] = found
     summaries = {row.label: summarise(row) for row in rows}
-    return Comparison(kept, summaries, evidence, _verdict(kept, summaries, evidence))
+    verdict = _verdict(kept, summaries, evidence, _rates(stored, tried))
+    return Comparison(kept, summaries, evidence, verdict)
 
 
-def _verdict(kept: Kept, rows: Mapping[str, Summary], evidence: Evidence) -> Verdict | None:
+def _rates(stored: Sequence[Stored], tried: Mapping[str, Sequence[float]]) -> dict[str, Rate]:
+    """The rate of each row, between the smallest and the largest that its method was tried with."""
+    each = {label: runs[0].config for label, runs in groups(stored).items()}
+    found = {}
+    for label, config in each.items():
+        name, own = config["method"], float(config["p"])
+        mine = [float(other["p"]) for other in each.values() if other["method"] == name]
+        mine += tried.get(name, ())
+        found[label] = Rate(own, min(mine), max(mine))
+    return found
+
+
+def _verdict(
+    kept: Kept, rows: Mapping[str, Summary], evidence: Evidence, rates: Mapping[str, Rate]
+) -> Verdict | None:
     if len(kept) < 2:
         return None
     other = BASELINE if BASELINE in kept else next(iter(kept))
     lost = {label: {seed: losses(*pair) for seed, pair in runs.items()} for label, runs in kept.items()}
     counts = bool(evidence.classes)
     found = differences(lost, other, counts=counts, crossed=len(evidence.labels) > 0)
-    return Verdict(found, other, rows, evidence.what, counts) if found else None
+    return Verdict(found, other, rows, evidence.what, counts, rates) if found else None

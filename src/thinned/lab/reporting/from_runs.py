@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from thinned.lab.reporting.measure import ERROR, RMSE, Measure, rmse
+from thinned.lab.reporting.measure import ERROR, RMSE, TEST, Measure, judged_on, rmse
 from thinned.lab.storage.run import Stored
 
 STATES = ("done", "diverged", "failed", "stopped")
@@ -93,9 +94,10 @@ def rows(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | N
 
 
 def _measure(stored: Sequence[Stored]) -> Measure:
-    if all(run.result.get("judged_by") != RMSE for run in stored):
-        return ERROR
-    return rmse(_number(run.result.get("test_error")) for run in stored)
+    found = ERROR
+    if any(run.result.get("judged_by") == RMSE for run in stored):
+        found = rmse(_number(run.result.get("test_error")) for run in stored)
+    return dataclasses.replace(found, of=judged_on(stored[0].config) if stored else TEST)
 
 
 def series(stored: Sequence[Stored], label: Callable[[Mapping[str, Any]], str] | None = None) -> list[Series]:

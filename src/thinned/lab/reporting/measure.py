@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 RMSE = "RMSE"
+TEST, HELD_OUT = "test", "held-out"
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Measure:
         difference: the unit of a difference; may be empty.
         factor: a stored value times this is shown.
         decimals: digits behind the point.
+        of: the data that it is measured on, in place of "test" above.
     """
 
     name: str = "error"
@@ -26,6 +29,7 @@ class Measure:
     difference: str = "points"
     factor: float = 100.0
     decimals: int = 2
+    of: str = TEST
 
     def text(self, value: float) -> str:
         """A shown value with a true minus; "–" for NaN."""
@@ -56,3 +60,8 @@ def rmse(values: Iterable[float]) -> Measure:
     positive = [value for value in values if math.isfinite(value) and value > 0]
     decimals = 2 - math.floor(math.log10(min(positive))) if positive else 2
     return Measure(RMSE, "", "", 1.0, max(0, min(decimals, 12)))
+
+
+def judged_on(config: Mapping[str, Any]) -> str:
+    """The data that a run with these settings is judged on: "test" or "held-out"."""
+    return HELD_OUT if config.get("validation") else TEST

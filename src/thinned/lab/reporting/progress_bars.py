@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from thinned.lab.reporting.measure import ERROR, RMSE, rmse
+from thinned.lab.reporting.measure import ERROR, RMSE, judged_on, rmse
 from thinned.lab.reporting.wording import time_text
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def summary(run: Stored) -> str:
     if run.status != "done":
         return f"{name}: {run.status} in epoch {result.get('epoch')}"
     errors = ""
-    for word, value in (("test", result["test_error"]), ("training", result["train_error"])):
+    for word, value in ((judged_on(run.config), result["test_error"]), ("training", result["train_error"])):
         if value is not None:
             measure = rmse([value]) if result.get("judged_by") == RMSE else ERROR
             errors += f"{word} {measure.name} {measure.with_unit(measure.factor * value)}, "

@@ -36,7 +36,7 @@ def over_p(
         base = next((summarise(row) for row in rows if row.label == BASELINE), None)
         if base is not None and base.finished:
             curves[BASELINE] = [Point(p, base.test.mean, base.test.sd) for p in (min(ends), max(ends))]
-        caption = "Test data; bars: one standard deviation over seeds."
+        caption = f"{measure.of.capitalize()} data; bars: one standard deviation over seeds."
     else:
         curves = {
             name: [Point(p, measure.factor * e) for p, e in points]
@@ -57,7 +57,7 @@ def best_rates(stored: Sequence[Stored], rows: Sequence[Row], labels: Sequence[s
     for name, points in _curves(stored, rows, labels).items():
         p, low = min(points, key=lambda point: point[1].test.mean)
         measure = low.measure
-        text = f"{name}: lowest test {measure.name} at p = {p:g}, {measure.with_unit(low.test.mean)}"
+        text = f"{name}: lowest {measure.of} {measure.name} at p = {p:g}, {measure.with_unit(low.test.mean)}"
         others = [
             (q, s) for q, s in points if q != p and measure.text(s.test.mean) == measure.text(low.test.mean)
         ]

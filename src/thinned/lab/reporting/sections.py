@@ -85,7 +85,9 @@ def by_class(c: Comparison) -> Section | None:
     figures = []
     if len(names) <= DRAWN:
         caption = "A row is a true class, a column what was predicted; the diagonal is right."
-        caption += f" Test {c.evidence.what}" + (f", mean over {seeds} seeds." if seeds > 1 else ".")
+        caption += f" {_of(c).capitalize()} {c.evidence.what}" + (
+            f", mean over {seeds} seeds." if seeds > 1 else "."
+        )
         figures = [drawings.matrix("", names, counts, caption)]
     errors = 1 - counts.diagonal() / np.maximum(counts.sum(axis=1), 1e-12)
     order = [i for i in np.argsort(-errors, kind="stable").tolist() if counts[i].sum()]
@@ -93,7 +95,7 @@ def by_class(c: Comparison) -> Section | None:
         [names[i], _count(counts[i].sum()), ERROR.text(100 * errors[i]), _mistaken(names, counts[i], i)]
         for i in order
     ]
-    head = ["class", f"test {c.evidence.what}", "error, %", "most often taken for"]
+    head = ["class", f"{_of(c)} {c.evidence.what}", "error, %", "most often taken for"]
     more = f" The {LISTED} classes with the highest errors." if len(lines) > LISTED else ""
     table = Reference(head, lines[:LISTED], f"Of {c.best}, the lowest error.{more}")
     return Section("Class by class", tables=[table], figures=figures)
@@ -215,6 +217,10 @@ def _measure(c: Comparison, name: str) -> Measure:
     return Measure(name, "", "", 1.0, 3)
 
 
+def _of(c: Comparison) -> str:
+    return next(iter(c.rows.values())).measure.of
+
+
 def _count(value: float) -> str:
     return f"{value:,.0f}" if abs(value - round(value)) < 0.05 else f"{value:,.1f}"
 
@@ -238,11 +244,11 @@ def _how(v: Verdict) -> str:
     level = f" for all {len(v.found)} comparisons together" if many else ""
     if seeds == 1:
         test = "McNemar's exact test" if v.counts else "a paired t-test"
-        text = f"All methods saw the same test {v.what}. p is of {test}; one seed each decides nothing."
+        text = f"All methods saw the same {v.of} {v.what}. p is of {test}; one seed each decides nothing."
     else:
         agree = "; for p, the exact test of flipped signs must agree" if v.counts else ""
         text = (
-            f"All methods saw the same {v.found[0].examples:,} test {v.what} with the same {seeds} seeds. "
+            f"All methods saw the same {v.found[0].examples:,} {v.of} {v.what} with the same {seeds} seeds. "
             f"Both vary the difference, and both are in its interval (two-way random effects){agree}."
         )
     below = "Below 0: fewer errors" if v.counts else "Below 0: a lower error"

@@ -92,7 +92,7 @@ def _columns(every: Sequence[Summary], measure: Measure) -> list[tuple[str, list
     none = [False] * len(every)
     lowest = best([s.test.mean for s in every], [text(s.test.mean) for s in every])
     return [
-        (f"test\n{measure.name}", [s.stat(s.test) for s in every], lowest),
+        (f"{measure.of}\n{measure.name}", [s.stat(s.test) for s in every], lowest),
         (f"training\n{measure.name}", [s.stat(s.train) for s in every], none),
         ("\ngap", gaps, best([abs(s.gap.mean) for s in every], gaps)),
         ("seconds\nper epoch", times, best([s.seconds.mean for s in every], times)),

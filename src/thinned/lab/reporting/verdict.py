@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from thinned.lab.reporting.paired import Difference
 from thinned.lab.reporting.summary import Summary
@@ -12,7 +13,16 @@ from thinned.lab.reporting.wording import plural
 
 SEEDS, ASKED = 3, 5  # with fewer, the spread over seeds is hardly known; then so many are asked for
 FEW_ROWS = 1_000  # test rows
+SMALL = 0.2  # a rate up to which none smaller is advised for numbers
 MOST_SEEDS, MOST_TIMES = 50, 100  # more is not worth asking for
+
+
+class Rate(NamedTuple):
+    """The rate of a row, and the smallest and the largest that its method was tried with."""
+
+    own: float
+    smallest: float
+    largest: float
 
 
 @dataclass(frozen=True)
@@ -25,6 +35,7 @@ class Verdict:
         rows: label -> its figures.
         what: the plural of a test example, "images" or "rows".
         counts: whether an error is a wrong class.
+        rates: label -> its rate, where it is known.
     """
 
     found: Sequence[Difference]
@@ -32,12 +43,18 @@ class Verdict:
     rows: Mapping[str, Summary]
     what: str
     counts: bool
+    rates: Mapping[str, Rate] = field(default_factory=dict)
 
     @property
     def first(self) -> Difference:
         """The row with the lowest error, or the best of those that are decided."""
         better = [one for one in self.found if one.decided and one.mean < 0]
         return min(better or self.found, key=lambda one: one.mean)
+
+    @property
+    def of(self) -> str:
+        """The data that the errors are of: "test" or "held-out"."""
+        return next(iter(self.rows.values())).measure.of
 
     def amount(self, one: Difference, value: float) -> str:
         """A difference as a number of test examples, or in the units of the labels."""
@@ -102,15 +119,17 @@ class Verdict:
             rates = self._smaller(one) or self._rates(one)
             return f"Take {one.label if one.mean < 0 else self.other}. {rates}"
         keep = f"Keep {self.other}, or choose by time and taste: the data cannot decide."
-        if self.rows[one.label].train.mean > self.rows[self.other].test.mean:
+        if self._too_much(one):
             keep = (
-                f"Try a smaller --p: {one.label} errs more on training data than {self.other} on test data."
+                f"Try a smaller --p: {one.label} errs more on training data than {self.other} on {self.of} "
+                "data."
             )
         return f"{keep} {self._smaller(one) or self._more(one)}"
 
     def _smaller(self, one: Difference) -> str:
-        """For numbers and few rows, where dropping made it worse: rates to try; else nothing."""
-        if self.counts or one.mean <= 0 or one.examples > FEW_ROWS:
+        """For numbers and few rows, where dropping at no small rate made it worse: rates to try; else ""."""
+        rate = self.rates.get(one.label)
+        if self.counts or one.mean <= 0 or one.examples > FEW_ROWS or (rate and rate.smallest <= SMALL):
             return ""
         return (
             "Numbers that are predicted from few rows may need a rate far below 0.5: "
@@ -119,18 +138,26 @@ class Verdict:
 
     def _rates(self, one: Difference) -> str:
         """Whether a larger or smaller rate is worth a try: by the errors on training and test data."""
-        mine, base = self.rows[one.label], self.rows[self.other]
-        if mine.train.mean > base.test.mean:
+        mine, rate = self.rows[one.label], self.rates.get(one.label)
+        if self._too_much(one):
             return (
-                f"{one.label} errs more on training data than {self.other} on test data, so it drops too "
-                "much: try a smaller --p, or a larger --hidden."
+                f"{one.label} errs more on training data than {self.other} on {self.of} data, so it drops "
+                "too much: try a smaller --p, or a larger --hidden."
             )
-        if mine.gap.mean > 0.5 * mine.test.mean:
+        if mine.gap.mean > 0.5 * mine.test.mean and (not rate or rate.own == rate.largest):
             return (
                 f"Much of the error of {one.label} is a gap to its training error: try a larger --p, "
                 "--max-norm 3 or more data."
             )
-        return "Training and test error are close: try a larger network with --hidden, or more --epochs."
+        return (
+            f"Training and {self.of} error are close: try a larger network with --hidden, or more --epochs."
+        )
+
+    def _too_much(self, one: Difference) -> bool:
+        """Whether a row errs more in training than the other in the test, and had no smaller rate."""
+        rate = self.rates.get(one.label)
+        smallest = not rate or rate.own == rate.smallest
+        return smallest and self.rows[one.label].train.mean > self.rows[self.other].test.mean
 
     def _more(self, one: Difference) -> str:
         """What would decide: more seeds, or more test examples."""
@@ -146,14 +173,14 @@ class Verdict:
             return f"Most of the uncertainty comes from the seeds: run --seeds {max(seeds, one.seeds + 2)}."
         needed = float(f"{1.2 * times * one.examples:.2g}")
         return (
-            f"Most of the uncertainty comes from the few test {self.what}: to see a difference of this "
+            f"Most of the uncertainty comes from the few {self.of} {self.what}: to see a difference of this "
             f"size, about {needed:,.0f} are needed."
         )
 
     def _verb(self) -> tuple[str, str, str]:
         if self.counts:
             return "makes fewer errors", "fewer", "more"
-        return "has a lower test RMSE", "lower", "higher"
+        return f"has a lower {self.of} RMSE", "lower", "higher"
 
     def _error(self, label: str) -> str:
         row = self.rows[label]

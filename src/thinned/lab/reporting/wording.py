@@ -72,7 +72,8 @@ def finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
         only = ended[0]
         unit = only.measure.unit and f" {only.measure.unit}"
         value = f"{only.stat(only.test)}{unit}"
-        text = f"{only.label} has a test {only.measure.name} of {value}, with nothing to compare it with"
+        what = f"{only.measure.of} {only.measure.name}"
+        text = f"{only.label} has a {what} of {value}, with nothing to compare it with"
     else:
         first = min(others, key=lambda s: s.test.mean)
         if base is None:
@@ -89,13 +90,13 @@ def finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
 def _lower(a: Summary, b: Summary, which: str = "") -> str:
     """`a` has the lowest test error; `b` is what it is compared with."""
     difference = b.test.mean - a.test.mean
-    show, name = a.measure.with_unit, a.measure.name
+    show, name, of = a.measure.with_unit, a.measure.name, a.measure.of
     if show(a.test.mean) == show(b.test.mean):
-        return f"{a.label} and {b.label} share the lowest test {name}, {show(a.test.mean)}"
+        return f"{a.label} and {b.label} share the lowest {of} {name}, {show(a.test.mean)}"
     share = 100 * difference / b.test.mean
     relative = f"{share:.0f} %" if share >= 1 else "less than 1 %"
     return (
-        f"{a.label} has the lowest test {name}: {show(a.test.mean)} against {show(b.test.mean)} for "
+        f"{a.label} has the lowest {of} {name}: {show(a.test.mean)} against {show(b.test.mean)} for "
         f"{b.label}{which}, which is {_difference(b, a)} or, in relative terms, {relative} "
         f"lower; {_against_spread(a, b, difference)}"
     )
@@ -105,7 +106,7 @@ def _not_lower(a: Summary, base: Summary) -> str:
     """No row is better than the baseline `base`; `a` comes closest."""
     difference = a.test.mean - base.test.mean
     show, name = a.measure.with_unit, a.measure.name
-    start = f"No method has a lower test {name} than {base.label}, {show(base.test.mean)}"
+    start = f"No method has a lower {a.measure.of} {name} than {base.label}, {show(base.test.mean)}"
     if show(a.test.mean) == show(base.test.mean):
         return f"{start}: {a.label} has the same"
     share = 100 * difference / base.test.mean if base.test.mean > 0 else math.inf
@@ -147,7 +148,7 @@ def gap_finding(rows: Sequence[Row], baseline: str = BASELINE) -> str:
     )
     unit = low.measure.difference and f" {low.measure.difference}"
     return (
-        f"The gap between training and test {low.measure.name} is smallest for {low.label}: "
+        f"The gap between training and {low.measure.of} {low.measure.name} is smallest for {low.label}: "
         f"{show(low.gap.mean)}{unit} against {show(other.gap.mean)} for {other.label}{within}."
     )
 

@@ -208,7 +208,8 @@ def load(run: str | os.PathLike[str]) -> Pipeline:
         arrays = _files.load_npz(path)
     except FileNotFoundError:
         raise LabError(
-            f"{path}: no such file; give the folder of a run that thinned compare trained on a table"
+            f"{path}: no such file; give the folder of a run that thinned compare trained on a table (runs "
+            "of images, .npz or built-in data keep no network for new data)"
         ) from None
     except ValueError as error:
         raise LabError(f"{error}; train the run again") from error
