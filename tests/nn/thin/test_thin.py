@@ -740,7 +740,7 @@ LEFT = {
     "second": (lambda: nn.Sequential(L(3, 4), D(), D(), L(4, 2)), "2", "units that 1 has thinned"),
     "elements": (
         lambda: nn.Sequential(nn.Conv2d(2, 4, 1), D(), nn.Conv2d(4, 2, 1)),
-        *("1", r"drops single elements, not the units of 0 \(Conv2d\)"),
+        *("1", r"drops single elements, not the units of 0 \(Conv2d\): Dropout2d drops these"),
     ),
     "groups": (
         lambda: nn.Sequential(nn.Conv2d(2, 4, 1), nn.Dropout2d(), nn.Conv2d(4, 2, 1, groups=2)),
@@ -760,6 +760,10 @@ LEFT = {
     "skips": (Skips, "drop", r"what layer \(Linear\) gives is used in 2 places"),
     "in a function": (Branching, "drop", "the model could not be traced"),
     "small rate": (lambda: nn.TransformerEncoderLayer(4, 2, 8), "dropout", r"p = 0\.1 is at most 0\.2"),
+    "no rate": (
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, 0.0),
+        *("dropout", r"p = 0, so nothing is dropped: set a rate above 0\.2, then call thin again"),
+    ),
     "sum": (lambda: nn.TransformerEncoderLayer(4, 2, 8), "dropout1", "a sum reads its units"),
 }
 

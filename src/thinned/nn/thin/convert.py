@@ -133,7 +133,7 @@ def _find(root: nn.Module, groups: Groups) -> tuple[dict[str, list[Found]], dict
         if isinstance(chain, str):
             dense[drop] = _true_reason(chain, name, explorer)
         elif groups == "auto" and isinstance(chain, FoundChain) and (p := _rate(root, drop)) <= PAYS_ABOVE:
-            dense[drop] = f"p = {p:g} is at most {PAYS_ABOVE:g}, where thinning does not pay"
+            dense[drop] = _small(p)
         else:
             found.setdefault(name, []).append(chain)
             dense.pop(drop, None)
@@ -145,6 +145,13 @@ def _find(root: nn.Module, groups: Groups) -> tuple[dict[str, list[Found]], dict
         elif name not in seen and (why := _unfit(module, read)):
             dense[name] = why
     return found, dense
+
+
+def _small(p: float) -> str:
+    """Why a chain with this rate is not thinned by ``groups="auto"``."""
+    if p == 0.0:
+        return f"p = 0, so nothing is dropped: set a rate above {PAYS_ABOVE:g}, then call thin again"
+    return f"p = {p:g} is at most {PAYS_ABOVE:g}, where thinning does not pay"
 
 
 def _true_reason(why: str, name: str, explorer: Explorer) -> str:

@@ -111,7 +111,8 @@ class _Finder:
         """The dropout must drop the units of this layer."""
         if rank != found.rank and not (rank == 1 and found.rank == 2):
             what = "single elements" if found.rank == 0 else f"channels of rank {found.rank}"
-            raise LeftDense(f"drops {what}, not the units of {name} ({type(layer).__name__})")
+            hint = f": Dropout{rank}d drops these" if found.rank == 0 else ""
+            raise LeftDense(f"drops {what}, not the units of {name} ({type(layer).__name__}){hint}")
         found.rank = rank
         if not len(layer.weight):
             raise LeftDense(f"{name} has no units")

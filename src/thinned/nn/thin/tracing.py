@@ -60,7 +60,7 @@ class Explorer:
             try:
                 graph = trace(module, self.whole)
             except Exception as error:  # a forward may raise anything when it gets proxies for tensors
-                reason = str(error).strip().split("\n")[0] or type(error).__name__
+                reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
             else:
                 for inner in [each for each in self.graphs if each.startswith(f"{name}." if name else "")]:
                     if not self._inside_whole(module, name, inner):
