@@ -159,7 +159,7 @@ class Torch(Backend):
 
         self.torch = torch
         self.undispatched = torch.Tensor.__torch_dispatch__
-        self.modes, self.tracing = torch._C._len_torch_dispatch_stack, torch._C._is_tracing
+        self.modes = torch._C._len_torch_dispatch_stack
 
     def owns(self, kind: type) -> bool:
         return issubclass(kind, self.torch.Tensor)
@@ -187,15 +187,17 @@ class Torch(Backend):
 
     def place(self, x: Any, size: int) -> tuple[int, int, bool]:
         """The `address` of a tensor, how many elements it has, of ``size`` bytes, and whether it is flat."""
-        n = x.numel()
         if (
-            not x.is_cpu
-            or type(x).__torch_dispatch__ is not self.undispatched  # it says itself what its numbers are
-            or x.is_nested
-            or x.is_neg()
+            type(x).__torch_dispatch__ is not self.undispatched  # it says itself what its numbers are
             or self.modes()  # they must see what is done
-            or self.tracing()
         ):
+            return 0, x.numel(), False
+        return self.memory(x, size)
+
+    def memory(self, x: Any, size: int) -> tuple[int, int, bool]:
+        """`place` of a tensor without a dispatch of its own, where no mode must see what is done."""
+        n = x.numel()
+        if type(n) is not int or not x.is_cpu or x.is_nested or x.is_neg():  # in a trace it is a tensor
             return 0, n, False
         try:
             pointer, flat, held = x.data_ptr(), x.is_contiguous(), x.untyped_storage().nbytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, TypeVar
 
 from thinned import _array, _checks, theory
@@ -130,8 +130,11 @@ class Method:
 
 def _apply(x: Any, how: Map, key: Key) -> Any:
     """The map of x; a torch tensor's is recorded for the backward pass."""
-    if _array.is_torch(x):
-        from thinned.kernels import autograd
+    return (_of_tensors() if _array.is_torch(x) else maps.apply)(x, how, key.words)
 
-        return autograd.apply(x, how, key.words)
-    return maps.apply(x, how, key.words)
+
+@cache
+def _of_tensors() -> Callable[[Any, Map, tuple[int, int]], Any]:
+    from thinned.kernels import autograd
+
+    return autograd.apply

@@ -19,6 +19,7 @@ from thinned.kernels import survivors
 ROWS, COLUMNS = 6, 8
 STEPS = {"SGD", "SGD with momentum", "AdamW"}
 NUMBERS, LAYER = "take the numbers", "DropConnectLinear"
+RECORDED, BACK = "Dropout, recorded", "gradient of Dropout"
 # Who may refuse what, in one line; all else must be right.
 MAY_REFUSE = {
     "wrapper": {NUMBERS},
@@ -27,11 +28,12 @@ MAY_REFUSE = {
     "functional": {NUMBERS},
     "fake": {"Dropout", "Dropout, in place", LAYER, NUMBERS},
     "fake, outside of its mode": {LAYER, NUMBERS},
-    "meta": {"drop_connect", "its weight", LAYER, NUMBERS},
+    "meta": {"drop_connect", "its weight", LAYER, NUMBERS, BACK},
     "zero": {"Dropout, in place", "add", NUMBERS, *STEPS},
-    "batched": {NUMBERS},
-    "in grad": {NUMBERS},
-    "in jvp": {NUMBERS},
+    "batched": {NUMBERS, RECORDED, BACK},
+    "in grad": {NUMBERS, RECORDED, BACK},
+    "in jvp": {NUMBERS, RECORDED, BACK},
+    "inference": {BACK},
     "nested": "all",
     "nested, jagged": "all",
     "sparse": "all",
@@ -64,6 +66,12 @@ def calls(torch):
 
         return call
 
+    def back(new):
+        torch.manual_seed(3)
+        x = numbers(torch).requires_grad_()
+        y = tnn.Dropout()(x)
+        return torch.autograd.grad(y, x, new().detach())[0]
+
     def added(new):
         x = new().detach()
         survivors.add(x, new().detach()[:2], some)
@@ -90,6 +98,8 @@ def calls(torch):
         "drop_connect": of(lambda x: thinned.drop_connect(x, torch.ones_like(x), key=key)),
         "its weight": of(lambda x: thinned.drop_connect(torch.ones_like(x), x, key=key)),
         "Dropout": layer(tnn.Dropout),
+        RECORDED: of(lambda x: layer(tnn.Dropout)(lambda: x.detach().requires_grad_())),
+        BACK: back,
         "Dropout, in place": layer(tnn.Dropout, 0.5, True),
         LAYER: layer(tnn.DropConnectLinear, COLUMNS, 3),
         "take": of(lambda x: survivors.take(x.detach(), some, some)),

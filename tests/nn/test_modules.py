@@ -21,6 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import thinned.nn as tnn  # noqa: E402
+from thinned.kernels import autograd  # noqa: E402
 from thinned.methods import DROPS  # noqa: E402
 from thinned.nn import compiled as ops  # noqa: E402
 from thinned.nn.modules import MODULES  # noqa: E402
@@ -75,6 +76,54 @@ def test_seed_is_the_generators_next_number():
     torch.manual_seed(3)
     module, x = tnn.Dropout(0.3), inputs((20, 30))
     assert torch.equal(module(x), functional.dropout(x, 0.3, key=Key(seed)))
+
+
+class Long(tnn.Dropout):
+    """Another class, which takes every step."""
+
+
+def both_passes(module, x):
+    """Output and gradient of each pass, and the generator's next number; p changes between passes."""
+    torch.manual_seed(11)
+    found = []
+    for p in (0.5, 0.1, 0.0, 0.1, 1.0):
+        module.p = p
+        y = module(x)
+        (grad,) = torch.autograd.grad(y, x, torch.ones_like(y), create_graph=True)
+        found += [y, grad]
+    return [*found, torch.rand(1)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7, 30), (1 << 15,), (1 << 16,)], ids=str)
+def test_a_small_tensor_has_the_mask_of_the_long_way(shape, dtype):
+    x = inputs(shape, requires_grad=True, dtype=dtype)
+    for ours, long in zip(both_passes(tnn.Dropout(), x), both_passes(Long(), x), strict=True):
+        assert torch.equal(ours, long)
+        assert ours.dtype == long.dtype
+
+
+def test_a_small_tensor_takes_the_short_way(monkeypatch):
+    def long(*args):
+        raise AssertionError("it took the long way")
+
+    monkeypatch.setattr(autograd, "select", long)
+    module, x = tnn.Dropout(), inputs((7, 30), requires_grad=True)
+    module(x).backward(torch.ones_like(x))
+    module(x.detach())
+    for other in (x.T, inputs((1 << 17,)), tnn.Dropout(inplace=True), Long(), tnn.Dropout(rescale="test")):
+        with pytest.raises(AssertionError, match="long way"):
+            other(x) if isinstance(other, nn.Module) else module(other)
+    with pytest.raises(AssertionError, match="long way"), tnn.keyed(module, Key(1), 0):
+        module(x)
+
+
+def test_a_gradient_of_a_gradient_of_a_small_tensor():
+    x, c = inputs((7, 30), requires_grad=True), inputs((7, 30)) + 3
+    y = tnn.Dropout(0.5)(x)
+    (grad,) = torch.autograd.grad((y * y * c).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(grad.sum(), x)
+    assert torch.equal(second, torch.where(y == 0, 0.0, 8 * c))
 
 
 @EACH

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.nn import Parameter
 
 from thinned import _array, kernels
 from thinned.kernels import connect, maps, shards
@@ -17,7 +18,10 @@ from thinned.key import Key
 
 CODES = {(dtype := getattr(torch, name)): (code, dtype.itemsize) for name, code in kernels.DTYPES.items()}
 _transforming = torch._C._are_functorch_transforms_active
-_place = _array.Torch().place
+_torch = _array.Torch()
+_place, _memory, _modes = _torch.place, _torch.memory, _torch.modes
+_COMMON = {Tensor, Parameter}  # types without a dispatch of their own
+At = tuple[Any, int, int, int]  # the kernel, the code of a dtype, an address and the number of elements
 
 
 # What is done in torch.func. They are given the key and the first sample of a ticket, where there is one.
@@ -39,6 +43,39 @@ def apply(x: Tensor, how: Map, words: Words) -> Tensor:
     if not (x.requires_grad and torch.is_grad_enabled()):
         return select(x, how, words)
     out: Tensor = _mapped(x, how, words)
+    return out
+
+
+def small(x: Any) -> At | None:
+    """Where x lies, if it is a small flat tensor that C++ may read, and torch need not see what is done.
+
+    Within a transform, a mode or a trace, and for all other tensors, None.
+    """
+    if type(x) not in _COMMON or _modes() or _transforming() or forward_ad._current_level >= 0:
+        return None
+    code, size = CODES.get(x.dtype, (None, 1))
+    if code is None or (cpu := kernels.extension()) is None:
+        return None
+    pointer, n, flat = _memory(x, size)
+    return (cpu.drop, code, pointer, n) if pointer and flat and n * size < kernels.POOLED_RESULT else None
+
+
+def apply_small(x: Tensor, at: At, how: Select, words: Words) -> Tensor:
+    """`apply` of a map without shift and fill to a tensor that is `small`, and lies there.
+
+    Each step less counts here: together they cost more than the kernel.
+    """
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return _drop(x, at, how, words)
+    out: Tensor = _small(x, at, how, words)
+    return out
+
+
+def _drop(x: Tensor, at: At, how: Select, words: Words) -> Tensor:
+    """`select` of a tensor that is `small`: so few elements are for one thread."""
+    drop, code, pointer, n = at
+    out = torch.empty_like(x)
+    drop(code, pointer, out.data_ptr(), n, 1, *words, *how)
     return out
 
 
@@ -105,8 +142,28 @@ class Mapped(torch.autograd.Function):
         return apply(grad, ctx.how.gradient(), ctx.words), None, None
 
 
+class Small(torch.autograd.Function):
+    """`Mapped` of a tensor that is `small`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, at: At, how: Select, words: Words) -> Tensor:
+        """The map of x."""
+        ctx.how, ctx.words = how, words
+        return _drop(x, at, how, words)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        """∂L/∂x = f∘∂L/∂y, itself differentiable."""
+        if grad.requires_grad or (at := small(grad)) is None:
+            return apply(grad, ctx.how, ctx.words), None, None, None
+        return _drop(grad, at, ctx.how, ctx.words), None, None, None
+
+
 # `Mapped.apply` without the support for torch.func, which costs more than the kernel of a small array.
 _mapped = super(torch.autograd.Function, Mapped).apply
+_small = super(torch.autograd.Function, Small).apply
+# Without a step that looks whether backward is named vjp.
+Small._backward_cls.apply = Small.backward  # type: ignore[attr-defined]
 
 
 class Written(Mapped):

@@ -28,6 +28,7 @@ from thinned.nn.stream import (
     Draw,
     EachExampleError,
     Stream,
+    cell,
     compiling_transforms,
     linearizing,
     recording,
@@ -287,6 +288,7 @@ class Dropout(_TorchDrop, nn.Dropout):
     """
 
     movable = True
+    _planned: tuple[float, Any] = 0.0, None  # a rate and its plan, which is the same for all shapes
     settings, ranks = ("rescale",), range(masks.ANY)  # the ranks are those of the method: faster to find here
 
     def __init__(
@@ -308,6 +310,22 @@ class Dropout(_TorchDrop, nn.Dropout):
     def method(self) -> Method:
         """What the module drops, by its rule."""
         return functional.DROPOUT if self.unchanged else functional.ORIGINAL
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`Drop.forward`. A small tensor, whose seed is the generator's number itself, takes fewer steps."""
+        if torch.compiler.is_dynamo_compiling() or type(self) is not Dropout:
+            return super().forward(input)
+        stream = self.stream
+        if not self.training or not self.unchanged or self.inplace or stream.named or stream.recent:
+            return super().forward(input)
+        p, how = self._planned
+        if p != self._p:
+            p, how = self._planned = self._p, functional.DROPOUT.plan((), self._p, 0)
+        if p == 0.0 or (at := autograd.small(input)) is None:
+            return super().forward(input)
+        number, memory = cell.own
+        number.random_(-(1 << 63), None)  # `random_seed`, where nothing forbids it
+        return autograd.apply_small(input, at, how, (memory[0] & 0xFFFF_FFFF, memory[0] >> 32))
 
     def extra_repr(self) -> str:
         """The text of torch's module, and the rule if it is not torch's."""

@@ -22,7 +22,7 @@ from thinned import masks
 from thinned.key import Key
 from thinned.nn import modules
 from thinned.nn.modules import Drop
-from thinned.nn.stream import Block, Named, _cell, each_example, next_mark, recomputing
+from thinned.nn.stream import Block, Named, cell, each_example, next_mark, recomputing
 
 Function = Callable[..., Any]
 OUTSIDE = "(outside)"  # the name of calls that no module makes
@@ -135,7 +135,7 @@ class Reach(TorchFunctionMode):
 
     def warn_of(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a random function that a module of the model calls; warn of it, once."""
-        ours = bool(args) and args[0] is _cell.own[0]  # a seed
+        ours = bool(args) and args[0] is cell.own[0]  # a seed
         if ours or kwargs.get("generator") is not None or recomputing():
             return
         module = self.caller()

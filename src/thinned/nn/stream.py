@@ -259,13 +259,13 @@ def recomputing() -> bool:
 
 def random_seed(keyed: bool = False) -> int:
     """64 bits from torch's default CPU generator. Inside torch.func they are the same for all examples."""
-    cell = _cell.own
+    number, memory = cell.own
     try:
         if _modes():  # which do not run the operation, or record it
             with _disable_current_modes():
-                cell[0].random_(-(1 << 63), None)
+                number.random_(-(1 << 63), None)
         else:
-            cell[0].random_(-(1 << 63), None)
+            number.random_(-(1 << 63), None)
     except RuntimeError:  # torch.func forbids to write into the cell
         if not autograd.transforming():
             raise
@@ -274,9 +274,9 @@ def random_seed(keyed: bool = False) -> int:
                 "vmap with randomness='different' cannot thin, nor skip samples: give it 'same'"
             ) from None
         with torch._C._DisableFuncTorch():
-            cell[0].random_(-(1 << 63), None)
-    number: int = cell[1][0]
-    return number
+            number.random_(-(1 << 63), None)
+    seed: int = memory[0]
+    return seed
 
 
 def next_mark() -> int:
@@ -301,7 +301,7 @@ class _Cell(threading.local):
         self.own = tensor, tensor.numpy().reshape(1).view("u8").data
 
 
-_cell = _Cell()
+cell = _Cell()
 _draw = functools.partial(tuple.__new__, Draw)  # in half the time of `Draw`
 _numbers = itertools.count(1)
 _marks: dict[int, None] = {}  # the numbers that compiled calls took, the oldest first
