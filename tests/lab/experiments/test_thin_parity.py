@@ -1,11 +1,15 @@
 """`thin-parity`: the networks that it trains, and its paired differences."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from thinned import Key, masks, scratch
+from thinned.lab.data.registry import load
 from thinned.lab.experiments import thin_parity
-from thinned.lab.experiments.thin_parity import SCENES, WAYS, Unpaired, paired
+from thinned.lab.experiments.thin_parity import SCENES, WARM, WAYS, SteepConfig, Unpaired, paired
+from thinned.lab.storage.run import Stored
 
 
 def test_unpaired_groups_are_the_first_of_as_many_pairs():
@@ -55,3 +59,58 @@ def test_each_way_trains_with_its_groups(way):
     else:
         drops = [layer for layer in net.children.values() if isinstance(layer, scratch.ThinDropout)]
         assert [(type(drop), drop.groups) for drop in drops] == [(Unpaired, groups)] * 2
+
+
+# --- large rates ---
+
+
+def steep(way, **more):
+    """A trainer of the scene at large rates, on 8 × 8 digits."""
+    scene = SCENES[-1]
+    settings = {"hidden": (16, 8), "epochs": 2, "lr": 0.1, "optimizer": "sgd", "schedule": "constant"}
+    settings |= (WAYS | WARM)[way] | more
+    return scene.trainer(SteepConfig(data="digits", fingerprint="", system=way, **settings), load("digits"))
+
+
+def test_a_warm_up_rises_in_a_straight_line():
+    config = steep(f"{thin_parity.DROPOUT}, warm-up").config
+    rates = [config.learning_rate(step, 1000) for step in (0, 99, 199, 200, 999)]
+    assert rates == pytest.approx([0.1 / 200, 0.05, 0.1, 0.1, 0.1])
+    assert steep(thin_parity.DROPOUT).config.learning_rate(0, 1000) == 0.1
+
+
+def test_dead_units_give_nothing_for_any_input():
+    x = np.abs(np.random.default_rng(0).standard_normal((20, 5)))
+    net = scratch.mlp((5, 8, 4, 2), key=Key(0), drop=None, dtype=np.dtype("float64"))
+    params = net.get_params()
+    params["2.weight"][:] = np.array([-1, 1, 1, 1])[:, None]
+    params["2.bias"][:] = [0, 0, 0, -1e9]
+    net.set_params(params)
+    assert thin_parity.dead_units(net, x) == 2 / 4
+
+
+def test_large_rates_are_measured_over_the_first_epochs():
+    trainer = steep(thin_parity.SIXTEEN)
+    losses = []
+    loss = trainer.criterion.forward
+    trainer.criterion.forward = lambda *of: losses.append(float(loss(*of))) or losses[-1]
+    trainer.next_epoch(lambda *_: None)
+    dead = thin_parity.dead_units(trainer.net, trainer.x[trainer.part[: thin_parity.SEEN]])
+    trainer.next_epoch(lambda *_: None)
+    assert trainer.measure() == {thin_parity.HIGHEST: max(losses), thin_parity.DEAD: 100 * dead}
+
+
+def test_with_warm_up_thin_is_compared_with_dropout_with_warm_up():
+    scene = SCENES[-1]
+    groups = {
+        scene.label(way, 0.1): [
+            Stored(Path(), {"seed": 0, "epochs": 1}, {"epoch": []},
+                   {"status": "done", "test_error": error, "seconds_per_epoch": 1.0})
+        ]
+        for way, error in zip(scene.ways, (0.8, 0.9, 0.5, 0.51), strict=True)
+    }  # fmt: skip
+    _, apart, _ = thin_parity.tables(groups)
+    assert {row[0]: row[2] for row in apart.rows} == {
+        thin_parity.SIXTEEN: "10.00",
+        thin_parity.WARM_SIXTEEN: "1.00",
+    }

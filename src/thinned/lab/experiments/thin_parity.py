@@ -2,15 +2,16 @@
 
 A batch whose rows share one pick of units has noisier gradients than dropout. Its rows can make several
 picks: row i belongs to group i mod g. Each scene trains the same networks with dropout and with g groups,
-over learning rates; differences are taken seed by seed.
+over learning rates; differences are taken seed by seed. One scene is at large rates, where units die in the
+first steps, with and without a rate that rises at first.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.page import Figure, Reference
 from thinned.lab.reporting.summary import Stat
 from thinned.lab.reporting.wording import number, stat_text
-from thinned.lab.storage.run import Stored
+from thinned.lab.storage.run import Run, Stored
 from thinned.lab.training import networks
 
 
@@ -71,6 +72,53 @@ class Parity(GridTrainer):
         return scratch.Thin(net, c.groups) if c.pairs else net
 
 
+@dataclass(frozen=True, kw_only=True)
+class SteepConfig(ParityConfig):
+    """A run whose rate rises in a straight line over the first `warm_up` steps (0: none)."""
+
+    warm_up: int = 0
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step."""
+        return super().learning_rate(step, steps) * min(1.0, (step + 1) / max(1, self.warm_up))
+
+
+class Steep(Parity):
+    """A run at a large rate; it measures the first two epochs."""
+
+    config: SteepConfig
+    highest, dead = 0.0, 0.0
+
+    def resume(self, run: Run) -> None:
+        """Start again: a checkpoint lacks what the first epochs showed."""
+
+    def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
+        found = super()._step(x, y, step)
+        if step < 2 * self.steps:
+            self.highest = max(self.highest, found[0])
+        if step + 1 == self.steps:
+            self.dead = dead_units(self.net, self.x[self.part[:SEEN]])
+        return found
+
+    def measure(self) -> dict[str, Any]:
+        """The highest loss, and the dead units."""
+        return {HIGHEST: float(self.highest), DEAD: 100 * self.dead}
+
+
+def dead_units(net: scratch.Network, x: np.ndarray) -> float:
+    """The share of the last hidden layer's units that are 0 for all of the inputs x."""
+    share = 0.0
+    for layer in net.children.values():
+        x = layer.forward(x)
+        if isinstance(layer, scratch.ReLU):
+            share = float(np.mean(x.max(axis=0) <= 0))
+    return share
+
+
+HIGHEST, DEAD = "highest loss in two epochs", "dead units of the last hidden layer after one epoch, %"
+SEEN = 2_000  # training examples that show whether a unit is dead
+
+
 @dataclass(frozen=True)
 class Scene:
     """Networks of one shape on one data set, trained by each way at each rate."""
@@ -83,6 +131,8 @@ class Scene:
     rates: tuple[float, ...]
     batch: int = 128
     p: float = 0.5
+    trainer: type[Parity] = Parity
+    more: Mapping[str, Any] = field(default_factory=dict)  # further settings
 
     def systems(self) -> list[System]:
         """A system for each way and rate."""
@@ -93,13 +143,15 @@ class Scene:
         return f"{self.name}, {way}, rate {rate:g}"
 
     def _system(self, way: str, rate: float) -> System:
-        settings = {"hidden": self.hidden, "batch": self.batch, "p": self.p, "lr": rate, **WAYS[way]}
+        settings = {"hidden": self.hidden, "batch": self.batch, "p": self.p, "lr": rate, **self.more}
+        settings |= WAYS[way] if way in WAYS else WARM[way]
         return System(
             label=self.label(way, rate),
             settings=settings,
             data=self.data,
             budgets=self.budgets,
-            trainer=Parity,
+            trainer=self.trainer,
+            config=SteepConfig if self.trainer is Steep else None,
         )
 
 
@@ -113,6 +165,8 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 ALL, TWO = tuple(WAYS), (DROPOUT, SIXTEEN)
 SOME = (PLAIN, DROPOUT, "thin, 1 group", SIXTEEN, "thin, 16 unpaired groups")
+WARM = {f"{way}, warm-up": {**WAYS[way], "warm_up": 200} for way in TWO}
+WARM_DROPOUT, WARM_SIXTEEN = WARM
 RATES, LARGE = (0.01, 0.03, 0.1, 0.2), ("quick", "paper")
 SCENES = [
     Scene("MNIST, 256-256", "", (256, 256), ("smoke", "quick"), ALL, RATES),
@@ -129,6 +183,10 @@ SCENES = [
         Scene(f"MNIST, 128-128, batch {batch}", "", (128, 128), LARGE, TWO, (rate,), batch)
         for batch, rate in ((8, 0.003), (32, 0.01), (100, 0.03))
     ),
+    Scene(
+        "CIFAR-10, 512-256, 4 epochs", "cifar10", (512, 256), ("quick",), (*TWO, *WARM), (0.05, 0.1, 0.2),
+        trainer=Steep, more={"epochs": 4},
+    ),
 ]  # fmt: skip
 
 
@@ -143,10 +201,12 @@ def _tables(scene: Scene, groups: Group) -> list[Reference]:
     if not any(runs.values()):
         return []
     heads = [f"rate {rate:g}" for rate in scene.rates]
-    others = [way for way in scene.ways if way not in (PLAIN, DROPOUT)]
+    others = [way for way in scene.ways if way not in (PLAIN, DROPOUT, WARM_DROPOUT)]
+    base = {way: WARM_DROPOUT if way in WARM else DROPOUT for way in scene.ways}
     errors = [[way, *(_error(runs[way, rate]) for rate in scene.rates)] for way in scene.ways]
     apart = [
-        [way, *(_difference(runs[way, rate], runs[DROPOUT, rate]) for rate in scene.rates)] for way in others
+        [way, *(_difference(runs[way, rate], runs[base[way], rate]) for rate in scene.rates)]
+        for way in others
     ]
     times = [
         [way, *(_time(runs[way, rate], runs[DROPOUT, rate]) for rate in scene.rates)] for way in scene.ways
