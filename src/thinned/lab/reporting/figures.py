@@ -15,7 +15,7 @@ from thinned.lab.reporting.page import Figure
 
 WIDTH, HEIGHT = 640, 380
 LEFT, RIGHT, TOP, BOTTOM = 62, 150, 16, 52
-LETTER = 7.5  # pixels of a letter of a line's name, about
+LETTER = 8.5  # px of a letter of a name, in a wide font
 NAMES, VALUES, ROW = 315, 130, 22  # beside an axis of ratios: the columns of names and texts, a row's height
 LIGHT = ("#767a82", "#0a4aa8", "#c95a00", "#3fa477", "#d45fb3", "#b08a00", "#279de0", "#811331")
 DARK = ("#9298a2", "#6a7cf0", "#f07f22", "#4be3a0", "#f08ee6", "#f4cc33", "#aedcfb", "#b2566b")
