@@ -310,8 +310,8 @@ EXPERIMENT = Grid(
     place=110,
     title="Thinned training against dropout",
     summary="Networks that compute only the surviving units, with 1 to 16 picks a batch, beside dropout at "
-    "the same settings and epochs. One pick a batch is worse and diverges early; 16 picks in pairs should be "
-    "as good as dropout wherever dropout trains.",
+    "the same settings and epochs. One pick a batch is worse and diverges early. The question is whether 16 "
+    "picks in pairs are as good as dropout wherever dropout trains.",
     source="ours; dropout by Srivastava et al. 2014, one pick a batch by Graham et al. 2015",
     settings={"optimizer": "sgd", "momentum": 0.9, "nesterov": False, "schedule": "constant"},
     systems=[system for scene in SCENES for system in scene.systems()],

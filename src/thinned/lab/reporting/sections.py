@@ -218,7 +218,7 @@ def _measure(c: Comparison, name: str) -> Measure:
 
 
 def _of(c: Comparison) -> str:
-    return next(iter(c.rows.values())).measure.of
+    return c.rows[c.best].measure.of
 
 
 def _count(value: float) -> str:
