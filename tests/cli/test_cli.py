@@ -241,14 +241,19 @@ def test_defaults_suit_the_data(examples, shape, given, expected):
 
 
 def test_validation_is_reported(mine):
-    result = call("compare", "--data", "mine.npz", *TINY, "--validation", "0.25", "--json")
+    arguments = ["compare", "--data", "mine.npz", *TINY, "--seeds", "2", "--validation", "0.25"]
+    result = call(*arguments, "--json")
     found = json.loads(result.stdout)
     assert "held out" in found["settings"]["judged on"]
     assert found["runs"][0]["result"]["judged_on"] == "held-out training data"
-    shown = call("compare", "--data", "mine.npz", *TINY, "--validation", "0.25", "--p", "0.1,0.5").stdout
+    shown = call(*arguments, "--p", "0.1,0.5").stdout
     reports = [path.read_text().partition("</style>")[2] for path in Path().rglob("report.html")]
     assert len(reports) == 2
     assert "held-out" in shown.split()
+    assert [one["own"] for one in found["differences"]] == [True] * len(found["differences"])
+    for text in reports:
+        assert "seeds holds out its own" in text
+        assert "All methods saw the same" not in text
     for text in (shown, *reports):
         assert not re.search(r"\btest (error|rows|images)|Test data;|Test error", text)
 

@@ -66,8 +66,24 @@ def test_baselines(tmp_path):
 def test_held_out_data_is_no_evidence(tmp_path):
     _, todo, stored = made(tmp_path, validation=0.2)
     found = study(todo, stored, print)
-    assert len(found.labels) == len(found.index) == 0
+    assert len(found.labels) == len(found.index) == 0  # each seed has its own
     assert not found.importance
+    one = study(todo[:2], stored[:2], print)  # seed 0 alone
+    np.testing.assert_array_equal(one.labels, predictions(stored[0].folder)["labels"])
+    assert set(one.baselines) == {"always the largest class"}
+
+
+def test_the_latest_rows_are_held_out_by_all_seeds(tmp_path):
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({"a": rng.normal(size=150), "day": np.arange(150), "y": np.tile(["u", "v"], 75)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    data = load(tmp_path / "t.csv", label="y", time="day")
+    base = Config(data=data.name, fingerprint=data.fingerprint, validation=0.25, **(SETTINGS | {"epochs": 1}))
+    todo = compare.jobs(base, data, ["none", "dropout"], range(2))
+    stored = sweep.run(todo, tmp_path / "o")
+    found = study(todo, stored, print)
+    for run in stored:
+        np.testing.assert_array_equal(found.labels, predictions(run.folder)["labels"])
 
 
 def test_runs_that_diverged_leave_baselines(tmp_path):

@@ -131,7 +131,10 @@ def settings(base: Config, dataset: Dataset, seeds: Sequence[int]) -> dict[str, 
     if dataset.columns:
         found["columns"] = "; ".join(columns(dataset))
     if base.validation:
-        found["judged on"] = f"{base.validation:g} of the training data, held out, in place of the test data"
+        own = "; each seed holds out its own" if len(seeds) > 1 and not dataset.ordered else ""
+        found["judged on"] = (
+            f"{base.validation:g} of the training data, held out, in place of the test data{own}"
+        )
     found |= shown(base, dataset.x_train.shape[1], base.outputs or dataset.outputs)
     return found | {"seeds": ", ".join(map(str, seeds))}
 

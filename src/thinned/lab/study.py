@@ -27,7 +27,7 @@ def study(todo: Sequence[Job], stored: Sequence[Stored], note: Callable[[str], N
     complete(todo, stored, note)
     what = "images" if len(dataset.shape) > 1 else "rows"
     if todo[0].config.validation:
-        return Evidence(what, dataset.classes, dataset.y_test[:0])
+        return _held_out(todo, what)
     best = _best(stored)
     if not best:
         return Evidence(what, dataset.classes, dataset.y_test, baselines(dataset))
@@ -41,6 +41,15 @@ def study(todo: Sequence[Job], stored: Sequence[Stored], note: Callable[[str], N
         importance([_restored(job, run) for job, run in mine]),
         label, index, images, rows, columns,
     )  # fmt: skip
+
+
+def _held_out(todo: Sequence[Job], what: str) -> Evidence:
+    """What is known of examples that are held out: no more than the classes where each seed has its own."""
+    dataset, seeds = todo[0].dataset, {job.config.seed for job in todo}
+    if len(seeds) > 1 and not dataset.ordered:
+        return Evidence(what, dataset.classes, dataset.y_test[:0])
+    part = holdout(dataset, todo[0].config.validation, Key(min(seeds)).fold_in("holdout"))
+    return Evidence(what, dataset.classes, part.y_test, baselines(part))
 
 
 def complete(todo: Sequence[Job], stored: Sequence[Stored], note: Callable[[str], None]) -> None:

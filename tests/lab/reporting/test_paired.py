@@ -87,12 +87,48 @@ def test_equal_runs():
     assert (found.mean, found.low, found.high, found.p, found.decided) == (0, 0, 0, 1, False)
 
 
-def test_seeds_with_other_examples_are_compared_seed_by_seed():
-    a, b = rng.random((5, 80)), rng.random((5, 80))
-    (found,) = differences(
-        {"a": dict(enumerate(a)), "b": dict(enumerate(b))}, "b", counts=True, crossed=False
-    )
-    assert found.p == pytest.approx(stats.ttest_rel(a.mean(axis=1), b.mean(axis=1)).pvalue)
+def test_seeds_that_hold_out_their_own_examples_are_compared_seed_by_seed():
+    """A t-test of the seeds' mean differences, corrected: s² · (1/S + held out/training)."""
+    sizes = (80, 80, 79, 83, 78)
+    a, b = ({s: rng.random(n) for s, n in enumerate(sizes)} for _ in range(2))
+    (found,) = differences({"a": a, "b": b}, "b", counts=True, held_out=0.2)
+    d = np.array([a[s].mean() - b[s].mean() for s in a])
+    error = d.std(ddof=1) * math.sqrt(1 / 5 + 0.2 / 0.8)
+    assert found.mean == pytest.approx(d.mean())
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(d.mean()) / error, 4))
+    assert found.high - found.low == pytest.approx(2 * stats.t.ppf(0.975, 4) * error)
+    assert found.by_seeds == pytest.approx((1 / 5) / (1 / 5 + 1 / 4))
+    assert (found.own, found.seeds, found.examples) == (True, 5, 80)
+
+
+def test_the_order_of_a_seeds_own_examples_does_not_matter():
+    """Nothing pairs the examples of one seed with those of another."""
+    a, b = ({s: (rng.random(60) < 0.3).astype(float) for s in range(4)} for _ in range(2))
+    (first,) = differences({"a": a, "b": b}, "b", counts=True, held_out=0.25)
+    orders = [rng.permutation(60) for _ in range(4)]
+    a, b = ({s: one[s][orders[s]] for s in one} for one in (a, b))
+    (second,) = differences({"a": a, "b": b}, "b", counts=True, held_out=0.25)
+    assert (second.mean, second.p, second.low) == pytest.approx((first.mean, first.p, first.low))
+
+
+def test_one_seed_that_holds_out_is_mcnemars_test_too():
+    a, b = rng.random(90) < 0.2, rng.random(90) < 0.3
+    losses = {"a": {0: a}, "b": {0: b}}
+    assert differences(losses, "b", counts=True, held_out=0.2) == differences(losses, "b", counts=True)
+
+
+def test_held_out_examples_without_a_difference_are_rarely_decided():
+    """200 comparisons of two equal methods, five seeds that hold out 60 of 300 examples each."""
+    trials, decided = 200, 0
+    for _ in range(trials):
+        chance = np.clip(rng.normal(0.2, 0.15, (2, 300)), 0, 1)
+        losses: dict[str, dict[int, np.ndarray]] = {"a": {}, "b": {}}
+        for s in range(5):
+            part = rng.choice(300, 60, replace=False)
+            for m, name in enumerate("ab"):
+                losses[name][s] = (rng.random(60) < chance[m, part]).astype(float)
+        decided += differences(losses, "a", counts=True, held_out=0.2)[0].decided
+    assert decided <= stats.binom.isf(1e-6, trials, 0.05)
 
 
 def test_seeds_that_one_lacks_do_not_count():

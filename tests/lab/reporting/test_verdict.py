@@ -59,7 +59,8 @@ def test_ties_are_ties():
     assert v.headline().startswith("dropout and none tie: 16.67 % each, a difference of 0.0 of 359 images")
     assert "hardly matters" in v.next()
     v = verdict(difference("dropout", 0.0, 0.0, p=1.0, same=True), errors=(0.1, 0.1))
-    assert v.headline() == "dropout and none err alike on all 359 images: 10.00 % each."
+    assert v.headline() == "dropout and none err alike on all test images: 10.00 % each."
+    assert v.next() == "Keep none: dropout changes no answer. More test data may show a difference."
 
 
 def test_one_seed_is_not_enough():
@@ -141,6 +142,11 @@ def test_held_out_errors_are_named_so():
     assert v.headline().startswith("dropout has a lower held-out RMSE than none: ")
     assert "than none on held-out data" in v.next()
     assert "test" not in v.headline() + v.next()
+
+
+def test_examples_that_each_seed_holds_out_are_named_so():
+    found = dataclasses.replace(difference("dropout", -0.005, 0.004, p=0.01), own=True)
+    assert "1.8 of each seed's 359 images fewer" in verdict(found).headline()
 
 
 @pytest.mark.parametrize(

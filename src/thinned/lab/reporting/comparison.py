@@ -52,7 +52,7 @@ class Comparison:
 
     def beside(self) -> str:
         """Whether a simple predictor is as good as every network, and whether classes are unbalanced."""
-        if not self.kept or not len(self.evidence.labels):
+        if not self.kept:
             return ""
         each = self.scores()
         name = next(iter(each[self.best]))
@@ -66,13 +66,15 @@ class Comparison:
         return (text + self._unbalanced(each)).strip()
 
     def _unbalanced(self, each: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-        labels, classes = self.evidence.labels, self.evidence.classes
+        classes = self.evidence.classes
+        labels = self.pooled(self.best)[1]
         shares = np.bincount(labels, minlength=len(classes)) / len(labels) if classes else np.zeros(1)
         if shares.max() <= UNBALANCED:
             return ""
+        measure = self.rows[self.best].measure
         figure = float(np.mean(each[self.best]["balanced accuracy"]))
         return (
-            f"{100 * shares.max():.0f} % of the test {self.evidence.what} are "
+            f"{100 * shares.max():.0f} % of the {measure.of} {self.evidence.what} are "
             f"{classes[int(shares.argmax())]!r}, so the error says little: the balanced accuracy of "
             f"{self.best} is {figure:.2f}, where a guess gets {1 / len(shares):.2f}."
         )
@@ -134,7 +136,8 @@ def comparison(
         if found:
             kept[label] = found
     summaries = {row.label: summarise(row) for row in rows}
-    verdict = _verdict(kept, summaries, evidence, _rates(stored, tried))
+    held_out = 0.0 if len(evidence.labels) else float(stored[0].config["validation"])
+    verdict = _verdict(kept, summaries, evidence, _rates(stored, tried), held_out)
     return Comparison(kept, summaries, evidence, verdict)
 
 
@@ -151,12 +154,12 @@ def _rates(stored: Sequence[Stored], tried: Mapping[str, Sequence[float]]) -> di
 
 
 def _verdict(
-    kept: Kept, rows: Mapping[str, Summary], evidence: Evidence, rates: Mapping[str, Rate]
+    kept: Kept, rows: Mapping[str, Summary], evidence: Evidence, rates: Mapping[str, Rate], held_out: float
 ) -> Verdict | None:
     if len(kept) < 2:
         return None
     other = BASELINE if BASELINE in kept else next(iter(kept))
     lost = {label: {seed: losses(*pair) for seed, pair in runs.items()} for label, runs in kept.items()}
     counts = bool(evidence.classes)
-    found = differences(lost, other, counts=counts, crossed=len(evidence.labels) > 0)
+    found = differences(lost, other, counts=counts, held_out=held_out)
     return Verdict(found, other, rows, evidence.what, counts, rates) if found else None

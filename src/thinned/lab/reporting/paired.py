@@ -4,6 +4,11 @@ The difference of losses of seed s and example i is d[s, i] = μ + a_s + b_i + e
 both drawn at random (two-way random effects; Searle, Casella and McCulloch 1992, "Variance components"). The
 interval and the p-value of μ follow from the mean squares. For classes the exact test of flipped signs must
 agree; with one seed it is McNemar's (1947).
+
+Where each seed holds out its own examples of the training data, methods are paired within a seed alone: the
+mean over i of d[s, i] is one difference a seed. Seeds share training examples, so these differences are not
+independent; their variance is the corrected one of Nadeau and Bengio (2003), "Inference for the
+generalization error".
 """
 
 from __future__ import annotations
@@ -30,9 +35,10 @@ class Difference:
         low, high: of its interval: 95 %, for all comparisons together (Bonferroni).
         p: of a difference of this size or more, if there is none in truth.
         corrected: p by Holm (1979), for all comparisons together.
-        seeds, examples: their numbers; of each seed, where each has other examples.
+        seeds, examples: their numbers.
         by_seeds: the share of the variance of the mean that more seeds would reduce.
         same: whether no loss differs.
+        own: whether each seed has its own examples; `examples` is then their mean number.
     """
 
     label: str
@@ -46,6 +52,7 @@ class Difference:
     examples: int
     by_seeds: float
     same: bool
+    own: bool = False
 
     @property
     def decided(self) -> bool:
@@ -54,7 +61,7 @@ class Difference:
 
 
 def differences(
-    losses: Mapping[str, Mapping[int, Floats]], other: str, *, counts: bool, crossed: bool = True
+    losses: Mapping[str, Mapping[int, Floats]], other: str, *, counts: bool, held_out: float = 0.0
 ) -> list[Difference]:
     """Each label against `other`, over the seeds that both have.
 
@@ -63,7 +70,8 @@ def differences(
         other: the label that the others are compared with.
         counts: whether losses are 0 or 1. The difference of squared errors is divided by the sum of the two
             roots of their means, so that its mean is the difference of these roots.
-        crossed: whether all seeds have the same examples.
+        held_out: the share of the training data that each seed holds out as its own examples; 0 where all
+            seeds have the same.
     """
     pairs = {}
     for label, mine in losses.items():
@@ -72,7 +80,7 @@ def differences(
             continue
         pairs[label] = [_apart(mine[seed], losses[other][seed], counts) for seed in seeds]
     level = 1 - LEVEL / max(1, len(pairs))
-    found = [_difference(label, other, d, level, counts, crossed) for label, d in pairs.items()]
+    found = [_difference(label, other, d, level, counts, held_out) for label, d in pairs.items()]
     return holm(found)
 
 
@@ -95,28 +103,34 @@ def _apart(mine: Floats, theirs: Floats, counts: bool) -> Floats:
 
 
 def _difference(
-    label: str, other: str, d: list[Floats], level: float, counts: bool, crossed: bool
+    label: str, other: str, d: list[Floats], level: float, counts: bool, held_out: float
 ) -> Difference:
     from scipy import stats
 
+    own = bool(held_out) and len(d) > 1
+    mean, variance, freedom, by_seeds = _by_seed(d, held_out) if own else two_way(np.stack(d))
     same = not any(one.any() for one in d)
-    if crossed or len(d) == 1:
-        table = np.stack(d)
-        mean, variance, freedom, by_seeds = two_way(table)
-    else:
-        means = np.array([one.mean() for one in d])
-        mean, variance, freedom = float(means.mean()), float(means.var(ddof=1)) / len(d), len(d) - 1.0
-        by_seeds = 1.0
     error = math.sqrt(variance)
     if same or not error:
         p, half = (1.0 if mean == 0 else 0.0), 0.0
     else:
         p = 2 * float(stats.t.sf(abs(mean) / error, freedom))
         half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
-    if counts and (crossed or len(d) == 1):
-        exact = sign_flips(np.rint(table.sum(axis=0)).astype(np.int64))
+    if counts and not own:
+        exact = sign_flips(np.rint(np.sum(d, axis=0)).astype(np.int64))
         p = exact if len(d) == 1 else max(p, exact)
-    return Difference(label, other, mean, mean - half, mean + half, p, p, len(d), len(d[0]), by_seeds, same)
+    examples = round(np.mean([len(one) for one in d]))
+    return Difference(
+        label, other, mean, mean - half, mean + half, p, p, len(d), examples, by_seeds, same, own
+    )
+
+
+def _by_seed(d: list[Floats], held_out: float) -> tuple[float, float, float, float]:
+    """As `two_way`, of seeds that have their own examples: s² · (1/S + n_held-out/n_training), of S means."""
+    means = np.array([one.mean() for one in d])
+    ratio = held_out / (1 - held_out)
+    factor = 1 / len(d) + ratio
+    return float(means.mean()), float(means.var(ddof=1)) * factor, len(d) - 1.0, 1 / len(d) / factor
 
 
 def two_way(d: Floats) -> tuple[float, float, float, float]:

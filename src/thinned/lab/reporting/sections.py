@@ -109,7 +109,7 @@ def by_number(c: Comparison) -> Section | None:
     labels = c.evidence.labels
     part = np.linspace(0, len(labels) - 1, min(POINTS, len(labels))).astype(int)
     seeds = len(c.kept[c.best])
-    caption = f"Test rows; {c.best}" + (f", mean of {seeds} seeds." if seeds > 1 else ".")
+    caption = f"{_of(c).capitalize()} rows; {c.best}" + (f", mean of {seeds} seeds." if seeds > 1 else ".")
     caption += " On the dotted line a prediction is exact."
     picture = drawings.scatter("", "target", "prediction", labels[part], outputs[part], caption)
     return Section("Predictions over targets", figures=[picture])
@@ -239,16 +239,22 @@ def _stat(measure: Measure, values: Sequence[float]) -> str:
 
 def _how(v: Verdict) -> str:
     """How the differences were judged."""
-    seeds = v.found[0].seeds
+    seeds, examples = v.found[0].seeds, f"{v.found[0].examples:,} {v.of} {v.what}"
     many = len(v.found) > 1
     level = f" for all {len(v.found)} comparisons together" if many else ""
     if seeds == 1:
         test = "McNemar's exact test" if v.counts else "a paired t-test"
-        text = f"All methods saw the same {v.of} {v.what}. p is of {test}; one seed each decides nothing."
+        text = f"All methods saw the same {examples}. p is of {test}; one seed each decides nothing."
+    elif v.held_out:
+        text = (
+            f"Each of the {seeds} seeds holds out its own {examples}, the same for all methods: methods are "
+            "compared within a seed. Interval and p are of a t-test over the seeds, corrected because they "
+            "share training data (Nadeau and Bengio 2003)."
+        )
     else:
         agree = "; for p, the exact test of flipped signs must agree" if v.counts else ""
         text = (
-            f"All methods saw the same {v.found[0].examples:,} {v.of} {v.what} with the same {seeds} seeds. "
+            f"All methods saw the same {examples} with the same {seeds} seeds. "
             f"Both vary the difference, and both are in its interval (two-way random effects){agree}."
         )
     below = "Below 0: fewer errors" if v.counts else "Below 0: a lower error"

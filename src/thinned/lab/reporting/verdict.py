@@ -52,6 +52,11 @@ class Verdict:
         return min(better or self.found, key=lambda one: one.mean)
 
     @property
+    def held_out(self) -> bool:
+        """Whether each seed holds out its own examples."""
+        return any(one.own for one in self.found)
+
+    @property
     def of(self) -> str:
         """The data that the errors are of: "test" or "held-out"."""
         return next(iter(self.rows.values())).measure.of
@@ -72,7 +77,7 @@ class Verdict:
         one, name = self.first, self._verb()
         mine, theirs = (self._error(label) for label in (one.label, self.other))
         if one.same:
-            return f"{one.label} and {self.other} err alike on all {self._examples(one)}: {mine} each."
+            return f"{one.label} and {self.other} err alike on all {self.of} {self.what}: {mine} each."
         amount = f"{self.amount(one, abs(one.mean))}{self._of(one)}"
         against = f"{mine} against {theirs}"
         if one.decided and one.mean < 0:
@@ -118,6 +123,9 @@ class Verdict:
         if one.decided:
             rates = self._smaller(one) or self._rates(one)
             return f"Take {one.label if one.mean < 0 else self.other}. {rates}"
+        if one.same:
+            same = f"Keep {self.other}: {one.label} changes no answer."
+            return f"{same} More {self.of} data may show a difference."
         keep = f"Keep {self.other}, or choose by time and taste: the data cannot decide."
         if self._too_much(one):
             keep = (
@@ -187,7 +195,7 @@ class Verdict:
         return row.measure.with_unit(row.test.mean)
 
     def _examples(self, one: Difference) -> str:
-        return f"{one.examples:,} {self.what}"
+        return ("each seed's " if one.own else "") + f"{one.examples:,} {self.what}"
 
     def _of(self, one: Difference) -> str:
         return f" of {self._examples(one)}" if self.counts else ""
