@@ -3,6 +3,7 @@
 import json
 import mmap
 import os
+import re
 import resource
 from pathlib import Path
 
@@ -41,6 +42,8 @@ def small(monkeypatch):
     monkeypatch.setattr(thin, "SIDE", 4)
     monkeypatch.setattr(thin, "IMAGES", 2)
     monkeypatch.setattr(thin, "BY_HAND", (((5, 4, 3), 6, 1e-4, None), ((4, 4, 3), 6, 0.0, 3.5)))
+    monkeypatch.setattr(thin, "TRAINED", 30)
+    monkeypatch.setattr(thin, "TESTED", 10)
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
     monkeypatch.setattr(gpu, "COMPILER", "eager")
     monkeypatch.setattr(gpu, "SIZES", {"1M": 1 << 10, "16M": 1 << 11})
@@ -95,6 +98,7 @@ def test_the_goals_name_contestants_that_are_there(small):
         "an epoch of 300 rows",
         "a step of training in torch",
         "a step of training in NumPy",
+        "an epoch of 30 rows and its tests in NumPy",
         "3 samples",
         "moments",
         "distance from the mean probabilities of 4 samples: the mean over images and classes",
@@ -109,13 +113,44 @@ def test_a_page_gets_its_sections_and_keeps_the_rest(small, tmp_path, capsys):
     page.write_text("a\n<!-- bench:blocks -->\nold\n<!-- /bench:blocks -->\nb\n", encoding="utf-8")
     run.run(["blocks"], markdown=True, write=page)
     text = page.read_text("utf-8")
-    assert text.startswith("a\n<!-- bench:blocks -->\n`thinned bench blocks`: processor")
+    assert re.match(r"a\n<!-- bench:blocks -->\n`thinned bench blocks`, \d+ s: processor", text)
     assert text.endswith("|\n<!-- /bench:blocks -->\nb\n")
     assert "old" not in text
     assert capsys.readouterr().out.strip() in text
     with pytest.raises(LabError, match="must hold <!-- bench:memory -->"):
         run.run(["memory"], write=page)
     assert page.read_text("utf-8") == text
+
+
+def test_a_benchmark_without_cases_leaves_its_section(small, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu, "DEVICE", "")
+    page = tmp_path / "page.md"
+    page.write_text("<!-- bench:gpu -->\nold\n<!-- /bench:gpu -->\n", encoding="utf-8")
+    run.run(["gpu"], markdown=True, write=page)
+    assert page.read_text("utf-8") == "<!-- bench:gpu -->\nold\n<!-- /bench:gpu -->\n"
+    printed = capsys.readouterr()
+    assert printed.out == "\n"
+    assert "gpu: this machine has nothing to measure by it" in printed.err
+
+
+def test_sections_are_written_benchmark_by_benchmark(small, monkeypatch, tmp_path):
+    page = tmp_path / "page.md"
+    marks = "<!-- bench:{0} -->\nold {0}\n<!-- /bench:{0} -->\n"
+    page.write_text(marks.format("residual") + marks.format("connect"), encoding="utf-8")
+
+    def broken(threads):
+        yield from ()
+        raise RuntimeError("no memory")
+
+    count = iter(range(2))  # the cases are counted first, on one thread and on all
+    whole = connect.cases
+    monkeypatch.setattr(connect, "cases", lambda t: whole(t) if next(count, None) is not None else broken(t))
+    monkeypatch.setattr(kernels, "cores", lambda: 2)
+    with pytest.raises(RuntimeError, match="no memory"):
+        run.run(["residual", "connect"], write=page)
+    text = page.read_text("utf-8")
+    assert "old residual" not in text
+    assert "old connect" in text
 
 
 def test_the_committed_page_has_a_place_for_every_benchmark():

@@ -14,6 +14,7 @@ from thinned.lab.bench.harness.measure import Case, both_passes
 BATCHES = (16, 128)
 SIZES = (784, 1024)  # in, out
 RATES = (0.1, 0.3, 0.5)
+FEW = 3  # rounds: a call of the stored mask takes seconds
 
 Product = Callable[[Tensor, Tensor], Tensor]
 
@@ -76,7 +77,8 @@ def case(batch: int, p: float, backward: bool, threads: int) -> Case:
     goals = {"stored mask": 1 / 60 if backward else 1 / 100} if judged else {}
     passes = "forward + backward" if backward else "forward"
     group = "drop_connect, {} → {}, a mask a sample, ".format(*SIZES) + passes
-    return Case(group, f"batch {batch}, p = {p:g}", "thinned", works, goals, threads, batch * weight.numel())
+    name, elements = f"batch {batch}, p = {p:g}", batch * weight.numel()
+    return Case(group, name, "thinned", works, goals, threads, elements, few=FEW)
 
 
 def shared(batch: int, p: float, threads: int) -> Case:

@@ -1,10 +1,11 @@
-"""A step of training (forward, loss, backward, update), thinned, against the dense steps."""
+"""A step of training (forward, loss, backward, update), thinned, against the dense steps; a part of a run."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 import thinned.nn as tnn
 from thinned import Key, scratch
 from thinned.lab.bench.harness.measure import Case
+from thinned.lab.data.dataset import Dataset
+from thinned.lab.training.config import Config
+from thinned.lab.training.trainer import Trainer
 
 P, RATE, MOMENTUM, L2 = 0.5, 1e-3, 0.9, 1e-4
 SIZES, BATCH = (3072, 2000, 800, 40), 256
@@ -21,6 +25,7 @@ CHANNELS, SIDE, IMAGES = (64, 128, 128), 32, 32
 
 # By hand: sizes, batch, weight decay, bound on the norm of a unit's weights; that of the goals, and MNIST's.
 BY_HAND = ((SIZES, BATCH, L2, None), ((784, 1024, 1024, 10), 128, 0.0, 3.5))
+TRAINED, TESTED = 12_000, 2_000  # rows; `compare` tests on as many training rows: the shares of MNIST
 
 Rule = Callable[..., torch.optim.Optimizer]  # of parameters
 Build = Callable[[float], nn.Module]  # of a rate; with 0 there is no dropout
@@ -41,6 +46,7 @@ def cases(threads: int) -> Iterator[Case]:
     yield case(f"{name}, SGD", convolutions, shape, CHANNELS[-1], goals, threads, *rules)
     for sizes, rows, l2, max_norm in BY_HAND:
         yield by_hand(sizes, rows, l2, max_norm, threads)
+    yield of_a_run(*BY_HAND[1], threads)
 
 
 def descent(kind: type[torch.optim.SGD]) -> Rule:
@@ -171,3 +177,33 @@ def step_by_hand(
             optimizer.step(net)
 
     return step
+
+
+def of_a_run(sizes: tuple[int, ...], rows: int, l2: float, max_norm: float | None, threads: int) -> Case:
+    """An epoch of `thinned compare` and the tests after it, on a fifth of MNIST's rows."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((TRAINED + TESTED, sizes[0]), dtype=np.float32)
+    y = rng.integers(0, sizes[-1], len(x))
+    parts = x[TESTED:], y[TESTED:], x[:TESTED], y[:TESTED]
+    data = Dataset("random rows", *parts, tuple(map(str, range(sizes[-1]))), sizes[:1], "")
+    settings: dict[str, Any] = {"hidden": sizes[1:-1], "batch": rows, "l2": l2, "max_norm": max_norm}
+    settings |= {"data": data.name, "fingerprint": "", "lr": RATE, "schedule": "constant"}
+    works = {
+        label: epoch(Config(method=method, **settings), data, threads)
+        for label, method in (("thinned", "thin"), ("no dropout", "none"), ("dropout", "dropout"))
+    }
+    group = f"an epoch of {TRAINED:,} rows and its tests in NumPy, p = {P:g}"
+    name = f"{'-'.join(map(str, sizes))}, batch {rows}"
+    return Case(group, name, "thinned", works, {"no dropout": 0.48}, threads)
+
+
+def epoch(config: Config, data: Dataset, threads: int) -> Callable[[], object]:
+    """An epoch of training and its tests."""
+    trainer, products = Trainer(config, data), ThreadpoolController()
+    trainer.part = trainer.part[:TESTED]
+
+    def work() -> None:
+        with products.limit(limits=threads, user_api="blas"):
+            trainer.next_epoch(lambda done, loss: None)
+
+    return work

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json as json_module
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,8 @@ def run(
     """Measure and print the benchmarks in ``names``; all of them where it is empty.
 
     ``quick`` runs few rounds. ``json`` and ``markdown`` choose the form of stdout. ``write`` also puts the
-    tables between their marks in a page.
+    tables between their marks in a page, each benchmark's when it has ended. A benchmark without cases on
+    this machine leaves its tables as they are.
 
     Raises LabError for a name that is no benchmark, or a page without the marks.
     """
@@ -45,17 +47,22 @@ def run(
         print(f"thinned: {note}", file=sys.stderr)
     if write:
         show.sections_of(write, modules)
-    found = run_all(modules, QUICK if quick else FULL)
-    sections = {name: show.to_markdown(found[name], machine(), command(name, quick)) for name in modules}
-    results = [result for name in modules for result in found[name]]
+    results: list[Result] = []
+    sections: dict[str, str] = {}
+    for name, found, seconds in run_all(modules, QUICK if quick else FULL):
+        if not found:
+            print(f"thinned: {name}: this machine has nothing to measure by it", file=sys.stderr)
+            continue
+        results += found
+        sections[name] = show.to_markdown(found, machine(), command(name, quick), seconds)
+        if write:
+            show.write(write, {name: sections[name]})
     if json:
         print(json_module.dumps(show.to_json(results, machine()), indent=1, ensure_ascii=False))
     elif markdown:
         print("\n\n".join(sections.values()))
     else:
         show.to_terminal(Console(width=None if sys.stdout.isatty() else 160), results, machine())
-    if write:
-        show.write(write, sections)
 
 
 def benchmark(name: str) -> ModuleType:
@@ -70,24 +77,26 @@ def command(name: str, quick: bool) -> str:
     return f"thinned bench {name}" + (" --quick" if quick else "")
 
 
-def run_all(modules: dict[str, ModuleType], effort: Effort) -> dict[str, list[Result]]:
-    """The results of every case of each benchmark: on one thread and, with full effort, on all threads.
+def run_all(modules: dict[str, ModuleType], effort: Effort) -> Iterator[tuple[str, list[Result], float]]:
+    """Name, results of every case, and seconds of each benchmark.
 
-    A terminal shows a progress bar with the time left.
+    Cases run on one thread and, with full effort, on all threads. A terminal shows a progress bar with the
+    time left.
     """
     counts = sorted({1, kernels.cores()}) if effort is FULL else [1]
-    found: dict[str, list[Result]] = {name: [] for name in modules}
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task("counting", total=None)
         total = sum(1 for module in modules.values() for threads in counts for _ in module.cases(threads))
         bars.update(bar, total=total)
         for name, module in modules.items():
+            found: list[Result] = []
+            begin = time.perf_counter()
             for threads in counts:
                 for result in results_of(module, threads, effort):
-                    found[name].append(result)
+                    found.append(result)
                     bars.update(bar, advance=1, description=f"{result.group}: {result.name}")
-    return found
+            yield name, found, time.perf_counter() - begin
 
 
 def results_of(module: ModuleType, threads: int, effort: Effort) -> Iterator[Result]:

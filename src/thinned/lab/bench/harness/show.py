@@ -126,9 +126,9 @@ def to_json(results: list[Result], machine: Mapping[str, Any]) -> dict[str, Any]
     return {"machine": dict(machine), "results": found}
 
 
-def to_markdown(results: list[Result], machine: Mapping[str, Any], command: str) -> str:
-    """The same tables as Markdown, under the command that made them."""
-    parts = [f"`{command}`: {machine_line(machine)}"]
+def to_markdown(results: list[Result], machine: Mapping[str, Any], command: str, seconds: float) -> str:
+    """The same tables as Markdown, under the command that made them and the time that it took."""
+    parts = [f"`{command}`, {seconds:.0f} s: {machine_line(machine)}"]
     for rows in groups(results):
         names = columns(rows)
         lines = [names, ["---"] + ["---" if name == "goals" else "---:" for name in names[1:]], *cells(rows)]
