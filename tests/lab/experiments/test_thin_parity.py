@@ -8,7 +8,7 @@ import pytest
 from thinned import Key, masks, scratch
 from thinned.lab.data.registry import load
 from thinned.lab.experiments import thin_parity
-from thinned.lab.experiments.thin_parity import SCENES, WARM, WAYS, SteepConfig, Unpaired, paired
+from thinned.lab.experiments.thin_parity import SCENES, STEADY, WAYS, SteepConfig, Unpaired, paired
 from thinned.lab.storage.run import Stored
 
 
@@ -68,7 +68,7 @@ def steep(way, **more):
     """A trainer of the scene at large rates, on 8 × 8 digits."""
     scene = SCENES[-1]
     settings = {"hidden": (16, 8), "epochs": 2, "lr": 0.1, "optimizer": "sgd", "schedule": "constant"}
-    settings |= (WAYS | WARM)[way] | more
+    settings |= (WAYS | STEADY)[way] | more
     return scene.trainer(SteepConfig(data="digits", fingerprint="", system=way, **settings), load("digits"))
 
 
@@ -97,20 +97,50 @@ def test_large_rates_are_measured_over_the_first_epochs():
     trainer.next_epoch(lambda *_: None)
     dead = thin_parity.dead_units(trainer.net, trainer.x[trainer.part[: thin_parity.SEEN]])
     trainer.next_epoch(lambda *_: None)
-    assert trainer.measure() == {thin_parity.HIGHEST: max(losses), thin_parity.DEAD: 100 * dead}
+    measured = trainer.measure()
+    assert measured.pop(thin_parity.NOISE) == trainer.noise
+    assert measured == {thin_parity.HIGHEST: max(losses), thin_parity.DEAD: 100 * dead}
 
 
-def test_with_warm_up_thin_is_compared_with_dropout_with_warm_up():
+def test_inputs_of_mean_0_are_those_of_the_training_data():
+    trainer, plain = (steep(way) for way in (f"{thin_parity.SIXTEEN}, inputs of mean 0", thin_parity.SIXTEEN))
+    mean = plain.x.mean(axis=0)
+    assert np.array_equal(trainer.x, plain.x - mean)
+    assert np.array_equal(trainer.data.x_test, plain.data.x_test - mean)
+
+
+def test_the_variance_is_that_of_gradients_over_masks():
+    x, y = np.abs(np.random.default_rng(0).standard_normal((6, 5))), np.array([0, 1, 0, 1, 1, 0])
+    net = scratch.mlp((5, 8, 2), key=Key(0), drop=scratch.Dropout, dtype=np.dtype("float64"))
+    loss, grads = scratch.SoftmaxCrossEntropy(), []
+    for i in range(thin_parity.DRAWS):
+        loss.forward(net.forward(x, Key(1).fold_in(i)), y)
+        net.backward(loss.backward())
+        grads.append(np.concatenate([g.ravel() for _, _, g in net.named_params()]))
+    expected = np.var(grads, axis=0, ddof=1).sum()
+    assert thin_parity.variance(net, x, y, Key(1)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_rows_that_are_alike_make_one_pick_noisier_than_dropout():
+    """For equal rows, the mean gradient of N masks has 1/N of the variance of one mask's."""
+    x, y = np.ones((16, 5)), np.zeros(16, int)
+    net = scratch.mlp((5, 32, 2), key=Key(0), drop=scratch.Dropout, dtype=np.dtype("float64"))
+    one, all_rows = (thin_parity.variance(n, x, y, Key(1)) for n in (scratch.Thin(net, 1), net))
+    assert one > 4 * all_rows
+
+
+def test_what_keeps_thin_steady_is_compared_with_dropout_that_has_it_too():
     scene = SCENES[-1]
     groups = {
         scene.label(way, 0.1): [
             Stored(Path(), {"seed": 0, "epochs": 1}, {"epoch": []},
                    {"status": "done", "test_error": error, "seconds_per_epoch": 1.0})
         ]
-        for way, error in zip(scene.ways, (0.8, 0.9, 0.5, 0.51), strict=True)
+        for way, error in zip(scene.ways, (0.8, 0.9, 0.5, 0.51, 0.4, 0.42), strict=True)
     }  # fmt: skip
     _, apart, _ = thin_parity.tables(groups)
     assert {row[0]: row[2] for row in apart.rows} == {
         thin_parity.SIXTEEN: "10.00",
-        thin_parity.WARM_SIXTEEN: "1.00",
+        f"{thin_parity.SIXTEEN}, warm-up": "1.00",
+        f"{thin_parity.SIXTEEN}, inputs of mean 0": "2.00",
     }

@@ -3,11 +3,12 @@
 A batch whose rows share one pick of units has noisier gradients than dropout. Its rows can make several
 picks: row i belongs to group i mod g. Each scene trains the same networks with dropout and with g groups,
 over learning rates; differences are taken seed by seed. One scene is at large rates, where units die in the
-first steps, with and without a rate that rises at first.
+first steps: as it is, with a rate that rises at first, and with inputs of mean 0.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from thinned import Key, masks, scratch
+from thinned.lab.data.dataset import Dataset
 from thinned.lab.grids.grid import Budget, Grid, GridConfig, GridTrainer, Group, System, error
 from thinned.lab.reporting import figures as plots
 from thinned.lab.reporting.page import Figure, Reference
@@ -74,9 +76,14 @@ class Parity(GridTrainer):
 
 @dataclass(frozen=True, kw_only=True)
 class SteepConfig(ParityConfig):
-    """A run whose rate rises in a straight line over the first `warm_up` steps (0: none)."""
+    """A run at a large rate, and what may keep it steady.
+
+    The rate rises in a straight line over the first `warm_up` steps (0: none). With `centred`, the mean of
+    each input over the training data is subtracted.
+    """
 
     warm_up: int = 0
+    centred: bool = False
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of a step."""
@@ -84,10 +91,20 @@ class SteepConfig(ParityConfig):
 
 
 class Steep(Parity):
-    """A run at a large rate; it measures the first two epochs."""
+    """A run at a large rate; it measures the first weights and the first two epochs."""
 
     config: SteepConfig
     highest, dead = 0.0, 0.0
+
+    def __init__(self, config: SteepConfig, dataset: Dataset) -> None:
+        super().__init__(config, centred(dataset) if config.centred else dataset)
+        self.noise = self._noise() if config.groups else 1.0
+
+    def _noise(self) -> float:
+        """The variance of the first weights' gradient over masks, in times that of dropout."""
+        x, y, key = self.x[: self.batch], self.y[: self.batch], Key(self.config.seed).fold_in("noise")
+        thin, dropout = (variance(net, x, y, key) for net in (self.net, scratch.Network(self.net.children)))
+        return thin / dropout
 
     def resume(self, run: Run) -> None:
         """Start again: a checkpoint lacks what the first epochs showed."""
@@ -101,8 +118,26 @@ class Steep(Parity):
         return found
 
     def measure(self) -> dict[str, Any]:
-        """The highest loss, and the dead units."""
-        return {HIGHEST: float(self.highest), DEAD: 100 * self.dead}
+        """The noise, the highest loss, and the dead units."""
+        return {NOISE: self.noise, HIGHEST: float(self.highest), DEAD: 100 * self.dead}
+
+
+def centred(data: Dataset) -> Dataset:
+    """The data with inputs whose mean over the training data is 0."""
+    mean = data.x_train.mean(axis=0)
+    return dataclasses.replace(data, x_train=data.x_train - mean, x_test=data.x_test - mean)
+
+
+def variance(net: scratch.Network, x: np.ndarray, y: np.ndarray, key: Key) -> float:
+    """The variance of the loss's gradient over `DRAWS` masks of one batch, summed over all parameters."""
+    loss = scratch.SoftmaxCrossEntropy()
+    total, squares = np.zeros(1), 0.0
+    for i in range(DRAWS):
+        loss.forward(net.forward(x, key.fold_in(i)), y)
+        net.param_grads(loss.backward())
+        grad = np.concatenate([g.ravel() for layer in net.children.values() for g in layer.grads.values()])
+        total, squares = total + grad, squares + float(grad @ grad)
+    return (squares - float(total @ total) / DRAWS) / (DRAWS - 1)
 
 
 def dead_units(net: scratch.Network, x: np.ndarray) -> float:
@@ -115,7 +150,9 @@ def dead_units(net: scratch.Network, x: np.ndarray) -> float:
     return share
 
 
+NOISE = "variance of the first gradient over masks, in times that of dropout"
 HIGHEST, DEAD = "highest loss in two epochs", "dead units of the last hidden layer after one epoch, %"
+DRAWS = 16  # masks
 SEEN = 2_000  # training examples that show whether a unit is dead
 
 
@@ -144,7 +181,7 @@ class Scene:
 
     def _system(self, way: str, rate: float) -> System:
         settings = {"hidden": self.hidden, "batch": self.batch, "p": self.p, "lr": rate, **self.more}
-        settings |= WAYS[way] if way in WAYS else WARM[way]
+        settings |= (WAYS | STEADY)[way]
         return System(
             label=self.label(way, rate),
             settings=settings,
@@ -165,8 +202,9 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 ALL, TWO = tuple(WAYS), (DROPOUT, SIXTEEN)
 SOME = (PLAIN, DROPOUT, "thin, 1 group", SIXTEEN, "thin, 16 unpaired groups")
-WARM = {f"{way}, warm-up": {**WAYS[way], "warm_up": 200} for way in TWO}
-WARM_DROPOUT, WARM_SIXTEEN = WARM
+MEANS: dict[str, dict[str, Any]] = {"warm-up": {"warm_up": 200}, "inputs of mean 0": {"centred": True}}
+STEADY = {f"{way}, {means}": {**WAYS[way], **more} for means, more in MEANS.items() for way in TWO}
+BASES = {SIXTEEN: DROPOUT, **{f"{SIXTEEN}, {means}": f"{DROPOUT}, {means}" for means in MEANS}}
 RATES, LARGE = (0.01, 0.03, 0.1, 0.2), ("quick", "paper")
 SCENES = [
     Scene("MNIST, 256-256", "", (256, 256), ("smoke", "quick"), ALL, RATES),
@@ -184,7 +222,7 @@ SCENES = [
         for batch, rate in ((8, 0.003), (32, 0.01), (100, 0.03))
     ),
     Scene(
-        "CIFAR-10, 512-256, 4 epochs", "cifar10", (512, 256), ("quick",), (*TWO, *WARM), (0.05, 0.1, 0.2),
+        "CIFAR-10, 512-256, 4 epochs", "cifar10", (512, 256), ("quick",), (*TWO, *STEADY), (0.05, 0.1, 0.2),
         trainer=Steep, more={"epochs": 4},
     ),
 ]  # fmt: skip
@@ -201,11 +239,10 @@ def _tables(scene: Scene, groups: Group) -> list[Reference]:
     if not any(runs.values()):
         return []
     heads = [f"rate {rate:g}" for rate in scene.rates]
-    others = [way for way in scene.ways if way not in (PLAIN, DROPOUT, WARM_DROPOUT)]
-    base = {way: WARM_DROPOUT if way in WARM else DROPOUT for way in scene.ways}
+    others = [way for way in scene.ways if way not in (PLAIN, *BASES.values())]
     errors = [[way, *(_error(runs[way, rate]) for rate in scene.rates)] for way in scene.ways]
     apart = [
-        [way, *(_difference(runs[way, rate], runs[base[way], rate]) for rate in scene.rates)]
+        [way, *(_difference(runs[way, rate], runs[BASES.get(way, DROPOUT), rate]) for rate in scene.rates)]
         for way in others
     ]
     times = [
