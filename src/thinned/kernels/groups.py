@@ -263,4 +263,4 @@ def _reach(*arrays: Any) -> tuple[ModuleType, list[int]] | None:
 def _fast() -> bool:
     """Whether the processor has AVX2."""
     cpu = kernels.extension()
-    return cpu is not None and cpu.levels()[-1] != "plain"
+    return cpu is not None and "avx2" in cpu.levels()

@@ -144,7 +144,7 @@ void forward(const T *x, const T *weight, T *y, const Connect &c, Range samples,
 
 template <class T>
 void by_x(const T *grad, const T *weight, T *grad_x, const Connect &c, Range samples) {
-    const int64_t out = c.out, in = c.in;
+    const int64_t in = c.in;
     T *const begin = grad_x + samples.begin * c.in, *const end = grad_x + samples.end * c.in;
     std::fill(begin, end, (T)0);
     for_each_tile(c, samples, {0, c.out}, [=, &c](const Tile &tile, int64_t n, int64_t many, int64_t o, int64_t some) {

@@ -42,6 +42,9 @@ std::vector<const Level *> available() {
     if (others && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
         found.push_back(&avx512::table);
 #endif
+#ifdef THINNED_ARM
+    found.push_back(&neon::table);  // every 64-bit ARM processor has it
+#endif
     return found;
 }
 

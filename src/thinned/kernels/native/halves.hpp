@@ -79,6 +79,10 @@ inline void widen(const S *x, float *out, int64_t n) {
     if constexpr (std::is_same_v<S, Half>)
         for (; i + 8 <= n; i += 8) _mm256_storeu_ps(out + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + i))));
 #endif
+#ifdef THINNED_NEON
+    if constexpr (std::is_same_v<S, Half>)
+        for (; i + 4 <= n; i += 4) vst1q_f32(out + i, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&x[i].bits))));
+#endif
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<S, Brain>)
         for (; i + 16 <= n; i += 16) {
@@ -102,6 +106,10 @@ inline void narrow(const float *x, S *out, int64_t n) {
     if constexpr (std::is_same_v<S, Half>)
         for (; i + 8 <= n; i += 8)
             _mm_storeu_si128((__m128i *)(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
+#endif
+#ifdef THINNED_NEON
+    if constexpr (std::is_same_v<S, Half>)
+        for (; i + 4 <= n; i += 4) vst1_u16(&out[i].bits, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
 #endif
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<S, Brain>)

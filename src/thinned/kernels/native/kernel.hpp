@@ -1,4 +1,4 @@
-// The kernels, each compiled for every level of the instruction set (plain, avx2, avx512), and the table
+// The kernels, each compiled for every level of the instruction set (plain; avx2, avx512; neon), and the table
 // of a level through which cpu.cpp calls them. Arrays are addresses of contiguous memory.
 #pragma once
 #include <algorithm>
@@ -187,6 +187,9 @@ THINNED_LEVEL_OF(plain)
 #ifdef THINNED_X86
 THINNED_LEVEL_OF(avx2)
 THINNED_LEVEL_OF(avx512)
+#endif
+#ifdef THINNED_ARM
+THINNED_LEVEL_OF(neon)
 #endif
 #undef THINNED_LEVEL_OF
 

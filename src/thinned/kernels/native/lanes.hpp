@@ -18,6 +18,8 @@
 #elif defined(__AVX2__)
 #include <immintrin.h>
 #define THINNED_BYTES 32
+#elif defined(THINNED_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace thinned {
@@ -26,12 +28,18 @@ namespace {
 
 #ifdef THINNED_BYTES
 typedef uint64_t Lanes __attribute__((vector_size(THINNED_BYTES)));
+#elif defined(THINNED_NEON)
+typedef uint64_t Lanes __attribute__((vector_size(16)));
 #else
 typedef uint64_t Lanes;
 #endif
 
 constexpr int L = sizeof(Lanes) / 8;     // lanes, one group each
+#ifdef THINNED_NEON
+constexpr int PAIR = 4;                  // two registers of words are in flight: see plane_bits
+#else
 constexpr int PAIR = 2;                  // vectors in flight: hides the latency of the products
+#endif
 constexpr int STEP = PAIR * L;           // groups decided together
 
 inline bool any(Lanes a) {
@@ -39,6 +47,8 @@ inline bool any(Lanes a) {
     return _mm512_test_epi64_mask((__m512i)a, (__m512i)a) != 0;
 #elif defined(__AVX2__)
     return !_mm256_testz_si256((__m256i)a, (__m256i)a);
+#elif defined(THINNED_NEON)
+    return vmaxvq_u32((uint32x4_t)a) != 0;
 #else
     return a != 0;
 #endif
@@ -72,6 +82,31 @@ struct Group {
 
 struct Bits { Lanes low, high; };  // units 0 ... 63 and 64 ... 127 of every group
 
+#ifdef THINNED_NEON
+inline uint32x4_t lower(Lanes a, Lanes b) { return vuzp1q_u32((uint32x4_t)a, (uint32x4_t)b); }
+
+// One plane of STEP groups. The words of four groups lie close together: half as many instructions as in lanes.
+inline void plane_bits(Bits out[PAIR], const Group group[PAIR], uint64_t high, unsigned plane, const Schedule &key) {
+    const uint64_t p1 = M1 * plane, p0 = M0 * (((p1 >> 32) ^ high ^ key.a[0]) & LOW);
+    constexpr int FOURS = PAIR / 2;
+    uint32x4_t c0[FOURS], c1[FOURS], c2[FOURS], c3[FOURS];
+    for (int v = 0; v < FOURS; ++v) {
+        const Group &a = group[2 * v], &b = group[2 * v + 1];
+        c0[v] = lower(a.c0, b.c0) ^ vdupq_n_u32((uint32_t)p1);
+        c1[v] = lower(a.c1, b.c1);
+        c2[v] = lower(a.c2, b.c2) ^ vdupq_n_u32((uint32_t)(p0 >> 32));
+        c3[v] = vdupq_n_u32((uint32_t)p0);
+    }
+    for (int r = 2; r < 10; ++r) {
+        const uint32x4_t a = vdupq_n_u32(key.a[r]), b = vdupq_n_u32(key.b[r]);
+        for (int v = 0; v < FOURS; ++v) philox_round(c0[v], c1[v], c2[v], c3[v], a, b);
+    }
+    for (int v = 0; v < FOURS; ++v) {
+        out[2 * v] = {(Lanes)vzip1q_u32(c0[v], c1[v]), (Lanes)vzip1q_u32(c2[v], c3[v])};
+        out[2 * v + 1] = {(Lanes)vzip2q_u32(c0[v], c1[v]), (Lanes)vzip2q_u32(c2[v], c3[v])};
+    }
+}
+#else
 // One plane of STEP groups. Only the lower halves of c0 ... c3 mean anything until the end.
 inline void plane_bits(Bits out[PAIR], const Group group[PAIR], uint64_t high, unsigned plane, const Schedule &key) {
     const uint64_t p1 = M1 * plane, p0 = M0 * (((p1 >> 32) ^ high ^ key.a[0]) & LOW);
@@ -91,6 +126,7 @@ inline void plane_bits(Bits out[PAIR], const Group group[PAIR], uint64_t high, u
         out[v].high = (c2[v] & all(LOW)) | (c3[v] << 32);
     }
 }
+#endif
 
 // Kept bits of STEP groups from `first` on (their upper counter word is the same), two words a group.
 inline void decide(uint64_t *out, uint64_t first, Draw draw, const Schedule &key) {

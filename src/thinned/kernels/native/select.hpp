@@ -72,6 +72,14 @@ inline Reals<T> chosen(Reals<T> y, uint64_t bits, int first) {
         return (Reals<T>)_mm256_blendv_ps(__m256{}, (__m256)y, (__m256)signs<T>(bits, first));
     else
         return (Reals<T>)_mm256_blendv_pd(__m256d{}, (__m256d)y, (__m256d)signs<T>(bits, first));
+#elif defined(THINNED_NEON)
+    if constexpr (sizeof(T) == 4) {
+        const uint32x4_t lane = vshlq_u32(uint32x4_t{1, 2, 4, 8}, vdupq_n_s32(first));
+        return (Reals<T>)((uint32x4_t)y & vtstq_u32(vdupq_n_u32((uint32_t)bits), lane));
+    } else {
+        const uint64x2_t lane = vshlq_u64(uint64x2_t{1, 2}, vdupq_n_s64(first));
+        return (Reals<T>)((uint64x2_t)y & vtstq_u64(vdupq_n_u64(bits), lane));
+    }
 #elif defined(__GNUC__)
     using Ints = typename Vector<T>::Ints;
     Ints lane;
