@@ -15,6 +15,8 @@ CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.DOTALL | re.MULTILINE)
 TABLE = re.compile(r"^% table: (.+)$", re.MULTILINE)
 OUT = re.compile(r"(?<!!)\[([^\]]*)\]\(((?:\.\./)+)([\w/-]+)\.md(#[\w-]+)?\)")
 THEME = {  # what the theme says in English
+    "<span>Next</span>": "<span>下一页</span>",
+    "<span>Previous</span>": "<span>上一页</span>",
     "On this page": "本页内容",
     "Back to top": "回到顶部",
     "Skip to content": "跳到正文",
