@@ -109,6 +109,24 @@ def test_inputs_of_mean_0_are_those_of_the_training_data():
     assert np.array_equal(trainer.data.x_test, plain.data.x_test - mean)
 
 
+def test_the_first_steps_can_be_dropout():
+    late, dropout = steep(thin_parity.LATE, plain=18), steep(thin_parity.DROPOUT)
+    assert late.steps < 18 < 2 * late.steps
+    for trainer in (late, dropout):
+        trainer.next_epoch(lambda *_: None)
+    same = [np.array_equal(a, b) for a, b in zip(weights(late), weights(dropout), strict=True)]
+    assert all(same)
+    assert isinstance(late.net, scratch.Thin)
+    for trainer in (late, dropout):
+        trainer.next_epoch(lambda *_: None)
+    assert not np.array_equal(weights(late)[0], weights(dropout)[0])
+
+
+def weights(trainer):
+    """The parameters of a trainer's network."""
+    return [param for _, param, _ in trainer.net.named_params()]
+
+
 def test_the_variance_is_that_of_gradients_over_masks():
     x, y = np.abs(np.random.default_rng(0).standard_normal((6, 5))), np.array([0, 1, 0, 1, 1, 0])
     net = scratch.mlp((5, 8, 2), key=Key(0), drop=scratch.Dropout, dtype=np.dtype("float64"))
@@ -136,11 +154,12 @@ def test_what_keeps_thin_steady_is_compared_with_dropout_that_has_it_too():
             Stored(Path(), {"seed": 0, "epochs": 1}, {"epoch": []},
                    {"status": "done", "test_error": error, "seconds_per_epoch": 1.0})
         ]
-        for way, error in zip(scene.ways, (0.8, 0.9, 0.5, 0.51, 0.4, 0.42), strict=True)
+        for way, error in zip(scene.ways, (0.8, 0.9, 0.5, 0.51, 0.4, 0.42, 0.83), strict=True)
     }  # fmt: skip
     _, apart, _ = thin_parity.tables(groups)
     assert {row[0]: row[2] for row in apart.rows} == {
         thin_parity.SIXTEEN: "10.00",
         f"{thin_parity.SIXTEEN}, warm-up": "1.00",
         f"{thin_parity.SIXTEEN}, inputs of mean 0": "2.00",
+        thin_parity.LATE: "3.00",
     }

@@ -3,7 +3,7 @@
 A batch whose rows share one pick of units has noisier gradients than dropout. Its rows can make several
 picks: row i belongs to group i mod g. Each scene trains the same networks with dropout and with g groups,
 over learning rates; differences are taken seed by seed. One scene is at large rates, where units die in the
-first steps: as it is, with a rate that rises at first, and with inputs of mean 0.
+first steps: as it is, with a rate that rises at first, with inputs of mean 0, and with dropout at first.
 """
 
 from __future__ import annotations
@@ -79,11 +79,12 @@ class SteepConfig(ParityConfig):
     """A run at a large rate, and what may keep it steady.
 
     The rate rises in a straight line over the first `warm_up` steps (0: none). With `centred`, the mean of
-    each input over the training data is subtracted.
+    each input over the training data is subtracted. The first `plain` steps are dropout, with no groups.
     """
 
     warm_up: int = 0
     centred: bool = False
+    plain: int = 0
 
     def learning_rate(self, step: int, steps: int) -> float:
         """The learning rate of a step."""
@@ -110,7 +111,11 @@ class Steep(Parity):
         """Start again: a checkpoint lacks what the first epochs showed."""
 
     def _step(self, x: np.ndarray, y: np.ndarray, step: int) -> tuple[float, float]:
+        net = self.net
+        if step < self.config.plain:
+            self.net = scratch.Network(net.children)
         found = super()._step(x, y, step)
+        self.net = net
         if step < 2 * self.steps:
             self.highest = max(self.highest, found[0])
         if step + 1 == self.steps:
@@ -203,7 +208,9 @@ WAYS: dict[str, dict[str, Any]] = {
 ALL, TWO = tuple(WAYS), (DROPOUT, SIXTEEN)
 SOME = (PLAIN, DROPOUT, "thin, 1 group", SIXTEEN, "thin, 16 unpaired groups")
 MEANS: dict[str, dict[str, Any]] = {"warm-up": {"warm_up": 200}, "inputs of mean 0": {"centred": True}}
+LATE = f"{SIXTEEN} after 50 steps of dropout"
 STEADY = {f"{way}, {means}": {**WAYS[way], **more} for means, more in MEANS.items() for way in TWO}
+STEADY[LATE] = {**WAYS[SIXTEEN], "plain": 50}
 BASES = {SIXTEEN: DROPOUT, **{f"{SIXTEEN}, {means}": f"{DROPOUT}, {means}" for means in MEANS}}
 RATES, LARGE = (0.01, 0.03, 0.1, 0.2), ("quick", "paper")
 SCENES = [
