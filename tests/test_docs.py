@@ -68,6 +68,19 @@ def test_the_examples_of_the_readme_run(i, capsys):
     assert capsys.readouterr().out
 
 
+PASTED = ("start", "estimators", "predictions", "thin", "thin-residual", "how-to/rates")
+
+
+@pytest.mark.parametrize("page", PASTED)
+def test_the_examples_of_a_page_run_one_after_the_other(page):
+    """Pasted in their order, they know every name that they use. Notebooks run when the site is built."""
+    for module in ("torch", "sklearn", "skl2onnx"):
+        pytest.importorskip(module)
+    text, names = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), {"__name__": page}
+    for i, example in enumerate(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)):
+        exec(compile(example, f"{page}.md, example {i}", "exec"), names)
+
+
 def test_the_design_page_names_every_room():
     page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     layout = page.partition("## Layout")[2].partition("### Where does it belong?")[0]
