@@ -207,7 +207,7 @@ def trained(images: Dataset, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = tnn.thin(perceptron(P, (images.x_train.shape[1], *HIDDEN, SIZES[-1])))
     x, labels = torch.from_numpy(images.x_train), torch.from_numpy(images.y_train)
-    rule = torch.optim.Adam(model.parameters())
+    rule = tnn.Adam(model.parameters())
     steps = EPOCHS * math.ceil(len(x) / BATCH)
     rates = torch.optim.lr_scheduler.LinearLR(rule, 1.0, 0.0, steps)
     for _ in range(EPOCHS):
