@@ -1,5 +1,9 @@
 """All derivatives of the kernels: forward, backward, second, batched; by autograd and by torch.func."""
 
+import contextlib
+import subprocess
+import sys
+
 import pytest
 
 import thinned
@@ -7,7 +11,11 @@ from thinned import Key
 
 torch = pytest.importorskip("torch")
 
+from torch import _dynamo, nn  # noqa: E402
+from torch._dynamo import compiled_autograd  # noqa: E402
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
+
+import thinned.nn as tnn  # noqa: E402
 
 # torch's own forward-mode AD scripts its decompositions.
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
@@ -84,3 +92,91 @@ def test_drop_connect_of_a_gradient():
     (slope,) = torch.autograd.grad(y, x, create_graph=True)
     (of_weight,) = torch.autograd.grad(slope.square().sum(), weight)
     assert of_weight.abs().sum() > 0
+
+
+# Compiled autograd, which makes a graph of a backward pass.
+
+
+def thinned_model(groups):
+    model = nn.Sequential(nn.Linear(100, 64), nn.ReLU(), tnn.Dropout(0.5), nn.Linear(64, 8))
+    tnn.thin(model, groups)
+    tnn.SGD(model.parameters(), lr=0.1)  # which asks for compact gradients
+    return model
+
+
+MODELS = {
+    "dropout": lambda: tnn.Dropout(0.5),
+    "alpha": lambda: tnn.AlphaDropout(0.5),
+    "gaussian": lambda: tnn.GaussianDropout(0.5),
+    "path": lambda: tnn.DropPath(0.5),
+    "in place": lambda: nn.Sequential(nn.Linear(100, 100), tnn.Dropout(0.5, inplace=True)),
+    "connect": lambda: tnn.DropConnectLinear(100, 7),
+    "connect, one mask": lambda: tnn.DropConnectLinear(100, 7, per_sample=False),
+    "residual": lambda: tnn.Residual(nn.Linear(100, 100), 0.5),
+    "residual, all dropped": lambda: tnn.Residual(nn.Linear(100, 100), 1.0),
+    "thin, one group": lambda: thinned_model(1),
+    "thin": lambda: thinned_model(8),
+}
+
+
+def batch(n):
+    return torch.linspace(-2.0, 2.0, 100 * n, dtype=torch.float64).reshape(n, 100)
+
+
+def gradients(model, n, seed, how):
+    """Those of input and parameters, of n samples."""
+    x = batch(n).requires_grad_()
+    model.zero_grad()
+    torch.manual_seed(seed)
+    loss = model(x).square().sum()
+    with how:
+        loss.backward()
+    return [x.grad, *(parameter.grad.clone() for parameter in model.parameters())]
+
+
+filtered = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+
+
+@filtered
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
+def test_compiled_autograd_has_the_gradients_of_the_engine(make):
+    _dynamo.reset()
+    model, compiler = make().double(), torch.compile(backend="eager")
+    for seed, n in enumerate((700, 900, 800)):
+        ours = gradients(model, n, seed, compiled_autograd._enable(compiler))
+        for a, b in zip(ours, gradients(model, n, seed, contextlib.nullcontext()), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@filtered
+def test_a_compiled_model_with_compiled_autograd():
+    _dynamo.reset()
+    model = nn.Sequential(nn.Linear(100, 90), tnn.Dropout(0.5), tnn.DropConnectLinear(90, 3)).double()
+
+    def step(x):
+        model(x).square().sum().backward()
+
+    for n in (700, 900):
+        x, found = batch(n), []
+        with _dynamo.config.patch(compiled_autograd=True):
+            for run in (step, torch.compile(step, backend="aot_eager")):
+                model.zero_grad()
+                torch.manual_seed(n)
+                run(x)
+                found.append([parameter.grad for parameter in model.parameters()])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@filtered
+def test_a_whole_graph_of_an_eager_backward_pass_is_refused_with_the_reason():
+    _dynamo.reset()
+    whole = compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True))
+    with pytest.raises(Exception, match="thinned's eager code cannot be compiled: compile the forward pass"):
+        gradients(tnn.Dropout(0.5), 400, 0, whole)
+
+
+def test_the_compiler_is_not_imported_before_it_is_needed():
+    code = "import sys, torch, thinned.nn as tnn; tnn.Dropout()(torch.ones(9, requires_grad=True)).sum()"
+    code += ".backward(); assert 'torch._dynamo' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)

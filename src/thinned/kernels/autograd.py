@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, cast
+from functools import partial, wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +29,36 @@ At = tuple[Any, int, int, int]  # the kernel, the code of a dtype, an address an
 # What is done in torch.func. They are given the key and the first sample of a ticket, where there is one.
 Plan = Callable[[tuple[int, ...], Key, int], tuple[Map, Words]]  # of a shape
 Masks = Callable[[Key, int], Draw]
+Call = TypeVar("Call", bound=Callable[..., Any])
+Kind = TypeVar("Kind", bound=type[torch.autograd.Function])
+
+
+def uncompiled(function: Call, reason: str) -> Call:
+    """`torch.compiler.disable`, which imports the compiler, done only where the compiler is imported."""
+    disabled: list[Any] = []
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if not disabled:
+            disabled.append(torch.compiler.disable(function, reason=reason))
+        return disabled[0](*args, **kwargs)
+
+    call._torchdynamo_disable, call._torchdynamo_disable_msg = True, reason  # type: ignore[attr-defined]
+    return cast(Call, call)
+
+
+def opaque(kind: Kind) -> Kind:
+    """The class of a function whose ``backward`` compiled autograd runs between two graphs.
+
+    In a graph its sizes would be symbols, and its key a constant. torch's engine calls the plain function.
+    """
+    backward = inspect.unwrap(kind.backward)
+    reason = "a backward pass of thinned's eager code cannot be compiled: compile the forward pass"
+    kind.backward = staticmethod(uncompiled(backward, reason))  # type: ignore[method-assign]
+    kind._backward_cls.apply = backward  # type: ignore[attr-defined]
+    return kind
 
 
 def transforming() -> bool:
@@ -127,6 +159,7 @@ def _pooled_like(x: Tensor) -> Tensor:
     return torch.frombuffer(kernels.buffer(x.nbytes), dtype=x.dtype).as_strided_(x.shape, strides)
 
 
+@opaque
 class Mapped(torch.autograd.Function):
     """A map and its gradient, by the same factors. It keeps only the key, and makes the factors again."""
 
@@ -142,6 +175,7 @@ class Mapped(torch.autograd.Function):
         return apply(grad, ctx.how.gradient(), ctx.words), None, None
 
 
+@opaque
 class Small(torch.autograd.Function):
     """`Mapped` of a tensor that is `small`."""
 
@@ -162,10 +196,9 @@ class Small(torch.autograd.Function):
 # `Mapped.apply` without the support for torch.func, which costs more than the kernel of a small array.
 _mapped = super(torch.autograd.Function, Mapped).apply
 _small = super(torch.autograd.Function, Small).apply
-# Without a step that looks whether backward is named vjp.
-Small._backward_cls.apply = Small.backward  # type: ignore[attr-defined]
 
 
+@opaque
 class Written(Mapped):
     """`Mapped`, in place."""
 
@@ -202,6 +235,7 @@ def transformed(x: Tensor, ticket: Tensor | None, plan: Plan) -> Tensor:
     return y
 
 
+@opaque
 class Transformed(torch.autograd.Function):
     """`Mapped` in the form that torch.func needs, with which a small dropout takes 1.5 times as long."""
 
@@ -246,6 +280,7 @@ def connected(x: Tensor, weight: Tensor, ticket: Tensor | None, masks: Masks) ->
     return y
 
 
+@opaque
 class Connect(torch.autograd.Function):
     """One of `connect.product`, the gradients of scale·Σ_n g_nᵀ (R_n * W) x_n. The other two are its own."""
 

@@ -11,6 +11,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
 from thinned import masks
+from thinned.kernels import autograd
 from thinned.key import Key
 from thinned.nn import modules
 from thinned.nn.modules import Drop
@@ -204,8 +206,9 @@ def warn_once(module: nn.Module, message: str) -> None:
         warnings.warn(message, stacklevel=5)
 
 
-@torch.compiler.disable(
-    reason="inside keyed, a dropout called as a function cannot be compiled: tnn.Dropout can"
+@partial(
+    autograd.uncompiled,
+    reason="inside keyed, a dropout called as a function cannot be compiled: tnn.Dropout can",
 )
 def _handled(reach: Reach, func: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     return HANDLERS[func](reach, func, types, *args, **kwargs)

@@ -134,6 +134,7 @@ def _version(x: Tensor) -> int:
     return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
+@autograd.opaque
 class _Take(torch.autograd.Function):
     """x ↦ (x, x[index]), in the strides of x."""
 
@@ -150,6 +151,7 @@ class _Take(torch.autograd.Function):
         return _Put.apply(grad, part, *ctx.saved_tensors), None
 
 
+@autograd.opaque
 class _Put(torch.autograd.Function):
     """(x, part) ↦ x plus part at index: the transpose of `_Take`. Each is the gradient of the other."""
 
@@ -166,6 +168,7 @@ class _Put(torch.autograd.Function):
         return *_Take.apply(grad, *ctx.saved_tensors), None
 
 
+@autograd.opaque
 class _Nothing(torch.autograd.Function):
     """A copy of x; the parameters of the branch get gradients of zero, as from a mask that drops everything.
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from thinned import _array, kernels
+from thinned.kernels import autograd, survivors
 from thinned.kernels import groups as kernel
-from thinned.kernels import survivors
 from thinned.kernels.groups import Picks, Rows
 from thinned.nn.thin.compact_gradient import CompactGradient, is_wanted
 from thinned.nn.thin.selection import Selection, Units
@@ -112,6 +112,7 @@ def interleaved(parts: list[Tensor], n: int) -> Tensor:
     return torch.cat(parts).index_select(0, order.argsort())
 
 
+@autograd.opaque
 class GroupLinear(torch.autograd.Function):
     """Y = s·X Wᵀ + b of the kept units, by the kernels."""
 
@@ -137,13 +138,15 @@ class GroupLinear(torch.autograd.Function):
         if torch.is_grad_enabled() or batched:
             return *_differentiable(grad, (x, weight, bias), wanted, out_units, in_units), None, None
         how = _how(out_units, in_units)
+        by_engine = isinstance(ctx, torch.autograd.function.BackwardCFunction)  # not by compiled autograd
+        compact = ctx.compact if by_engine else (False, False)
         of_x = of_weight = of_bias = None
         if wanted[0]:
             of_x = kernel.gradient_of_input(grad, weight.contiguous(), **how)
         if wanted[1]:
-            of_weight = _gradient_of_weight(grad, x, weight, out_units, in_units, ctx.compact[0])
+            of_weight = _gradient_of_weight(grad, x, weight, out_units, in_units, compact[0])
         if wanted[2]:
-            of_bias = _gradient_of_bias(grad, bias, out_units, how["rows"], ctx.compact[1])
+            of_bias = _gradient_of_bias(grad, bias, out_units, how["rows"], compact[1])
         return of_x, of_weight, of_bias, None, None
 
 
