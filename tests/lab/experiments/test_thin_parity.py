@@ -1,5 +1,6 @@
 """`thin-parity`: the networks that it trains, and its paired differences."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -163,3 +164,63 @@ def test_what_keeps_thin_steady_is_compared_with_dropout_that_has_it_too():
         f"{thin_parity.SIXTEEN}, inputs of mean 0": "2.00",
         thin_parity.LATE: "3.00",
     }
+
+
+# --- the figures of docs/thin.md are the published ones ---
+
+DOCS = Path(__file__).parents[3] / "docs"
+PUBLISHED = {
+    row["system"]: row for row in json.loads((DOCS / "results/thin-parity.json").read_text("utf-8"))["rows"]
+}
+
+
+def shown(heading, until):
+    """The rows of the first table after a heading of docs/thin.md."""
+    text = (DOCS / "thin.md").read_text("utf-8").partition(heading)[2].partition(until)[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_differences_in_the_docs_are_the_published_ones():
+    rows = shown("**What it costs in accuracy.**", "\n## ")
+    scenes = ("MNIST, 256-256", "CIFAR-10, 512-256", "Words, 256-256")
+    for scene, (name, *cells) in zip(scenes, rows, strict=True):
+        assert name.split(",")[0] == scene.split(",")[0]
+        for rate, cell in zip(thin_parity.RATES, cells, strict=True):
+            thin, dropout = (PUBLISHED[f"{scene}, {way}, rate {rate:g}"] for way in thin_parity.TWO[::-1])
+            if dropout["lost"]:
+                assert (cell, set(thin["lost"])) == ("", set(dropout["lost"]))
+                continue
+            gaps = [
+                run["test_error"] - dropout["each"][seed]["test_error"] for seed, run in thin["each"].items()
+            ]
+            error = np.std(gaps, ddof=1) / len(gaps) ** 0.5
+            assert cell == f"{np.mean(gaps):+.2f} ± {error:.2f}".replace("-", "−"), (scene, rate)
+
+
+def test_the_errors_at_a_large_rate_in_the_docs_are_the_published_ones():
+    ways = {
+        "dropout": thin_parity.DROPOUT,
+        "16 groups": thin_parity.SIXTEEN,
+        "16 groups after 50 steps of dropout": thin_parity.LATE,
+        "dropout, warm-up of 200 steps": "dropout, warm-up",
+        "16 groups, the same warm-up": "thin, 16 groups, warm-up",
+        "dropout, inputs of mean 0": "dropout, inputs of mean 0",
+        "16 groups, inputs of mean 0": "thin, 16 groups, inputs of mean 0",
+    }
+    rows = shown("## Large rates", "\n## ")
+    assert [row[0] for row in rows] == [*ways]
+    for name, noise, highest, dead, lost, error in rows:
+        row = PUBLISHED[f"{SCENES[-1].name}, {ways[name]}, rate 0.1"]
+        runs = [run["figures"] for run in row["each"].values()]
+        errors = [run["test_error"] for run in row["each"].values()]
+        losses, units = ([run[kind] for run in runs] for kind in (thin_parity.HIGHEST, thin_parity.DEAD))
+        assert highest == f"{min(losses):.1f} to {max(losses):.1f}"
+        assert dead == f"{min(units):.0f} to {max(units):.0f} %"
+        count = sum(value >= 89.9 for value in errors)
+        assert lost == (f"{count} of {len(errors)}" if count else "none")
+        spread = f" ± {np.std(errors, ddof=1):.1f}" if max(errors) > min(errors) else ""
+        assert error == f"{np.mean(errors):.1f}{spread} %"
+        if "±" in noise:
+            kept = [run[thin_parity.NOISE] for run in runs]
+            assert noise == f"{np.mean(kept):.2f} ± {np.std(kept, ddof=1):.2f}"
