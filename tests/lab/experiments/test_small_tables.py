@@ -1,5 +1,8 @@
 """`small-tables`: what one split measures, and how splits become rows."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -39,3 +42,11 @@ def test_the_test_part_is_scaled_as_the_training_part():
     assert (len(a), len(a_test)) == (353, 89)
     assert np.allclose([a.mean(), a.std(), b.mean(), b.std()], [0, 1, 0, 1])
     assert not np.allclose(b_test.mean(), 0.0, atol=1e-6)
+
+
+def test_the_table_in_the_docs_is_the_published_one():
+    docs = Path(__file__).parents[3] / "docs"
+    (table,) = json.loads((docs / "results/small-tables.json").read_text("utf-8"))["texts"]["quick"]["tables"]
+    text = (docs / "estimators.md").read_text("utf-8")
+    for row in [table["columns"], *table["rows"]]:
+        assert f"| {' | '.join(row)} |\n" in text
