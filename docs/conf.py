@@ -12,7 +12,8 @@ import thinned
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS / "site"))
-REPOSITORY = "https://github.com/thinned/thinned/blob/main/"
+PROJECT = (DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")
+REPOSITORY = re.findall(r'^Source = "(.*)"$', PROJECT, re.MULTILINE)[0] + "/blob/main/"  # its one place
 CHINESE = tags.has("zh")  # noqa: F821, Sphinx gives the name
 
 project = "thinned"

@@ -82,7 +82,8 @@ def test_the_figures_are_those_of_theory(shown, i):
     assert shown["Spatial dropout"][i]["networks"] == "65,536"
     effective = int(shown["Spatial dropout"][i]["effective"].replace(",", ""))
     assert effective == round(theory.effective_subnetworks(16, p))
-    displayed = float(shown["DropBlock"][i]["effective"].replace(",", "").replace("·10^", "e"))
+    displayed = shown["DropBlock"][i]["effective"].replace(",", "").replace("·10", "e")
+    displayed = float(displayed.translate(str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")))
     rate = theory.drop_block_rate(p, 5, (16, 16))
     expected = theory.effective_subnetworks(144, rate)
     assert displayed == pytest.approx(expected, rel=0.051), "the page shows two digits"

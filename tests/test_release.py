@@ -28,6 +28,22 @@ def test_versions_agree():
     assert f"## {thinned.__version__.partition('.dev')[0]}" in changelog
 
 
+def test_addresses_stand_in_one_place():
+    """Those of the repository and of the site: in pyproject.toml; a citation file cannot look them up."""
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    urls = dict(re.findall(r'^(Documentation|Source|Issues|Changelog) = "(.*)"$', project, re.MULTILINE))
+    assert urls["Issues"] == urls["Source"] + "/issues"
+    assert urls["Changelog"] == urls["Source"] + "/blob/main/CHANGELOG.md"
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.findall(r"^repository-code: (.*)$", citation, re.MULTILINE) == [urls["Source"]]
+    folders = ("src", "docs", "examples", ".github", ".ci", "tests")
+    pages = [*ROOT.glob("*.*"), *(path for folder in folders for path in (ROOT / folder).rglob("*.*"))]
+    texts = [path for path in pages if path.suffix in (".py", ".md", ".yml", ".html", ".cff", ".toml", ".js")]
+    address = re.compile("|".join(re.escape(urls[name]) for name in ("Documentation", "Source")))
+    have = {path.name for path in texts if address.search(path.read_text(encoding="utf-8"))}
+    assert have == {"pyproject.toml", "CITATION.cff"}
+
+
 @pytest.mark.parametrize(
     ("schema", "files"),
     [

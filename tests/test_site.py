@@ -74,3 +74,10 @@ def test_links_to_english_pages_leave_the_chinese_ones():
     assert chinese().whole(text, "", "p.md", 0) == '<a href="../thin.html#x">a</a> [b](start.md)'
     text = "[a](../../thin.md) [b](../start.md)"
     assert chinese().whole(text, "", "p.md", 1) == '<a href="../../thin.html">a</a> [b](../start.md)'
+
+
+def test_lines_of_chinese_are_joined_without_a_space():
+    text = "掩模，\n`x` 与\n权重。\n```\nx  # 注\n```\n与 x\n相同：\n- 一\n  二\n1. 三\n"
+    assert chinese().whole(text, "", "p.md", 0) == (
+        "掩模，`x` 与权重。\n```\nx  # 注\n```\n与 x\n相同：\n- 一二\n1. 三\n"
+    )

@@ -14,6 +14,12 @@ DOCS = Path(__file__).parents[1]
 CELL = re.compile(r"^```\{code-cell\}.*?^```$", re.DOTALL | re.MULTILINE)
 TABLE = re.compile(r"^% table: (.+)$", re.MULTILINE)
 OUT = re.compile(r"(?<!!)\[([^\]]*)\]\(((?:\.\./)+)([\w/-]+)\.md(#[\w-]+)?\)")
+# The end of a line between two Chinese characters, or behind a full-width mark, is no space.
+MARK, CHARACTER = "\u3000-\u303f\uff00-\uffef", "\u4e00-\u9fff"
+JOIN = re.compile(
+    rf"(?<=[{MARK}{CHARACTER}])\n *(?=[{MARK}{CHARACTER}])"
+    rf"|(?<=[{MARK}])\n *(?=[A-Za-z(\[“]|\d(?!\d*\. )|`(?!``)|\*(?! ))"
+)
 THEME = {  # what the theme says in English
     "<span>Next</span>": "<span>下一页</span>",
     "<span>Previous</span>": "<span>上一页</span>",
@@ -80,7 +86,7 @@ def written(source: Path, out: Path) -> None:
 
 def whole(text: str, english: str, name: str, depth: int) -> str:
     """A page with its cells and tables, and with links to English pages as they are on the site."""
-    cells = CELL.findall(english)
+    text, cells = JOIN.sub("", text), CELL.findall(english)
     if text.count("\n% cell\n") != len(cells):
         raise ValueError(
             f"zh/{name} must have {len(cells)} lines % cell, got {text.count(chr(10) + '% cell' + chr(10))}"
