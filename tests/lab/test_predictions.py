@@ -1,15 +1,18 @@
-"""`thinned predict`: rows of a new table in, predictions out."""
+"""`thinned predict`: rows of a new table, or new images, in; predictions out."""
 
 import csv
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pd = pytest.importorskip("pandas")
 from helpers.commands import call  # noqa: E402
+
+import thinned  # noqa: E402
 
 
 @pytest.fixture
@@ -101,3 +104,97 @@ def test_one_of_several_comparisons_must_be_named(trained):
     assert "out: several comparisons; give one of out/dropout-" in result.stderr
     (named,) = (trained / "out").glob("none-*/page.json")
     assert call("predict", str(named.parent), "--data", "new.csv").exit_code == 0
+
+
+TRAINED = ["--hidden", "8", "--epochs", "30", "--seeds", "1", "--methods", "dropout", "--p", "0.2"]
+
+
+@pytest.fixture
+def pictures(in_tmp):
+    """Light and dark images in a folder a class, and a comparison of them."""
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    for name, level in (("dark", 40), ("light", 200)):
+        (in_tmp / "shades" / name).mkdir(parents=True)
+        for i in range(20):
+            pixels = rng.integers(level - 30, level + 30, (6, 5), np.uint8)
+            Image.fromarray(pixels).save(in_tmp / "shades" / name / f"{i:02}.png")
+    assert call("compare", "--data", "shades", "--out", "out", *TRAINED).exit_code == 0
+    return in_tmp
+
+
+def test_images_of_a_folder(pictures):
+    from PIL import Image
+
+    result = call("predict", "out", "--data", "shades")
+    assert result.exit_code == 0, result.output
+    found = rows(result.stdout)
+    assert [row["file"] for row in found] == [f"{k}/{i:02}.png" for k in ("dark", "light") for i in range(20)]
+    assert all(row["file"].startswith(row["prediction"]) for row in found)
+    assert all(float(row["deviation of dark"]) >= 0 for row in found)
+    one = call("predict", "out", "--data", "shades/light/03.png")
+    (row,) = rows(one.stdout)
+    assert (row["file"], row["prediction"]) == ("03.png", "light")
+    Image.new("RGB", (60, 60), "white").save(pictures / "large.png")
+    large = call("predict", "out", "--data", "large.png")
+    assert rows(large.stdout)[0]["prediction"] == "light"
+    remark = "images were resized to 5 × 6 pixels, as in training; colours became grey, as in training"
+    assert remark in large.stderr
+
+
+def test_images_of_an_array(pictures):
+    from PIL import Image
+
+    paths = sorted((pictures / "shades").rglob("*.png"))
+    x = np.stack([np.asarray(Image.open(path)) for path in paths])
+    np.savez("new.npz", x=x)
+    np.savez("both.npz", x_train=x, x_test=x[:3])
+    folder = rows(call("predict", "out", "--data", "shades").stdout)
+    found = rows(call("predict", "out", "--data", "new.npz").stdout)
+    assert found == [{name: cell for name, cell in row.items() if name != "file"} for row in folder]
+    both = call("predict", "out", "--data", "both.npz")
+    assert "both.npz: x_test was read" in both.stderr
+    assert rows(both.stdout) == found[:3]
+    (run,) = pictures.glob("out/*/model.npz")
+    assert thinned.load(run).predict(x).tolist() == [row["prediction"] for row in found]
+
+
+def test_a_remark_where_there_is_no_dropout(pictures):
+    assert call("compare", "--data", "shades", "--out", "plain", *TRAINED, "--methods", "none").exit_code == 0
+    result = call("predict", "plain", "--data", "shades")
+    assert "no error bars: this network was trained without dropout" in result.stderr
+    assert "deviation of dark" not in rows(result.stdout)[0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("none", "none: no such file or folder; correct the path"),
+        ("empty", "empty: no images; give a folder with files such as .png, .jpg, .jpeg"),
+        ("words.png", "words.png: no image that is known here; replace or remove it"),
+        ("t.csv", "data must be a .npz file, an image or a folder of images, as the run reads, got t.csv"),
+        ("floats.npz", "floats.npz: examples must be uint8, as in training, got float64"),
+        ("named.npz", "named.npz: the examples must be an array x, got images"),
+        ("nan.npz", "nan.npz: x: row 0, column (0, 1) is nan; fill in or remove such examples"),
+    ],
+)
+def test_bad_images(pictures, data, message):
+    Path("empty").mkdir()
+    Path("words.png").write_text("no image")
+    Path("t.csv").write_text("a\n1\n")
+    np.savez("floats.npz", x=np.zeros((2, 6, 5)))
+    np.savez("named.npz", images=np.zeros((2, 6, 5), np.uint8))
+    np.savez("nan.npz", x=np.array([[[0, np.nan]]]))
+    result = call("predict", "out", "--data", data, "--out", "p.csv")
+    assert result.exit_code == 1
+    assert result.stderr.splitlines() == [f"thinned: {message}"]
+    assert not Path("p.csv").exists()
+
+
+def test_images_where_the_network_reads_numbers(in_tmp):
+    np.savez("t.npz", x=np.random.default_rng(0).normal(size=(40, 3)), y=np.arange(40) % 2)
+    assert call("compare", "--data", "t.npz", "--out", "out", *TRAINED).exit_code == 0
+    Path("shades").mkdir()
+    result = call("predict", "out", "--data", "shades")
+    assert "shades: the network reads arrays of 3 numbers; give them as x in a .npz file" in result.stderr

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 pd = pytest.importorskip("pandas")
+from thinned import _files  # noqa: E402
 from thinned.lab import compare  # noqa: E402
 from thinned.lab.data.registry import load  # noqa: E402
 from thinned.lab.storage.run import predictions  # noqa: E402
-from thinned.lab.study import baselines, hardest, study  # noqa: E402
+from thinned.lab.study import baselines, complete, hardest, study  # noqa: E402
 from thinned.lab.sweeping import sweep  # noqa: E402
 from thinned.lab.training.config import Config  # noqa: E402
 
@@ -104,3 +105,25 @@ def test_columns_of_arrays_have_numbers(tmp_path):
     found = study(todo, sweep.run(todo, tmp_path / "o"), print)
     assert max(found.importance, key=lambda name: found.importance[name][0]) == "1"
     assert found.rows == ()
+
+
+def test_finished_runs_of_older_versions_get_their_networks(tmp_path):
+    _, todo, stored = made(tmp_path)
+    names = ("model.npz", "predictions.npz")
+    before = {run.folder: [_files.load_npz(run.folder / name) for name in names] for run in stored}
+    for i, run in enumerate(stored):
+        for name in names[: 1 + i % 2]:
+            (run.folder / name).unlink()
+    (stored[2].folder / "last.npz").unlink()  # its predictions are there: nothing is lost but the network
+    notes = []
+    complete(todo, stored, notes.append)
+    assert notes == [
+        "2 runs of an older version have no predictions; these were computed from their parameters"
+    ]
+    assert not (stored[2].folder / "model.npz").exists()
+    for run in (stored[0], stored[1], stored[3]):
+        for name, arrays in zip(names, before[run.folder], strict=True):
+            found = _files.load_npz(run.folder / name)
+            assert found.keys() == arrays.keys()
+            for key in arrays:
+                np.testing.assert_array_equal(found[key], arrays[key])

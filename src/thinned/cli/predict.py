@@ -1,4 +1,4 @@
-"""`thinned predict`: a trained network on new rows."""
+"""`thinned predict`: a trained network on new rows or images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ def predict(
         str,
         typer.Argument(help="folder or URL of a run, or of a comparison: then its best method's first seed"),
     ],
-    data: Annotated[Path, typer.Option(help="table with the columns of training, in any order")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="table with the columns of training, in any order; of a run of images: a folder, an image, "
+            "or a .npz file with an array x"
+        ),
+    ],
     out: Annotated[Path | None, typer.Option(help="write a CSV file; by default it is printed")] = None,
     samples: Annotated[int, typer.Option(min=1, help="thinned networks for the error bars")] = 100,
     no_header: Annotated[
@@ -24,13 +30,14 @@ def predict(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Predict the rows of a new table with a network that thinned compare trained on a table.
+    """Predict the rows of a new table, or new images, with a network that thinned compare trained.
 
     Probabilities are those of the whole network. Deviations, and the 5 % and 95 % of numbers, are over
     networks with other units dropped.
 
     Examples:
         thinned predict thinned-runs/compare-penguins --data new.csv --out predicted.csv
+        thinned predict thinned-runs/compare-leaves --data new-leaves
     """
     from thinned import _files
     from thinned.lab import predictions

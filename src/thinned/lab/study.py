@@ -11,7 +11,7 @@ from thinned.lab.data.dataset import Dataset, holdout
 from thinned.lab.errors import LabError
 from thinned.lab.reporting.evidence import Evidence
 from thinned.lab.reporting.from_runs import labeller
-from thinned.lab.storage.run import Run, Stored, predictions
+from thinned.lab.storage.run import MODEL, Run, Stored, predictions
 from thinned.lab.sweeping.job import Job
 from thinned.lab.training.keeping import OUTPUTS, Keeping
 
@@ -53,16 +53,24 @@ def _held_out(todo: Sequence[Job], what: str) -> Evidence:
 
 
 def complete(todo: Sequence[Job], stored: Sequence[Stored], note: Callable[[str], None]) -> None:
-    """Write the predictions of finished runs that have none, from their parameters; say what is lacking."""
+    """Write predictions and networks of finished runs that have none, from their parameters.
+
+    It says what is lacking.
+    """
     made, lost = 0, []
     for job, run in zip(todo, stored, strict=True):
-        if run.status != "done" or predictions(run.folder) is not None:
+        lacks = predictions(run.folder) is None
+        networked = job.dataset.fitted is None or (run.folder / MODEL).exists()
+        if run.status != "done" or (networked and not lacks):
             continue
         try:
-            Run(run.folder.parent, job.config).save_predictions(_restored(job, run).predictions())
-            made += 1
+            trainer = _restored(job, run)
+            if lacks:
+                Run(run.folder.parent, job.config).save_predictions(trainer.predictions())
+                made += 1
+            trainer.save_model(run.folder)
         except (ValueError, TypeError, LabError) as error:
-            lost.append(f"{run.folder.name} ({error})")
+            lost += [f"{run.folder.name} ({error})"] if lacks else []
     if made:
         note(
             f"{made} runs of an older version have no predictions; these were computed from their parameters"

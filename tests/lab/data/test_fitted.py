@@ -62,7 +62,7 @@ def test_as_scikit_learns(table, numbers):
 
 def again(plain):
     """What is left after it was stored."""
-    about, arrays = stored(plain.blocks)
+    about, arrays = stored(plain)
     return loaded(json.loads(json.dumps(about)), arrays, plain.label)
 
 
@@ -108,7 +108,7 @@ def test_a_table_of_one_column(table, column):
 
 def test_damage_is_found(table):
     _, _, plain = made(table)
-    about, arrays = stored(plain.blocks)
+    about, arrays = stored(plain)
     for name, array in arrays.items():
         for wrong in (array[:-1], np.full(array.shape, np.nan)):
             if len(array):

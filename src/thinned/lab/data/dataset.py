@@ -30,7 +30,7 @@ class Dataset:
         groups: (N,) groups of training examples that `holdout` keeps together; None: each for itself.
         ordered: whether the groups have an order in time; `holdout` then takes the latest.
         source: the test rows of a user's table before they became numbers.
-        fitted: what makes inputs of a new table (`fitted.FittedColumns`).
+        fitted: what makes inputs of new data: `fitted.FittedColumns` or `arrays.FittedArrays`.
     """
 
     name: str

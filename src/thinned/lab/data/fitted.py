@@ -1,4 +1,4 @@
-"""The encoding of a table's columns after it was fitted: plain arrays, to be stored and used again."""
+"""What makes inputs of new data, after it was fitted: plain arrays, to be stored and used again."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from thinned.lab.data.arrays import FittedArrays
 from thinned.lab.data.columns import DATE, DAY_FIRST, NO_NUMBER, NUMBER, Column, as_dates, as_text
 from thinned.lab.data.encoding import date_parts
 from thinned.lab.data.frames import MISSING
@@ -199,19 +200,31 @@ def _tabulated(part: Any, x: Any) -> list[Values]:
     return blocks
 
 
-def stored(blocks: Sequence[Numbers | Values]) -> tuple[list[dict[str, Any]], dict[str, Array]]:
-    """Blocks as JSON, and their arrays by name."""
+def stored(inputs: FittedColumns | FittedArrays) -> tuple[list[dict[str, Any]], dict[str, Array]]:
+    """Blocks of columns, or arrays, as JSON, and their arrays by name."""
+    if isinstance(inputs, FittedArrays):
+        return [{"shape": inputs.shape, "images": inputs.images}], {
+            "mean": inputs.mean,
+            "factor": inputs.factor,
+        }
     about: list[dict[str, Any]] = []
     arrays: dict[str, Array] = {}
-    for i, block in enumerate(blocks):
+    for i, block in enumerate(inputs.blocks):
         names = ("table",) if isinstance(block, Values) else ("fill", "shown", "mean", "scale")
         arrays |= {f"{i}/{name}": getattr(block, name) for name in names}
         about.append({name: value for name, value in vars(block).items() if name not in names})
     return about, arrays
 
 
-def loaded(about: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array], label: str) -> FittedColumns:
+def loaded(
+    about: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array], label: str
+) -> FittedColumns | FittedArrays:
     """The transformer of what `stored` gave. ValueError, KeyError or TypeError where it is damaged."""
+    if about and "shape" in about[0]:
+        shape = tuple(map(int, about[0]["shape"]))
+        return FittedArrays(
+            shape, _floats(arrays["mean"]), _floats(arrays["factor"]), bool(about[0]["images"])
+        )
     blocks: list[Numbers | Values] = []
     for i, one in enumerate(about):
         if "values" in one:

@@ -52,15 +52,34 @@ def read_images(path: Path, how: How, test_share: float) -> Table:
     return table._replace(note=f"{words}. {table.note}")
 
 
+def read_new(path: Path, shape: tuple[int, ...]) -> tuple[Bytes, list[str], str]:
+    """Images to be predicted, (N, *shape), uint8; their names; and a remark, or "".
+
+    Args:
+        path: one image, or a folder: every image below it, whatever its class.
+        shape: (height, width), or (3, height, width), of the images of training.
+    """
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if _is_image(file))
+    if not files:
+        raise LabError(f"{path}: no images; give a folder with files such as {', '.join(SUFFIXES[:3])}")
+    own, mode, _ = _form(files)
+    size, wanted = (shape[-1], shape[-2]), "L" if len(shape) == 2 else "RGB"
+    remarks = [f"images were resized to {size[0]} × {size[1]} pixels, as in training"] if own != size else []
+    remarks += ["colours became grey, as in training"] if (mode, wanted) == ("RGB", "L") else []
+    names = [str(file.relative_to(path)) if path.is_dir() else file.name for file in files]
+    return _pixels(files, size, wanted), names, "; ".join(remarks)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
+
+
 def _files(path: Path) -> list[tuple[Path, str]]:
     """Every image below a folder of folders, and the name of its class; hidden files are left out."""
     classes = sorted(place for place in path.iterdir() if place.is_dir() and not place.name.startswith("."))
-    found = [
-        (file, place.name)
-        for place in classes
-        for file in sorted(place.rglob("*"))
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    ]
+    found = [(file, place.name) for place in classes for file in sorted(place.rglob("*")) if _is_image(file)]
     if not found:
         raise LabError(
             f"{path}: no images; there must be a folder for each class, with files such as "

@@ -6,6 +6,7 @@ import numpy as np
 
 from thinned import _checks
 from thinned.key import Key, is_key, normals, permutation
+from thinned.lab.data.arrays import FittedArrays
 from thinned.lab.data.table import Floats, Labels, Table, stratified
 from thinned.lab.errors import LabError
 
@@ -25,7 +26,8 @@ def digits(test_share: float) -> Table:
     x, y = (x / 16.0).astype(np.float32), y.astype(np.int64)
     train, test = stratified(y, test_share, Key(0))
     note = f"Inputs: grey levels / 16; {test_share:g} of each class is test data."
-    return Table(x[train], y[train], x[test], y[test], tuple("0123456789"), (8, 8), note)
+    fitted = FittedArrays.scaled((8, 8), 1 / 16)
+    return Table(x[train], y[train], x[test], y[test], tuple("0123456789"), (8, 8), note, fitted=fitted)
 
 
 def spiral(samples: int = 2000, classes: int = 3, *, key: Key) -> tuple[Floats, Labels]:
@@ -52,4 +54,5 @@ def spiral_table() -> Table:
     x, y = spiral(key=key.fold_in("points"))
     train, test = np.split(permutation(key.fold_in("order"), len(y)), 2)
     note = "Inputs: the coordinates as they are; 3,000 of 6,000 points are test data."
-    return Table(x[train], y[train], x[test], y[test], ("0", "1", "2"), (2,), note)
+    fitted = FittedArrays.scaled((2,), 1.0)
+    return Table(x[train], y[train], x[test], y[test], ("0", "1", "2"), (2,), note, fitted=fitted)

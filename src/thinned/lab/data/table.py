@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thinned.key import Key, permutation
+from thinned.lab.data.arrays import FittedArrays
 from thinned.lab.errors import LabError
 
 FOUR = ("x_train", "y_train", "x_test", "y_test")
@@ -46,7 +47,7 @@ class Table(NamedTuple):
     groups: Labels | None = None  # of the training examples: those of a group stay together
     ordered: bool = False  # the groups have an order in time
     source: Source | None = None
-    fitted: Any = None  # `fitted.FittedColumns`: makes inputs of a new table
+    fitted: Any = None  # `FittedColumns` or `FittedArrays`: makes inputs of new data
 
 
 def stratified(y: Array, share: float, key: Key) -> tuple[Labels, Labels]:
@@ -158,12 +159,14 @@ def make(path: Path, x_train: Array, y_train: Array, x_test: Array, y_test: Arra
         known = _codes(path, y_train, y_test)
     shape = x_train.shape[1:]
     x_train, x_test = x_train.reshape(len(x_train), -1), x_test.reshape(len(x_test), -1)
-    scale = "bytes / 255"
+    scale, fitted = "bytes / 255", FittedArrays.scaled(shape, 1 / 255, images=True)
     if x_train.dtype != np.uint8:
         scale = "each column standardised with the training data's mean and deviation"
-        x_train, x_test = _standardised(path, x_train, x_test)
+        x_train, x_test, mean, factor = _standardised(path, x_train, x_test)
+        fitted = FittedArrays(shape, mean, factor)
     classes, y_train, y_test = known
-    return Table(x_train, y_train, x_test, y_test, classes, shape, f"Inputs: {scale}; {split}.")
+    note = f"Inputs: {scale}; {split}."
+    return Table(x_train, y_train, x_test, y_test, classes, shape, note, fitted=fitted)
 
 
 def check_numbers(where: str, y: Array) -> None:
@@ -199,7 +202,9 @@ def of_images(four: Four, classes: tuple[str, ...]) -> Table:
     x_train, x_test = (x.reshape(len(x), -1) for x in four[::2])
     y_train, y_test = (y.astype(np.int64) for y in four[1::2])
     note = "Inputs: bytes / 255; its own test data."
-    return Table(x_train, y_train, x_test, y_test, classes, four[0].shape[1:], note)
+    shape = four[0].shape[1:]
+    fitted = FittedArrays.scaled(shape, 1 / 255, images=True)
+    return Table(x_train, y_train, x_test, y_test, classes, shape, note, fitted=fitted)
 
 
 def limited(table: Table, limit: int) -> Table:
@@ -249,8 +254,11 @@ def _check_alike(path: Path, x_train: Array, y_train: Array, x_test: Array, y_te
         raise LabError(f"{path}: {fault}; convert one of them")
 
 
-def _standardised(path: Path, train: Array, test: Array) -> tuple[Floats, Floats]:
-    """(x - mean) / deviation of each column, of the training data; a constant column becomes 0."""
+def _standardised(path: Path, train: Array, test: Array) -> tuple[Floats, Floats, Array, Array]:
+    """(x - mean) · factor of each column, mean and factor; a constant column becomes 0.
+
+    Mean and factor, 1/deviation, are those of the training data.
+    """
     with np.errstate(all="ignore"):  # an overflow is reported below
         mean = train.mean(axis=0, dtype=np.float64)
         variance = sum(np.square(block - mean).sum(axis=0) for _, block in _blocks(train)) / len(train)
@@ -267,7 +275,7 @@ def _standardised(path: Path, train: Array, test: Array) -> tuple[Floats, Floats
         raise LabError(
             f"{path}: column {int(np.argmax(bad))} is too large, too small or too far off to be standardised"
         )
-    return results[0], results[1]
+    return results[0], results[1], mean, factor
 
 
 def _blocks(x: Array) -> Iterator[tuple[int, Array]]:

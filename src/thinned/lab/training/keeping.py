@@ -26,7 +26,7 @@ class Keeping(Trainer):
         return {OUTPUTS: self.outputs(self.data.x_test), LABELS: self.data.y_test}
 
     def save_model(self, folder: Folder) -> None:
-        """The network with the columns that it reads, where a table gave its inputs: `thinned.load`."""
+        """The network with what makes its inputs, where that is known: `thinned.load`."""
         if self.data.fitted is None:
             return
         from thinned.lab.training import model

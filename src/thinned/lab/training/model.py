@@ -1,4 +1,4 @@
-"""A trained network with the columns that it reads: kept in its run's folder, loaded as a pipeline.
+"""A trained network with the columns or images that it reads: kept in its run's folder, loaded as a pipeline.
 
 `model.npz` holds every array and, as `about`, a text in JSON: no pickle. It is written whole or not at all.
 Its checksums and sizes are checked when it is read.
@@ -19,6 +19,7 @@ from sklearn.pipeline import Pipeline
 
 from thinned import _files, scratch
 from thinned.key import Key
+from thinned.lab.data.arrays import FittedArrays
 from thinned.lab.data.fitted import FittedColumns, loaded, stored
 from thinned.lab.errors import LabError
 from thinned.lab.storage.remote import Folder, folder
@@ -161,7 +162,7 @@ def save(
     place: Folder,
     config: Config,
     params: Mapping[str, Array],
-    columns: FittedColumns,
+    inputs: FittedColumns | FittedArrays,
     classes: tuple[str, ...],
     units: tuple[float, float] = (0.0, 1.0),
 ) -> None:
@@ -170,14 +171,14 @@ def save(
     Args:
         place: the folder.
         config, params: of the run.
-        columns: what makes inputs of a table.
+        inputs: what makes inputs of new data.
         classes: their names; none for numbers.
         units: mean and deviation of numbers that are predicted.
     """
-    blocks, arrays = stored(columns.blocks)
+    blocks, arrays = stored(inputs)
     about = {
         "format": FORMAT,
-        "label": columns.label,
+        "label": inputs.label,
         "classes": classes,
         "units": units,
         "config": asdict(config),
@@ -190,14 +191,16 @@ def save(
 
 
 def load(run: str | os.PathLike[str]) -> Pipeline:
-    """The trained network of a run as a fitted scikit-learn pipeline: a table's columns in, predictions out.
+    """The trained network of a run as a fitted scikit-learn pipeline: a table or images in, predictions out.
 
-    Its steps are ``columns`` and ``network``. It takes a pandas frame with the columns of training, by name.
+    Its steps are ``columns`` and ``network``: it takes a pandas frame with the columns of training, by name.
+    Of a run of images, ``.npz`` or built-in data, they are ``arrays`` and ``network``: it takes an array
+    (N, *shape) as in training, images as uint8.
     ``predict`` gives classes or numbers. ``predict_proba`` gives probabilities, and with ``return_std=True``
     their error bars over thinned networks. Nothing is unpickled.
 
     Args:
-        run: the folder of a run, or URL, as `thinned compare` wrote it for a table; or its `model.npz`.
+        run: the folder of a run, or URL, as `thinned compare` wrote it; or its `model.npz`.
 
     Raises:
         LabError: there is no model, or it is damaged.
@@ -208,8 +211,8 @@ def load(run: str | os.PathLike[str]) -> Pipeline:
         arrays = _files.load_npz(path)
     except FileNotFoundError:
         raise LabError(
-            f"{path}: no such file; give the folder of a run that thinned compare trained on a table (runs "
-            "of images, .npz or built-in data keep no network for new data)"
+            f"{path}: no such file; give the folder of a run that thinned compare trained to its end (runs "
+            "of older versions get one where the command that made them is run again)"
         ) from None
     except ValueError as error:
         raise LabError(f"{error}; train the run again") from error
@@ -225,20 +228,21 @@ def _pipeline(arrays: Mapping[str, Array]) -> Pipeline:
         raise ValueError(f"its format must be {FORMAT}, got {about['format']}")
     config = Config(**about["config"] | {"hidden": tuple(about["config"]["hidden"])})
     params = _part(arrays, "params/")
-    columns = loaded(about["blocks"], _part(arrays, "blocks/"), str(about["label"]))
+    inputs = loaded(about["blocks"], _part(arrays, "blocks/"), str(about["label"]))
     classes = tuple(map(str, about["classes"]))
     if sum(array.size for array in params.values()) < max(config.hidden):
         raise ValueError("params must fit the hidden layers, got fewer")
-    net = networks.dense(config, columns.width, config.outputs or len(classes) or 1)
+    net = networks.dense(config, inputs.width, config.outputs or len(classes) or 1)
     net.set_params(params)
     if not net.finite():
         raise ValueError("params must be finite, got others")
     network: Trained
     if classes:
-        network = TrainedClassifier(net, config, columns.width, np.array(classes))
+        network = TrainedClassifier(net, config, inputs.width, np.array(classes))
     else:
-        network = TrainedRegressor(net, config, columns.width, *map(float, about["units"]))
-    return Pipeline([("columns", columns), ("network", network)])
+        network = TrainedRegressor(net, config, inputs.width, *map(float, about["units"]))
+    name = "arrays" if isinstance(inputs, FittedArrays) else "columns"
+    return Pipeline([(name, inputs), ("network", network)])
 
 
 def _part(arrays: Mapping[str, Array], prefix: str) -> dict[str, Array]:
