@@ -17,7 +17,18 @@ from torch import nn
 
 from thinned import kernels
 from thinned.lab import bench
-from thinned.lab.bench import blocks, connect, elements, estimators, gpu, memory, predict, residual, thin
+from thinned.lab.bench import (
+    blocks,
+    compiled,
+    connect,
+    elements,
+    estimators,
+    gpu,
+    memory,
+    predict,
+    residual,
+    thin,
+)
 from thinned.lab.bench.harness import measure, run, show
 from thinned.lab.bench.harness.measure import Effort
 from thinned.lab.errors import LabError
@@ -44,6 +55,9 @@ def small(monkeypatch):
     monkeypatch.setattr(thin, "BY_HAND", (((5, 4, 3), 6, 1e-4, None), ((4, 4, 3), 6, 0.0, 3.5)))
     monkeypatch.setattr(thin, "TRAINED", 30)
     monkeypatch.setattr(thin, "TESTED", 10)
+    monkeypatch.setattr(compiled, "COMPILER", "aot_eager")
+    monkeypatch.setattr(compiled, "WIDTHS", (4, 5))
+    monkeypatch.setattr(compiled, "BATCH", 3)
     monkeypatch.setattr(gpu, "DEVICE", "cpu")
     monkeypatch.setattr(gpu, "COMPILER", "eager")
     monkeypatch.setattr(gpu, "SIZES", {"1M": 1 << 10, "16M": 1 << 11})
@@ -158,7 +172,7 @@ def test_the_committed_page_has_a_place_for_every_benchmark():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(LabError, match=r"benchmark must be one of blocks, connect, .*, got 'cats'"):
+    with pytest.raises(LabError, match=r"benchmark must be one of blocks, compiled, connect, .*, got 'cats'"):
         run.run(["elements", "cats"])
 
 
