@@ -26,13 +26,21 @@ inline uint64_t bits_of(double a) {
 // Of an integer below 2**52: put into the mantissa of 2**52.
 inline double real(uint64_t a) { return double_of(a | 0x4330000000000000u) - 4503599627370496.0; }
 
-// ln u for 0 < u <= 1. With u = 2**k f, sqrt(1/2) <= f < sqrt(2), s = (f - 1)/(f + 1): k ln 2 + 2 artanh s, and s**2 < 0.0295
-// leaves less than 2**-56 after the power s**20.
-inline double ln(double u) {
+// The steps from words to numbers are loops of their own over PAIRS pairs: short enough that the processor has many
+// iterations under way, where one loop would wait for its chains of products.
+
+// ln u for 0 < u <= 1 is k ln 2 + 2 artanh s, where u = 2**k f, sqrt(1/2) <= f < sqrt(2), s = (f - 1)/(f + 1).
+inline void reduce(double u, double &k, double &s) {
     constexpr uint64_t ONE = 0x3FF0000000000000u, ROOT = 0x3FE6A09E667F3BCDu, EXPONENT = 0xFFF0000000000000u;
     const uint64_t shifted = bits_of(u) - ROOT + ONE;  // its exponent is k
-    const double k = real(shifted >> 52) - 1023.0, f = double_of(bits_of(u) - (shifted & EXPONENT) + ONE);
-    const double s = (f - 1.0) / (f + 1.0), q = s * s;
+    const double f = double_of(bits_of(u) - (shifted & EXPONENT) + ONE);
+    k = real(shifted >> 52) - 1023.0;
+    s = (f - 1.0) / (f + 1.0);
+}
+
+// sqrt(-2 ln u); s**2 < 0.0295 leaves less than 2**-56 after the power s**20.
+inline double radius_of(double k, double s) {
+    const double q = s * s;
     double tail = 1.0 / 21;
     tail = tail * q + 1.0 / 19;
     tail = tail * q + 1.0 / 17;
@@ -43,13 +51,12 @@ inline double ln(double u) {
     tail = tail * q + 1.0 / 7;
     tail = tail * q + 1.0 / 5;
     tail = tail * q + 1.0 / 3;
-    return k * 0.69314718055994530942 + 2.0 * (s + s * (q * tail));
+    return std::sqrt(-2.0 * (k * 0.69314718055994530942 + 2.0 * (s + s * (q * tail))));
 }
 
-// z and z' of the words w, w': sqrt(-2 ln((w + 1)/2**32)) times cosine and sine of 2 pi w'/2**32. The angle is
-// reduced to [-pi/4, pi/4] on the integer, exactly; there both are their Taylor series.
-inline void pair(uint64_t w, uint64_t angle, double &z, double &other) {
-    const double radius = std::sqrt(-2.0 * ln((real(w) + 1.0) * 0x1p-32));
+// The radius times cosine and sine of 2 pi angle/2**32. The angle is reduced to [-pi/4, pi/4] on the integer, exactly;
+// there both are their Taylor series.
+inline void turn(double radius, uint64_t angle, double &z, double &other) {
     const uint64_t turned = angle + (1u << 29), quarters = turned >> 30;
     const double a = (real(angle) - real(turned & ~uint64_t((1u << 30) - 1))) * (6.28318530717958647693 * 0x1p-32), q = a * a;
     double sine = -1.0 / 1307674368000.0;
@@ -92,13 +99,15 @@ template <class Use>
 inline void for_each_normal(uint64_t start, int64_t n, uint32_t k0, uint32_t k1, Use use) {
     const Schedule key(k0, k1);
     uint64_t w[PAIRS], angle[PAIRS];
-    double z[2][PAIRS], numbers[2 * PAIRS];
+    double k[PAIRS], s[PAIRS], radius[PAIRS], z[2][PAIRS], numbers[2 * PAIRS];
     uint64_t block = start / 4;
     for (int64_t i = -(int64_t)(start % 4); i < n; i += 2 * PAIRS, block += BLOCKS) {
         words(w, angle, block, key);
-        for (int j = 0; j < PAIRS; ++j) pair(w[j], angle[j], z[0][j], z[1][j]);
+        for (int j = 0; j < PAIRS; ++j) reduce((real(w[j]) + 1.0) * 0x1p-32, k[j], s[j]);
+        for (int j = 0; j < PAIRS; ++j) radius[j] = radius_of(k[j], s[j]);
+        for (int j = 0; j < PAIRS; ++j) turn(radius[j], angle[j], z[0][j], z[1][j]);
         for (int j = 0; j < BLOCKS; ++j)
-            for (int k = 0; k < 4; ++k) numbers[4 * j + k] = z[k % 2][k / 2 * BLOCKS + j];
+            for (int word = 0; word < 4; ++word) numbers[4 * j + word] = z[word % 2][word / 2 * BLOCKS + j];
         const int begin = i < 0 ? (int)-i : 0, end = n - i < 2 * PAIRS ? (int)(n - i) : 2 * PAIRS;
         use(i + begin, numbers + begin, end - begin);
     }
