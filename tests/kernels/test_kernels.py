@@ -64,7 +64,7 @@ def some_numbers(n, dtype):
     return x
 
 
-MAPS = st.sampled_from([(1.7, 0.0, 0.0), (0.9, 0.25, -1.1)])  # scale, shift, fill
+MAPS = st.sampled_from([(1.7, 0.0, 0.0), (2.0, 0.0, 0.0), (0.9, 0.25, -1.1)])  # scale, shift, fill
 
 
 @needs_extension
@@ -145,6 +145,27 @@ def test_brain_floats_are_rounded_as_torch_rounds_them(level):
             out.view(torch.float16).numpy()[~x.isnan()], want.view(torch.float16).numpy()[~x.isnan()]
         )
         assert torch.equal(out.isnan(), want.isnan()), scale
+
+
+@needs_extension
+@pytest.mark.parametrize(
+    "how", [(1.7, 0.0, 0.0), (2.0, 0.0, 0.0), (4.0, 0.0, 0.0), (0.9, 0.25, -1.1)], ids=str
+)
+@pytest.mark.parametrize("level", LEVELS)
+def test_brain_floats_are_dropped_as_torch_selects_them(level, how):
+    """Every bfloat16 there is; factors that are powers of two have a way of their own."""
+    torch = pytest.importorskip("torch")
+    x = torch.arange(1 << 16).to(torch.uint16).view(torch.bfloat16)
+    scale, shift, fill = map(np.float32, how)
+    for p, start in ((0.5, 0), (0.3, 77)):
+        kept = torch.from_numpy(bernoulli(Key(9), len(x), threshold(p), start))
+        y = torch.where(kept, x.float() * scale + shift if shift else x.float() * scale, torch.tensor(fill))
+        out, want, code = torch.empty_like(x), y.bfloat16(), kernels.DTYPES["bfloat16"]
+        words = (*Key(9).words, threshold(p), start, 1)
+        cpu.drop(code, x.data_ptr(), out.data_ptr(), len(x), 1, *words, *how, level)
+        number = ~want.isnan()
+        assert torch.equal(out[number].view(torch.int16), want[number].view(torch.int16)), p
+        assert torch.equal(out.isnan(), want.isnan()), p
 
 
 @needs_extension

@@ -95,15 +95,14 @@ def both_passes(module, x):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("shape", [(), (0,), (1,), (7, 30), (1 << 15,), (1 << 16,)], ids=str)
-def test_a_small_tensor_has_the_mask_of_the_long_way(shape, dtype):
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (7, 30), (1 << 15,), (1 << 16,), (3, 1 << 17)], ids=str)
+def test_a_flat_tensor_has_the_mask_of_the_long_way(shape, dtype):
     x = inputs(shape, requires_grad=True, dtype=dtype)
-    for ours, long in zip(both_passes(tnn.Dropout(), x), both_passes(Long(), x), strict=True):
-        assert torch.equal(ours, long)
-        assert ours.dtype == long.dtype
+    ours, long = both_passes(tnn.Dropout(), x), both_passes(Long(), x)
+    torch.testing.assert_close(ours, long, rtol=0.0, atol=0.0, equal_nan=True)  # float16 overflows
 
 
-def test_a_small_tensor_takes_the_short_way(monkeypatch):
+def test_a_flat_tensor_takes_the_short_way(monkeypatch):
     def long(*args):
         raise AssertionError("it took the long way")
 
@@ -111,14 +110,15 @@ def test_a_small_tensor_takes_the_short_way(monkeypatch):
     module, x = tnn.Dropout(), inputs((7, 30), requires_grad=True)
     module(x).backward(torch.ones_like(x))
     module(x.detach())
-    for other in (x.T, inputs((1 << 17,)), tnn.Dropout(inplace=True), Long(), tnn.Dropout(rescale="test")):
+    module(inputs((1 << 17,)))
+    for other in (x.T, tnn.Dropout(inplace=True), Long(), tnn.Dropout(rescale="test")):
         with pytest.raises(AssertionError, match="long way"):
             other(x) if isinstance(other, nn.Module) else module(other)
     with pytest.raises(AssertionError, match="long way"), tnn.keyed(module, Key(1), 0):
         module(x)
 
 
-def test_a_gradient_of_a_gradient_of_a_small_tensor():
+def test_a_gradient_of_a_gradient_of_a_flat_tensor():
     x, c = inputs((7, 30), requires_grad=True), inputs((7, 30)) + 3
     y = tnn.Dropout(0.5)(x)
     (grad,) = torch.autograd.grad((y * y * c).sum(), x, create_graph=True)

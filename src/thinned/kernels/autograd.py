@@ -78,8 +78,8 @@ def apply(x: Tensor, how: Map, words: Words) -> Tensor:
     return out
 
 
-def small(x: Any) -> At | None:
-    """Where x lies, if it is a small flat tensor that C++ may read, and torch need not see what is done.
+def flat(x: Any) -> At | None:
+    """Where x lies, if it is a flat tensor that C++ may read, and torch need not see what is done.
 
     Within a transform, a mode or a trace, and for all other tensors, None.
     """
@@ -88,26 +88,26 @@ def small(x: Any) -> At | None:
     code, size = CODES.get(x.dtype, (None, 1))
     if code is None or (cpu := kernels.extension()) is None:
         return None
-    pointer, n, flat = _memory(x, size)
-    return (cpu.drop, code, pointer, n) if pointer and flat and n * size < kernels.POOLED_RESULT else None
+    pointer, n, contiguous = _memory(x, size)
+    return (cpu.drop, code, pointer, n) if pointer and contiguous else None
 
 
-def apply_small(x: Tensor, at: At, how: Select, words: Words) -> Tensor:
-    """`apply` of a map without shift and fill to a tensor that is `small`, and lies there.
+def apply_flat(x: Tensor, at: At, how: Select, words: Words) -> Tensor:
+    """`apply` of a map without shift and fill to a tensor that is `flat`, and lies there.
 
-    Each step less counts here: together they cost more than the kernel.
+    Each step less counts here: of a small tensor, they cost more than the kernel.
     """
     if not (x.requires_grad and torch.is_grad_enabled()):
         return _drop(x, at, how, words)
-    out: Tensor = _small(x, at, how, words)
+    out: Tensor = _flat(x, at, how, words)
     return out
 
 
 def _drop(x: Tensor, at: At, how: Select, words: Words) -> Tensor:
-    """`select` of a tensor that is `small`: so few elements are for one thread."""
+    """`select` of a tensor that is `flat`."""
     drop, code, pointer, n = at
-    out = torch.empty_like(x)
-    drop(code, pointer, out.data_ptr(), n, 1, *words, *how)
+    out = _like(x, n * x.itemsize)
+    drop(code, pointer, out.data_ptr(), n, _threads(n), *words, *how)
     return out
 
 
@@ -126,17 +126,16 @@ def apply_(x: Tensor, how: Map, words: Words) -> Tensor:
 def select(x: Tensor, how: Map, words: Words, out: Tensor | None = None) -> Tensor:
     """The map of a tensor by the kernel of its device: a new tensor, or ``out``, which then is x."""
     code, size = CODES.get(x.dtype, (None, 1))
-    pointer, n, flat = _place(x, size)
+    pointer, n, contiguous = _place(x, size)
     cpu, kind = kernels.extension(), type(how)
     if not pointer or code is None or cpu is None or not (kind is Select or kind is Noise):
         y = _plainly(x, how, words)
         return y if out is None else out.copy_(y)
     if out is None:
-        out = torch.empty_like(x) if n * size < kernels.POOLED_RESULT else _pooled_like(x)
-    where: Any = n if flat else (x.shape, x.stride(), out.stride())
-    threads = 1 if n < kernels.ALONE else -torch.get_num_threads()
+        out = _like(x, n * size)
+    where: Any = n if contiguous else (x.shape, x.stride(), out.stride())
     kernel = cpu.drop if kind is Select else cpu.noise
-    kernel(code, pointer, out.data_ptr(), where, threads, *words, *how)
+    kernel(code, pointer, out.data_ptr(), where, _threads(n), *words, *how)
     return out
 
 
@@ -153,10 +152,17 @@ def _plainly(x: Tensor, how: Map, words: Words) -> Tensor:
     return y
 
 
-def _pooled_like(x: Tensor) -> Tensor:
-    """`torch.empty_like`, in memory that was used before."""
+def _threads(n: int) -> int:
+    """Threads for n elements: torch's own, or one."""
+    return 1 if n < kernels.ALONE else -torch.get_num_threads()
+
+
+def _like(x: Tensor, size: int) -> Tensor:
+    """`torch.empty_like` of a tensor of `size` bytes; a large one, in memory that was used before."""
+    if size < kernels.POOLED_RESULT:
+        return torch.empty_like(x)
     strides = x.stride() if x.is_contiguous() else torch.empty_like(x, device="meta").stride()
-    return torch.frombuffer(kernels.buffer(x.nbytes), dtype=x.dtype).as_strided_(x.shape, strides)
+    return torch.frombuffer(kernels.buffer(size), dtype=x.dtype).as_strided_(x.shape, strides)
 
 
 @opaque
@@ -176,8 +182,8 @@ class Mapped(torch.autograd.Function):
 
 
 @opaque
-class Small(torch.autograd.Function):
-    """`Mapped` of a tensor that is `small`."""
+class Flat(torch.autograd.Function):
+    """`Mapped` of a tensor that is `flat`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, at: At, how: Select, words: Words) -> Tensor:
@@ -188,14 +194,14 @@ class Small(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         """∂L/∂x = f∘∂L/∂y, itself differentiable."""
-        if grad.requires_grad or (at := small(grad)) is None:
+        if grad.requires_grad or (at := flat(grad)) is None:
             return apply(grad, ctx.how, ctx.words), None, None, None
         return _drop(grad, at, ctx.how, ctx.words), None, None, None
 
 
 # `Mapped.apply` without the support for torch.func, which costs more than the kernel of a small array.
 _mapped = super(torch.autograd.Function, Mapped).apply
-_small = super(torch.autograd.Function, Small).apply
+_flat = super(torch.autograd.Function, Flat).apply
 
 
 @opaque

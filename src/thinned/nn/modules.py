@@ -312,7 +312,7 @@ class Dropout(_TorchDrop, nn.Dropout):
         return functional.DROPOUT if self.unchanged else functional.ORIGINAL
 
     def forward(self, input: Tensor) -> Tensor:
-        """`Drop.forward`. A small tensor, whose seed is the generator's number itself, takes fewer steps."""
+        """`Drop.forward`. A flat tensor, whose seed is the generator's number itself, takes fewer steps."""
         if torch.compiler.is_dynamo_compiling() or type(self) is not Dropout:
             return super().forward(input)
         stream = self.stream
@@ -321,11 +321,11 @@ class Dropout(_TorchDrop, nn.Dropout):
         p, how = self._planned
         if p != self._p:
             p, how = self._planned = self._p, functional.DROPOUT.plan((), self._p, 0)
-        if p == 0.0 or (at := autograd.small(input)) is None:
+        if p == 0.0 or (at := autograd.flat(input)) is None:
             return super().forward(input)
         number, memory = cell.own
         number.random_(-(1 << 63), None)  # `random_seed`, where nothing forbids it
-        return autograd.apply_small(input, at, how, (memory[0] & 0xFFFF_FFFF, memory[0] >> 32))
+        return autograd.apply_flat(input, at, how, (memory[0] & 0xFFFF_FFFF, memory[0] >> 32))
 
     def extra_repr(self) -> str:
         """The text of torch's module, and the rule if it is not torch's."""

@@ -4,6 +4,7 @@
 #include "select.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 namespace thinned {
 namespace THINNED_LEVEL {
@@ -25,8 +26,12 @@ struct Map {
     using T = Wide<S>;
     using V = Vector<T>;
     T scale, shift, fill;
+    bool exact;  // the scale is a power of two, and no product is smaller than its x
 
-    explicit Map(const Drop &how) : scale((T)how.scale), shift((T)how.shift), fill((T)how.fill) {}
+    explicit Map(const Drop &how) : scale((T)how.scale), shift((T)how.shift), fill((T)how.fill) {
+        int power;
+        exact = !affine && std::frexp(scale, &power) == 0.5 && power > 0;
+    }
 
     // 64 numbers, kept where their bits are 1.
     void word(const T *x, T *out, uint64_t bits, bool stream) const {
@@ -44,6 +49,25 @@ struct Map {
             }
     }
 
+    // The same for half precision, computed in single.
+    void half_word(const S *x, S *out, uint64_t bits) const {
+#ifdef __F16C__
+        const __m256 by = _mm256_set1_ps(scale), plus = _mm256_set1_ps(shift);
+        S dropped;
+        narrow(fill, dropped);
+        const __m256i instead = _mm256_set1_epi16((short)dropped.bits);
+        for (int j = 0; j < 64; j += 16) {
+            const __m256i y = mapped<affine>(x + j, by, plus, exact), kept = sixteen((uint16_t)(bits >> j));
+            _mm256_storeu_si256((__m256i *)(out + j), affine ? _mm256_blendv_epi8(instead, y, kept) : _mm256_and_si256(y, kept));
+        }
+#else
+        T wide[64];
+        widen(x, wide, 64);
+        word(wide, wide, bits, false);
+        narrow(wide, out, 64);
+#endif
+    }
+
     void word(const S *x, S *out, uint64_t bits, int m, bool stream) const {
         if constexpr (std::is_same_v<S, T>) {
             if (m == 64) return word(x, out, bits, stream);
@@ -52,10 +76,7 @@ struct Map {
             word(some, some, bits, false);
             std::copy_n(some, m, out);
         } else if (m == 64) {  // a number of rounds that the compiler knows
-            T wide[64];
-            widen(x, wide, 64);
-            word(wide, wide, bits, false);
-            narrow(wide, out, 64);
+            half_word(x, out, bits);
         } else {
             T wide[64] = {};
             widen(x, wide, m);

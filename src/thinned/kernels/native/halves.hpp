@@ -124,6 +124,39 @@ inline void narrow(const float *x, S *out, int64_t n) {
     for (; i < n; ++i) narrow(x[i], out[i]);
 }
 
+#ifdef __F16C__
+// x * scale, or x * scale + shift, of 16 numbers. `exact` says that the product needs no rounding.
+template <bool affine>
+inline __m256i mapped(const Half *x, __m256 scale, __m256 shift, bool) {
+    __m128i half[2];
+    for (int h = 0; h < 2; ++h) {
+        __m256 y = _mm256_mul_ps(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(x + 8 * h))), scale);
+        if constexpr (affine) y = _mm256_add_ps(y, shift);
+        half[h] = _mm256_cvtps_ph(y, _MM_FROUND_TO_NEAREST_INT);
+    }
+    return _mm256_set_m128i(half[1], half[0]);
+}
+
+// The bits of single precision, rounded to bfloat16 as `narrow` rounds one number, in the upper half of each lane.
+inline __m256i rounded(__m256 a) {
+    const __m256i bits = _mm256_castps_si256(a), odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i number = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+    const __m256 quiet = _mm256_castsi256_ps(_mm256_or_si256(bits, _mm256_set1_epi32(0x400000)));
+    return _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(number), quiet, _mm256_cmp_ps(a, a, _CMP_UNORD_Q)));
+}
+
+// Numbers of even and of odd index by themselves: both are the upper half of a lane, the latter where they lie.
+template <bool affine>
+inline __m256i mapped(const Brain *x, __m256 scale, __m256 shift, bool exact) {
+    const __m256i bits = _mm256_loadu_si256((const __m256i *)x);
+    __m256 even = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(bits, 16)), scale);
+    __m256 odd = _mm256_mul_ps(_mm256_castsi256_ps(_mm256_and_si256(bits, _mm256_set1_epi32(0xFFFF << 16))), scale);
+    if constexpr (affine) even = _mm256_add_ps(even, shift), odd = _mm256_add_ps(odd, shift);
+    const __m256i low = exact ? _mm256_castps_si256(even) : rounded(even), high = exact ? _mm256_castps_si256(odd) : rounded(odd);
+    return _mm256_blend_epi16(_mm256_srli_epi32(low, 16), high, 0xAA);
+}
+#endif
+
 template <class Run>
 inline void by_type(DType dtype, Run run) {
     if (dtype == DType::float32) run(0.0f);

@@ -177,6 +177,11 @@ inline void for_each_word(uint64_t start, int64_t n, Draw draw, Use use) {
         const uint64_t same = (LOW - (group & LOW)) + 1;  // groups until the upper counter word moves on
         const int groups = same < STEP ? (int)same : STEP;
         if (draw.limit <= LOW) decide(word, group, draw, key);
+        group += groups;
+        if (i >= 0 && groups == STEP && i + 128 * STEP <= n) {  // all words are whole: a short loop
+            for (int k = 0; k < 2 * STEP; ++k, i += 64) use(i, word[k], 64);
+            continue;
+        }
         for (int k = 0; k < 2 * groups; ++k, i += 64) {
             if (i >= 0 && i + 64 <= n) {
                 use(i, word[k], 64);
@@ -185,7 +190,6 @@ inline void for_each_word(uint64_t start, int64_t n, Draw draw, Use use) {
             const int begin = i < 0 ? (int)-i : 0, end = n - i < 64 ? (int)(n - i) : 64;
             if (begin < end) use(i + begin, word[k] >> begin, end - begin);
         }
-        group += groups;
     }
 }
 

@@ -59,6 +59,14 @@ inline __m256i signs(uint64_t bits, int first) {
 }
 #endif
 
+#ifdef __AVX2__
+// Bit i of `bits` as lane i of 16: all ones or zero.
+inline __m256i sixteen(uint16_t bits) {
+    const __m256i lane = _mm256_setr_epi16(1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, -32768);
+    return _mm256_cmpeq_epi16(_mm256_and_si256(_mm256_set1_epi16((short)bits), lane), lane);
+}
+#endif
+
 // y where bit first + lane of `bits` is 1, else 0.
 template <class T>
 inline Reals<T> chosen(Reals<T> y, uint64_t bits, int first) {
