@@ -43,11 +43,8 @@ class FittedArrays(TransformerMixin, BaseEstimator):
         """(N, features), float32. LabError if the examples are not like those of training."""
         x = np.asarray(X)
         if x.ndim < 2 or x.shape[1:] not in (self.shape, (self.width,)):
-            raise LabError(
-                f"examples must have the shape {('N', *self.shape)}, as in training, got {x.shape}".replace(
-                    "'N'", "N"
-                )
-            )
+            wanted = ", ".join(map(str, ("N", *self.shape)))
+            raise LabError(f"examples must have the shape ({wanted}), as in training, got {x.shape}")
         if x.dtype.kind not in "buif" or self.images != (x.dtype == np.uint8):
             rule = "uint8" if self.images else "numbers other than uint8"
             raise LabError(f"examples must be {rule}, as in training, got {x.dtype}")
